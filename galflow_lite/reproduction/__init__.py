@@ -1,0 +1,37 @@
+"""What the papers report, what we get, and whether the two agree.
+
+A notebook opens with :func:`settings`, holds each number it quotes against a band with
+:func:`check`, notes numbers that have no band with :func:`record`, and ends with :func:`table`.
+"""
+
+from __future__ import annotations
+
+from .bands import Band, make_bands, prediction_interval, read_bands
+from .checks import OutOfBand, Record, check, record, records
+from .environment import Settings, hardware, settings, versions
+from .paper import Row, rows, verdict
+from .results import Results, reference
+from .tables import Table, table
+
+__all__ = [
+    "Band",
+    "OutOfBand",
+    "Record",
+    "Results",
+    "Row",
+    "Settings",
+    "Table",
+    "check",
+    "hardware",
+    "make_bands",
+    "prediction_interval",
+    "read_bands",
+    "record",
+    "records",
+    "reference",
+    "rows",
+    "settings",
+    "table",
+    "verdict",
+    "versions",
+]

@@ -1,0 +1,249 @@
+"""Bands: where a number of a notebook lies on another machine or with another seed."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import tomlkit
+from scipy import stats
+
+from ..files import share, write_aside
+from ..notebooks import execute, find_notebook, read_records
+from .environment import hardware, versions
+from .paper import rows
+
+__all__ = ["Band", "band_of", "make_bands", "prediction_interval", "read_bands"]
+
+COVERAGE = 0.999
+ALLOWANCE = 0.02
+FEWEST = 5
+RULE = (
+    f"A {100 * COVERAGE:g} % prediction interval for one new run: mean +- t s sqrt(1 + 1/n), with "
+    "the Student t quantile of n - 1 degrees of freedom and the standard deviation s over n seeds; "
+    f"widened by {100 * ALLOWANCE:g} % of |mean| at either end, because the same seed gives a "
+    "trained number that differs by up to 1.7 % between vector instruction sets; rounded outwards "
+    "to two digits of its width. A one-sided band puts the whole error rate on its side."
+)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Ends of a band, both included; an open end is infinite. ``values`` are those it came from."""
+
+    low: float
+    high: float
+    mean: float
+    sd: float
+    values: tuple[float, ...]
+    sides: str = "both"
+
+    def __str__(self) -> str:
+        if self.sides == "low":
+            return f"at least {self.low:.10g}"
+        if self.sides == "high":
+            return f"at most {self.high:.10g}"
+        return f"in [{self.low:.10g}, {self.high:.10g}]"
+
+
+def prediction_interval(
+    values: np.ndarray | Sequence[float],
+    *,
+    coverage: float = COVERAGE,
+    allowance: float = ALLOWANCE,
+    sides: str = "both",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interval that holds one new value of the same normal law with probability ``coverage``.
+
+    Args:
+        values: shape (..., n), n independent values.
+        coverage: probability, for ``allowance`` 0.
+        allowance: fraction of |mean| added at either end.
+        sides: ``"both"``, ``"low"`` or ``"high"`` (only that end is finite).
+
+    Returns:
+        Lower and upper ends, each of shape (...).
+
+    Raises:
+        ValueError: fewer than two values along the last axis, or a value that is not finite.
+    """
+    values = np.asarray(values, dtype=float)
+    n = values.shape[-1] if values.ndim else 0
+    if n < 2 or not np.isfinite(values).all():
+        raise ValueError(
+            f"a prediction interval needs two or more finite values and got shape {values.shape} "
+            f"with {int((~np.isfinite(values)).sum())} not finite; repeat the run with more seeds"
+        )
+    tail = (1 - coverage) / (2 if sides == "both" else 1)
+    mean = values.mean(-1)
+    half = stats.t.isf(tail, n - 1) * values.std(-1, ddof=1) * math.sqrt(1 + 1 / n)
+    half = half + allowance * np.abs(mean)
+    low = mean - half if sides != "high" else np.full_like(mean, -np.inf)
+    high = mean + half if sides != "low" else np.full_like(mean, np.inf)
+    return low, high
+
+
+def band_of(values: Sequence[float], *, sides: str = "both") -> Band:
+    """The band of a list of values, by the rule in :data:`RULE`.
+
+    Raises:
+        ValueError: fewer than five values, or a value that is not finite.
+    """
+    if len(values) < FEWEST:
+        raise ValueError(
+            f"a band needs the values of {FEWEST} or more seeds and got {len(values)}; run more"
+        )
+    low, high = (float(end) for end in prediction_interval(values, sides=sides))
+    mean = float(np.mean(values))
+    width = high - low if sides == "both" else 2 * abs((low if sides == "low" else high) - mean)
+    # Identical zeros have no width: the band is the value itself.
+    digits = 1 - math.floor(math.log10(width)) if width > 0 else 12
+    unit = 10.0**digits
+    low = math.floor(low * unit) / unit if math.isfinite(low) else low
+    high = math.ceil(high * unit) / unit if math.isfinite(high) else high
+    return Band(low, high, mean, float(np.std(values, ddof=1)), tuple(values), sides)
+
+
+def read_bands(path: Path | None = None) -> dict[str, Band]:
+    """Read ``data/bands.toml``, or another such file.
+
+    Raises:
+        ValueError: the file is not valid.
+        OSError: the file cannot be read.
+    """
+    content = _content(path or share("data") / "bands.toml").unwrap()
+    found = {}
+    for notebook in content.get("notebook", {}).values():
+        for name, entry in notebook["band"].items():
+            found[name] = Band(
+                low=entry.get("low", -math.inf),
+                high=entry.get("high", math.inf),
+                mean=entry["mean"],
+                sd=entry["sd"],
+                values=tuple(entry["values"]),
+                sides=entry["sides"],
+            )
+    return found
+
+
+def _content(path: Path) -> tomlkit.TOMLDocument:
+    if not path.is_file():
+        return tomlkit.document()
+    try:
+        return tomlkit.parse(path.read_text(encoding="utf-8"))
+    except tomlkit.exceptions.TOMLKitError as error:
+        raise ValueError(
+            f"{path.name} is not valid TOML ({error}); make it anew with `galflow-lite bands`"
+        ) from error
+
+
+def make_bands(
+    notebook: str,
+    *,
+    seeds: int = 8,
+    jobs: int = 2,
+    path: Path | None = None,
+    timeout: int = 3600,
+) -> dict[str, Band]:
+    """Run a notebook at lite scale with several seeds and write the bands of all it checks.
+
+    Args:
+        notebook: two digits, or the path of a notebook.
+        seeds: how many runs, with seeds 0, 1, ...; five or more.
+        jobs: runs at a time, each on one core.
+        path: file to write; left out, ``data/bands.toml``. Bands of other notebooks stay.
+        timeout: seconds for one cell.
+
+    Returns:
+        The new bands, by id.
+
+    Raises:
+        ValueError: too few seeds, a number that some seed did not give, or one that is not finite.
+        galflow_lite.notebooks.NotebookFailed: a run failed; the file is left as it was.
+    """
+    if seeds < FEWEST:
+        raise ValueError(f"bands need {FEWEST} or more seeds and got {seeds}; raise --seeds")
+    source = find_notebook(notebook)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = joblib.Parallel(n_jobs=jobs, verbose=0)(
+            joblib.delayed(_one_seed)(source, seed, Path(folder), timeout) for seed in range(seeds)
+        )
+    values = _gather(runs)
+    known = rows()
+    new = {
+        name: band_of(found, sides=known[name].sides if name in known else "both")
+        for name, found in values.items()
+        if name not in known or known[name].expected is None
+    }
+    _write(path or share("data") / "bands.toml", source.name[:2], new, seeds)
+    return new
+
+
+def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, Any]:
+    lines = folder / f"{seed}.jsonl"
+    environment = {
+        "GALFLOW_SEED": str(seed),
+        "GALFLOW_SCALE": "lite",
+        "GALFLOW_RECORD": str(lines),
+        "GALFLOW_RECORD_ONLY": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    execute(
+        source,
+        folder / str(seed),
+        timeout=timeout,
+        progress=False,
+        env=environment,
+        html=False,
+    )
+    return {
+        line["id"]: line["value"]
+        for line in read_records(lines)
+        if line["checked"] and line["scale"] == "lite"
+    }
+
+
+def _gather(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    names = list(dict.fromkeys(name for run in runs for name in run))
+    missing = [name for name in names if any(name not in run for run in runs)]
+    if missing:
+        raise ValueError(
+            f"not every seed gave {', '.join(missing)}, so no band was written: let the notebook "
+            "check the same names whatever the seed"
+        )
+    return {name: [run[name] for run in runs] for name in names}
+
+
+def _write(path: Path, notebook: str, bands: dict[str, Band], seeds: int) -> None:
+    document = _content(path)
+    if "rule" not in document:
+        document.add(tomlkit.comment("Made by `galflow-lite bands`; not to be edited by hand."))
+    document["rule"] = RULE
+    section = tomlkit.table()
+    section["date"] = datetime.now(timezone.utc).date().isoformat()
+    section["seeds"] = seeds
+    # Bands are made on the CPU or on the GPU of one machine: this says on which.
+    section["hardware"] = {k: v for k, v in hardware().items() if v is not None}
+    section["versions"] = versions()
+    section["band"] = {name: _entry(band) for name, band in bands.items()}
+    document.setdefault("notebook", tomlkit.table(is_super_table=True))[notebook] = section
+    write_aside(path, tomlkit.dumps(document))
+
+
+def _entry(band: Band) -> dict[str, Any]:
+    ends = {"low": band.low, "high": band.high}
+    return {
+        **{key: end for key, end in ends.items() if math.isfinite(end)},
+        "mean": band.mean,
+        "sd": band.sd,
+        "n": len(band.values),
+        "sides": band.sides,
+        "values": list(band.values),
+    }

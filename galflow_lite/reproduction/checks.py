@@ -1,0 +1,180 @@
+"""Hold a number of a notebook against its band, and keep it for the table."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .bands import read_bands
+from .environment import Settings
+from .paper import Number, format_number, rows
+
+__all__ = ["OutOfBand", "Record", "check", "record", "records", "start"]
+
+
+class OutOfBand(ValueError):
+    """A number lies outside the band that repeated runs gave it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One number of a run."""
+
+    id: str
+    value: Number
+    standard_error: float | None
+    notebook: str | None
+    scale: str
+    seed: int | None
+    checked: bool
+
+
+_settings: Settings | None = None
+_records: dict[tuple[str, str], Record] = {}
+
+
+def start(settings: Settings) -> None:
+    """Begin a run: forget the numbers of the one before."""
+    global _settings
+    _settings = settings
+    _records.clear()
+
+
+def records(scale: str | None = None) -> dict[str, Record]:
+    """The numbers of the current run, by id, at its own scale or at the one named."""
+    wanted = scale or _scale()
+    return {name: found for (name, at), found in _records.items() if at == wanted}
+
+
+def current_notebook() -> str | None:
+    """The notebook that :func:`galflow_lite.reproduction.settings` was called for."""
+    return _settings.notebook if _settings else None
+
+
+def _scale() -> str:
+    return _settings.scale if _settings else "lite"
+
+
+def record(
+    row_id: str,
+    value: Any,
+    standard_error: float | None = None,
+    *,
+    scale: str | None = None,
+) -> None:
+    """Keep a number for the table without holding it against a band, such as a run time.
+
+    Args:
+        row_id: a row of ``data/paper_numbers.toml``.
+        value: a number (one-element arrays and tensors too) or a text.
+        standard_error: its standard error.
+        scale: the scale it was measured at, where that is not the scale of the notebook: a GPU
+            cell of a lite run records ``scale="paper"``.
+
+    Raises:
+        ValueError: the row is not known.
+    """
+    known = rows()
+    if row_id not in known:
+        raise ValueError(
+            f"row {row_id!r} is not in data/paper_numbers.toml{_similar(row_id, known)}; add it "
+            "there, with what it is compared with"
+        )
+    _keep(row_id, _plain(value), standard_error, scale, checked=False)
+
+
+def check(row_id: str, value: Any, *, standard_error: float | None = None) -> None:
+    """Hold a number against its band: print one line with the verdict, raise when it is outside.
+
+    A trained number differs a little from machine to machine, so the line holds the band and the
+    verdict and not the number. Its band comes from repeated runs (``galflow-lite bands``) and holds
+    at lite scale; at paper scale the number is kept and not judged. A quantity that is fixed before
+    training (``expected`` in ``data/paper_numbers.toml``) is compared exactly, at any scale.
+
+    Args:
+        row_id: a name in ``data/bands.toml``, or a row with an ``expected`` value.
+        value: a number (one-element arrays and tensors too) or, for an exact quantity, a text.
+        standard_error: its standard error, kept for the table.
+
+    Raises:
+        OutOfBand: the number is outside, or is not a number.
+        ValueError: there is no band with this name.
+    """
+    plain = _plain(value)
+    _keep(row_id, plain, standard_error, None, checked=True)
+    row = rows().get(row_id)
+    if row is not None and row.expected is not None:
+        if plain != row.expected:
+            raise OutOfBand(
+                f"{row_id} is {format_number(plain)} where exactly {format_number(row.expected)} "
+                "was expected: it does not depend on training, so look for a change in the code "
+                "or the data"
+            )
+        print(f"{row_id}   exactly {format_number(row.expected)}   PASS")
+        return
+    if os.environ.get("GALFLOW_RECORD_ONLY") == "1":
+        print(f"{row_id}   recorded, not checked")
+        return
+    if _scale() != "lite":
+        print(f"{row_id}   recorded, not checked: bands hold at lite scale")
+        return
+    bands = read_bands()
+    if row_id not in bands:
+        raise ValueError(
+            f"there is no band for {row_id!r} in data/bands.toml{_similar(row_id, bands)}; make it "
+            f"with `galflow-lite bands {current_notebook() or 'NOTEBOOK'}`"
+        )
+    band = bands[row_id]
+    if isinstance(plain, str) or not band.low <= plain <= band.high:
+        raise OutOfBand(
+            f"{row_id} is {format_number(plain, standard_error)} and should be {band}: run the "
+            "notebook from the top on a fresh kernel, and if it stays, what you changed moved this "
+            f"result (new bands: `galflow-lite bands {current_notebook() or 'NOTEBOOK'}`)"
+        )
+    print(f"{row_id}   {band}   PASS")
+
+
+def _keep(
+    row_id: str, value: Number, standard_error: Any, scale: str | None, *, checked: bool
+) -> None:
+    found = Record(
+        id=row_id,
+        value=value,
+        standard_error=None if standard_error is None else float(standard_error),
+        notebook=current_notebook(),
+        scale=scale or _scale(),
+        seed=_settings.seed if _settings else None,
+        checked=checked,
+    )
+    _records[row_id, found.scale] = found
+    path = os.environ.get("GALFLOW_RECORD")
+    if not path:
+        return
+    line = (json.dumps(asdict(found)) + "\n").encode()
+    # One write in append mode: a kernel that dies later leaves whole lines behind.
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
+
+
+def _plain(value: Any) -> Number:
+    """A Python number or text from what notebooks hold: tensors, arrays, numpy numbers."""
+    if isinstance(value, str):
+        return value
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(
+            f"a check takes one number, and got {type(value).__name__} {value!r:.60}; pass a "
+            "single int or float"
+        )
+    return number
+
+
+def _similar(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f" (similar: {', '.join(close)})" if close else ""

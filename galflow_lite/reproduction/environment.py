@@ -1,0 +1,150 @@
+"""Seed, scale, device and versions: what a result depends on beside the code."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+__all__ = ["SCALES", "Settings", "hardware", "settings", "versions"]
+
+SCALES = ("lite", "paper")
+# The packages whose version can move a trained number.
+_NUMERICAL = ("torch", "nflows", "numpy", "scipy", "scikit-learn", "h5py", "torchdiffeq")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one run of a notebook.
+
+    Attributes:
+        notebook: two digits, such as ``"01"``.
+        scale: ``"lite"`` (minutes on a laptop) or ``"paper"`` (settings of the paper, on a GPU).
+        device: where networks are trained.
+        seed: seed of everything random in the notebook.
+        quiet: whether progress bars stay away, as in a notebook that is stored with its outputs.
+    """
+
+    notebook: str
+    scale: str
+    device: torch.device
+    seed: int
+    quiet: bool
+
+    @property
+    def cuda(self) -> bool:
+        """Whether a CUDA device is there."""
+        return self.device.type == "cuda"
+
+    def __str__(self) -> str:
+        here = hardware()
+        device = here["gpu"] or f"{here['cpu']} ({here['vector']}, {here['cores']} cores, 1 used)"
+        packages = [f"{name} {number}" for name, number in versions().items()]
+        half = (len(packages) + 1) // 2
+        return "\n".join(
+            (
+                f"scale    {self.scale}",
+                f"device   {device}",
+                f"seed     {self.seed}",
+                f"versions {', '.join(packages[:half])},",
+                f"         {', '.join(packages[half:])}",
+            )
+        )
+
+
+def settings(
+    notebook: str, *, scale: str | None = None, seed: int = 0, quiet: bool | None = None
+) -> Settings:
+    """Prepare this process for a notebook and start its list of results.
+
+    Seeds torch and numpy, keeps torch to one CPU thread (small networks are slower on several, and
+    sums in another order give other digits), and applies the figure style of the package.
+
+    Args:
+        notebook: two digits, such as ``"01"``.
+        scale: ``"lite"`` or ``"paper"``; left out, the environment variable ``GALFLOW_SCALE``, or
+            else ``"lite"``.
+        seed: seed of the run; the environment variable ``GALFLOW_SEED`` goes before it, so that
+            ``galflow-lite bands`` can repeat a notebook as it stands.
+        quiet: no progress bars; left out, whether ``GALFLOW_QUIET`` is 1.
+
+    Raises:
+        ValueError: unknown scale, or a seed that is not a whole number.
+    """
+    from . import checks
+
+    scale = scale or os.environ.get("GALFLOW_SCALE") or "lite"
+    if scale not in SCALES:
+        raise ValueError(
+            f"scale {scale!r} is not known: set GALFLOW_SCALE, or the argument scale, to 'lite' "
+            "or 'paper'"
+        )
+    text = os.environ.get("GALFLOW_SEED") or str(seed)
+    if not text.isdecimal():
+        raise ValueError(
+            f"seed {text!r} is not a whole number of at least 0: change GALFLOW_SEED or the "
+            "argument seed"
+        )
+    if quiet is None:
+        quiet = os.environ.get("GALFLOW_QUIET", "") == "1"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)
+    torch.manual_seed(int(text))
+    # Libraries underneath (scikit-learn among them) draw from numpy's global state.
+    np.random.seed(int(text) % 2**32)  # noqa: NPY002
+    _apply_figure_style()
+    result = Settings(str(notebook), scale, device, int(text), bool(quiet))
+    checks.start(result)
+    return result
+
+
+def _apply_figure_style() -> None:
+    if find_spec("galflow_lite.plotting") is None:
+        return
+    from .. import plotting
+
+    plotting.use_style()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a trained number depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("galflow-lite", *_NUMERICAL):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def hardware() -> dict[str, str | int | None]:
+    """Processor, its vector instructions, number of cores, and the GPU if there is one.
+
+    The vector instructions are named because torch picks other kernels for other instruction sets:
+    the same seed then ends at a trained loss that differs by more than a per cent.
+    """
+    return {
+        "cpu": _processor(),
+        "vector": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()

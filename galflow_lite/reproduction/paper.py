@@ -1,0 +1,221 @@
+"""The numbers that the papers report, and how a number of ours is judged against them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from ..files import share
+
+__all__ = ["Row", "rows", "verdict"]
+
+Number = float | int | str
+SOURCES = ("paper abstract", "paper", "public code", "derived", "none")
+_KINDS = {
+    "equal": ("target",),
+    "at_most": ("high",),
+    "at_least": ("low",),
+    "between": ("low", "high"),
+    "reference": ("row", "relation"),
+    "not_comparable": ("reason",),
+    "out_of_reach": ("reason",),
+}
+_FIELDS = ("notebook", "paper", "where", "source", "quantity", "value", "criterion", "note")
+_OPTIONAL = ("reason", "unit", "only_with", "judged_at", "expected", "sides")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: what a paper reports, and how we compare.
+
+    Attributes:
+        id: name of the row, ``"galaxies.parameters"``.
+        notebook: notebook that measures it, ``"01"``.
+        paper: arXiv id.
+        where: section, table or figure of the paper, or the place in its public code.
+        source: who states the value: one of :data:`SOURCES`. A number read in the code of a paper
+            is not a quotation of the paper.
+        quantity: one line, with the unit.
+        value: what is reported; ``None`` where it is not known to us, with the ``reason``.
+        criterion: ``{"kind": ..., ...}``, see :func:`verdict`.
+        note: why our number differs, or may.
+        only_with: condition under which a met criterion counts, said in the verdict.
+        judged_at: scale, ``"lite"`` or ``"paper"``, whose value the verdict is about.
+        expected: for a quantity that is fixed before any training: its exact value, which
+            :func:`galflow_lite.reproduction.check` then asks for instead of a band.
+        sides: ``"both"``, or ``"low"`` or ``"high"`` for a band that has only that end.
+    """
+
+    id: str
+    notebook: str
+    paper: str
+    where: str
+    source: str
+    quantity: str
+    value: Number | None
+    criterion: Mapping[str, Any]
+    note: str
+    reason: str = ""
+    unit: str = ""
+    only_with: str = ""
+    judged_at: str = "lite"
+    expected: Number | None = None
+    sides: str = "both"
+
+    def paper_text(self) -> str:
+        """The reported value as a person reads it, with the reason where it is unknown."""
+        if self.value is None:
+            return f"unknown: {self.reason}"
+        return format_number(self.value)
+
+
+def format_number(value: Number | None, standard_error: float | None = None) -> str:
+    """A number with four significant digits, whole numbers in full with thousands separated."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    if standard_error and math.isfinite(value) and math.isfinite(standard_error):
+        # Two digits of the standard error say where the value stops to mean anything.
+        decimals = max(0, 1 - math.floor(math.log10(standard_error)))
+        if decimals <= 6:
+            return f"{value:,.{decimals}f} ± {standard_error:.{decimals}f}"
+        return f"{value:.3g} ± {standard_error:.1g}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:.4g}"
+
+
+def rows(notebook: str | None = None, *, path: Path | None = None) -> dict[str, Row]:
+    """Read the rows of one notebook, or of all of them, in the order of the file.
+
+    Args:
+        notebook: two digits; left out, every row.
+        path: the file; left out, ``data/paper_numbers.toml``.
+
+    Raises:
+        ValueError: a row lacks a field, has one that is not known, or a criterion that cannot be
+            judged.
+        OSError: the file cannot be read.
+    """
+    path = path or share("data") / "paper_numbers.toml"
+    try:
+        content = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+    except tomlkit.exceptions.TOMLKitError as error:
+        raise ValueError(f"{path.name} is not valid TOML: {error}; mend the file") from error
+    found: dict[str, Row] = {}
+    for name, entry in content.items():
+        row = _row(name, entry, path.name)
+        found[row.id] = row
+    for row in found.values():
+        other = row.criterion.get("row")
+        if other is not None and other not in found:
+            raise ValueError(
+                f"{path.name}: row {row.id!r} is compared with {other!r}, which is no row of the "
+                "file; correct criterion.row"
+            )
+    if notebook is None:
+        return found
+    return {name: row for name, row in found.items() if row.notebook == notebook}
+
+
+def _row(name: str, entry: Any, file: str) -> Row:
+    if not isinstance(entry, dict) or not set(_FIELDS) <= set(entry):
+        missing = sorted(set(_FIELDS) - set(entry if isinstance(entry, dict) else ()))
+        raise ValueError(
+            f"{file}: row {name!r} lacks {', '.join(missing)}; write it as "
+            f'["{name}"] followed by {", ".join(_FIELDS)}'
+        )
+    unknown = sorted(set(entry) - set(_FIELDS) - set(_OPTIONAL))
+    if unknown:
+        raise ValueError(
+            f"{file}: row {name!r} has unknown fields {', '.join(unknown)}; known are "
+            f"{', '.join(_FIELDS + _OPTIONAL)}"
+        )
+    choices = (
+        ("source", SOURCES),
+        ("judged_at", ("lite", "paper")),
+        ("sides", ("both", "low", "high")),
+    )
+    for key, allowed in choices:
+        if key in entry and entry[key] not in allowed:
+            raise ValueError(
+                f"{file}: row {name!r} has {key} = {entry[key]!r}; write one of "
+                f"{', '.join(allowed)}"
+            )
+    criterion = entry["criterion"]
+    kind = criterion.get("kind")
+    if kind not in _KINDS or not set(_KINDS[kind]) <= set(criterion):
+        raise ValueError(
+            f"{file}: row {name!r} has the criterion {dict(criterion)}; write kind as one of "
+            + "; ".join(f"{k} (with {', '.join(v)})" for k, v in _KINDS.items())
+        )
+    entry = dict(entry)
+    if entry["value"] == "unknown":
+        if not entry.get("reason"):
+            raise ValueError(
+                f"{file}: row {name!r} has value = 'unknown' without a reason; add the field reason"
+            )
+        entry["value"] = None
+    return Row(id=name, **entry)
+
+
+def verdict(row: Row, value: Number | None, others: Mapping[str, Number] | None = None) -> str:
+    """Judge ``value`` by the criterion of its row.
+
+    Kinds of criterion: ``equal`` (``target``, and optionally ``tolerance``, relative), ``at_most``
+    (``high``), ``at_least`` (``low``), ``between`` (``low``, ``high``), ``reference`` (another
+    ``row`` that is measured in the same run, ``relation`` ``"at_most"`` or ``"at_least"``, and
+    optionally ``factor`` on the other value), ``not_comparable`` and ``out_of_reach`` (``reason``).
+    A row of ``source`` ``"none"``, which nobody has reported, is never "reproduced".
+
+    Args:
+        row: the row.
+        value: what we measured; ``None`` where nothing was.
+        others: values of the other rows, for ``reference``.
+
+    Returns:
+        ``"reproduced"``, ``"reproduced only with ..."``, ``"not reproduced"``,
+        ``"not comparable: ..."`` or ``"not run: ..."``.
+    """
+    kind = row.criterion["kind"]
+    if kind == "out_of_reach":
+        return f"not run: {row.criterion['reason']}"
+    if value is None:
+        where = "at paper scale, on a GPU" if row.judged_at == "paper" else "here"
+        return f"not run: notebook {row.notebook} has not measured it {where}"
+    if kind == "not_comparable":
+        return f"not comparable: {row.criterion['reason']}"
+    bounds = dict(row.criterion)
+    if kind == "reference":
+        other = (others or {}).get(bounds["row"])
+        if other is None:
+            return f"not run: {bounds['row']}, which it is compared with, has not been measured"
+        limit = float(other) * bounds.get("factor", 1.0)
+        kind = bounds["relation"]
+        bounds = {"high": limit, "low": limit}
+    if kind == "equal":
+        met = _equal(value, bounds["target"], bounds.get("tolerance", 0.0))
+    else:
+        number = float(value)
+        met = not math.isnan(number)
+        met &= kind == "at_least" or number <= bounds["high"]
+        met &= kind == "at_most" or number >= bounds["low"]
+    if row.source == "none":
+        # What nobody has reported cannot be reproduced, however well it turns out.
+        state = "is met" if met else "is not met"
+        return f"not comparable: {row.reason}; our own criterion {state}"
+    if not met:
+        return "not reproduced"
+    return f"reproduced only with {row.only_with}" if row.only_with else "reproduced"
+
+
+def _equal(value: Number, target: Number, tolerance: float) -> bool:
+    if isinstance(value, str) or isinstance(target, str):
+        return value == target
+    return abs(value - target) <= tolerance * abs(target)

@@ -1,0 +1,215 @@
+"""The table at the end of a notebook: what the paper reports beside what we get."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import checks
+from .paper import Row, format_number, rows, verdict
+from .results import Results
+
+__all__ = ["Line", "Table", "table"]
+
+_HEADINGS = ("Quantity", "Paper", "Here (lite)", "Reference (paper scale)", "Verdict", "Notes")
+# Columns of a terminal 100 wide, with a space between; reasons and notes go below each row.
+_WIDTHS = (34, 18, 14, 14, 16)
+_INDENT = "    "
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table, as texts."""
+
+    row: Row
+    here: str
+    reference: str
+    verdict: str
+
+    def cells(self) -> tuple[str, ...]:
+        """Texts in the order of the columns."""
+        paper = self.row.paper_text()
+        if self.row.value is not None:
+            paper = f"{paper} ({self.row.source})"
+        unit = f" [{self.row.unit}]" if self.row.unit else ""
+        quantity = f"{self.row.quantity}{unit}"
+        return (quantity, paper, self.here, self.reference, self.verdict, self.note())
+
+    def note(self) -> str:
+        """Why the numbers differ, and where the reported one stands."""
+        row = self.row
+        place = ", ".join(part for part in (f"arXiv:{row.paper}", row.where) if part)
+        return f"{row.note} ({place})".lstrip() if row.source != "none" else row.note
+
+    def text(self) -> str:
+        """Aligned columns, with what does not fit a column below them."""
+        quantity, paper, here, reference, *_ = self.cells()
+        kind, reason = _split(self.verdict)
+        sentences = [reason]
+        if self.row.value is None:
+            paper = "unknown"
+            sentences += [] if self.row.reason in reason else [self.row.reason]
+        below = " ".join(
+            [f"{text[:1].upper()}{text[1:]}." for text in sentences if text] + [self.note()]
+        )
+        below = textwrap.fill(below.strip(), 100, initial_indent=_INDENT, subsequent_indent=_INDENT)
+        columns = _wrapped((quantity, paper, here, reference, kind))
+        return f"{columns}\n{below}" if below else columns
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one or more notebooks; prints as text, and shows as a table in a notebook."""
+
+    lines: Sequence[Line]
+    caption: str
+    format: str = "text"
+
+    def __str__(self) -> str:
+        return self.markdown() if self.format == "markdown" else self.text()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def text(self) -> str:
+        """Aligned columns for a terminal of 100 columns."""
+        rule = "-" * (sum(_WIDTHS) + len(_WIDTHS) - 1)
+        blocks = [rule, _wrapped(_HEADINGS[:-1]), rule]
+        for line in self.lines:
+            blocks += [line.text(), ""]
+        blocks[-1:] = [rule, *textwrap.wrap(self.caption, 100)]
+        return "\n".join(blocks)
+
+    def markdown(self) -> str:
+        """A table in Markdown, with the caption under it."""
+        lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(line.cells() for line in self.lines)]
+        text = ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in lines]
+        return "\n".join([*text, "", self.caption])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in _HEADINGS)
+        body = []
+        for line in self.lines:
+            first, *rest = (html.escape(text) for text in line.cells())
+            cells = "".join(f"<td>{text}</td>" for text in rest)
+            body.append(f'<tr><th scope="row" style="font-weight:normal">{first}</th>{cells}</tr>')
+        style = "<style scoped>td, th {text-align: left !important; vertical-align: top}</style>"
+        return (
+            f'{style}<table><caption style="caption-side:bottom;text-align:left">'
+            f"{html.escape(self.caption)}</caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        )
+
+    def counts(self) -> dict[str, int]:
+        """How often each verdict occurs, without its reason."""
+        found: dict[str, int] = {}
+        for line in self.lines:
+            kind, _ = _split(line.verdict)
+            found[kind] = found.get(kind, 0) + 1
+        return found
+
+
+def _split(verdict: str) -> tuple[str, str]:
+    """A verdict as its kind and its reason or condition."""
+    only = "reproduced only with"
+    if verdict.startswith(only):
+        return only, verdict
+    kind, _, reason = verdict.partition(": ")
+    return kind, reason
+
+
+def _wrapped(cells: Sequence[str]) -> str:
+    columns = [textwrap.wrap(c, w) or [""] for c, w in zip(cells, _WIDTHS, strict=True)]
+    height = max(map(len, columns))
+    lines = []
+    for i in range(height):
+        parts = [
+            (column[i] if i < len(column) else "").ljust(width)
+            for column, width in zip(columns, _WIDTHS, strict=True)
+        ]
+        lines.append(" ".join(parts).rstrip())
+    return "\n".join(lines)
+
+
+def table(
+    notebook: str | None = None,
+    *,
+    results: Results | None = None,
+    format: str = "text",
+) -> Table:
+    """What the papers report, what we get at either scale, and the verdicts.
+
+    The column "here" holds, in this order of preference: ``results``, the numbers of the current
+    run, the stored results at lite scale. The column "reference" holds numbers of the current run
+    at paper scale, or the stored ones. A verdict is about the scale that its row names.
+
+    Args:
+        notebook: two digits; left out, the rows of all notebooks.
+        results: results to show in place of those of this run.
+        format: ``"text"`` or ``"markdown"``, for ``print``; a notebook shows HTML.
+
+    Raises:
+        ValueError: unknown format, or a notebook without rows.
+    """
+    if format not in ("text", "markdown"):
+        raise ValueError(f"format {format!r} is not known; write 'text' or 'markdown'")
+    chosen = rows(notebook)
+    if not chosen:
+        raise ValueError(
+            f"data/paper_numbers.toml has no row for notebook {notebook!r}; its notebooks are "
+            f"{', '.join(sorted({row.notebook for row in rows().values()}))}"
+        )
+    found: dict[str, dict[str, Any]] = {"lite": {}, "paper": {}}
+    origins = []
+    for number in dict.fromkeys(row.notebook for row in chosen.values()):
+        for scale in found:
+            entries, origin = _measured(number, scale, results)
+            found[scale].update(entries)
+            origins += [origin] if origin else []
+    lines = []
+    for row in chosen.values():
+        others = {name: entry["value"] for name, entry in found[row.judged_at].items()}
+        lines.append(
+            Line(
+                row=row,
+                here=_text(found["lite"].get(row.id)),
+                reference=_text(found["paper"].get(row.id)),
+                verdict=verdict(row, others.get(row.id), others),
+            )
+        )
+    which = f"notebook {notebook}" if notebook else "all notebooks"
+    caption = f"Rows of {which}. ± is one standard error. " + " ".join(origins)
+    return Table(lines, caption.strip(), format)
+
+
+def _measured(
+    notebook: str, scale: str, results: Results | None
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """Numbers of a notebook at a scale, and a sentence on where they come from."""
+    name = {"lite": "Here", "paper": "Reference"}[scale]
+    if results is not None and (results.notebook, results.scale) == (notebook, scale):
+        return results.rows, f"{name}: {results.origin()}."
+    stored = Results.stored(notebook, scale)
+    entries = dict(stored.rows) if stored else {}
+    origin = f"{name}: {stored.origin()}." if stored else ""
+    if checks.current_notebook() == notebook:
+        fresh = {
+            row_id: {"value": found.value, "standard_error": found.standard_error}
+            for row_id, found in checks.records(scale).items()
+        }
+        if fresh and scale == "lite":
+            # A run and a stored one are never mixed in one column: it would have two origins.
+            return fresh, f"{name}: this run."
+        if fresh:
+            entries.update(fresh)
+            origin = f"{name}: this run{', and ' + stored.origin() if stored else ''}."
+    return entries, origin
+
+
+def _text(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    return format_number(entry["value"], entry.get("standard_error"))

@@ -1,0 +1,168 @@
+"""Minibatches: from tensors in memory, from a function of the step, or from any iterable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .parallel import process_rank
+
+__all__ = ["TensorBatches", "by_step"]
+
+
+class TensorBatches:
+    """Shuffled minibatches of tensors that share their first dimension.
+
+    `batches(step)` is the batch of that step, whatever was asked before: the permutation of an
+    epoch depends on `seed` and the epoch alone, so that a resumed run sees the same batches. Every
+    row occurs once an epoch (with `drop_last`, up to the rows that do not fill a batch, which
+    differ from epoch to epoch). In several processes each one gets its part of the global batch.
+
+    `len(batches)` is the number of batches an epoch. Iterating goes through all rows once, in
+    their order and with no row dropped, which is what a validation needs.
+
+    Args:
+        tensors: tensors or arrays, each of shape (rows, ...).
+        batch_size: rows in a global batch; `None`, or more than there are rows, means all rows.
+        seed: of the permutations.
+        drop_last: leave out the last batch of an epoch when it is not full.
+        device: where batches are moved to; `None` leaves them where the tensors are.
+
+    Raises:
+        ValueError: no rows, unequal numbers of rows, NaN or infinite values, `batch_size` below 1.
+
+    Example:
+        >>> batches = TensorBatches(torch.randn(1000, 3), batch_size=100)
+        >>> len(batches), batches(12)[0].shape
+        (10, torch.Size([100, 3]))
+    """
+
+    def __init__(
+        self,
+        *tensors: Any,
+        batch_size: int | None,
+        seed: int = 0,
+        drop_last: bool = True,
+        device: torch.device | str | None = None,
+    ):
+        if not tensors:
+            raise ValueError("TensorBatches got no tensors, expected at least one: pass the data")
+        self.tensors = tuple(torch.as_tensor(tensor) for tensor in tensors)
+        counts = [len(tensor) if tensor.ndim else 0 for tensor in self.tensors]
+        if len(set(counts)) > 1 or not counts[0]:
+            raise ValueError(
+                f"TensorBatches got tensors with {counts} rows, expected one number above 0: "
+                "pass tensors of equal length"
+            )
+        for index, tensor in enumerate(self.tensors):
+            _require_finite(tensor, index)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1 or None: raise it")
+        self.rows = counts[0]
+        self.batch_size = min(batch_size or self.rows, self.rows)
+        self.seed, self.drop_last, self.device = seed, drop_last, device
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.rows, self.batch_size)
+        return full if self.drop_last else full + bool(rest)
+
+    def __repr__(self) -> str:
+        return (
+            f"TensorBatches({self.rows} rows, batch_size={self.batch_size}, seed={self.seed}, "
+            f"drop_last={self.drop_last})"
+        )
+
+    def __call__(self, step: int) -> tuple[Tensor, ...]:
+        """The batch of a step (from 0): tensors of shape (batch_size / processes, ...)."""
+        epoch, index = divmod(step, len(self))
+        first = index * self.batch_size
+        last = min(first + self.batch_size, self.rows)
+        rank, world = process_rank()
+        share, rest = divmod(last - first, world)
+        if rest:
+            raise ValueError(
+                f"a batch of {last - first} rows cannot be shared equally by {world} processes: "
+                f"choose a batch_size that is a multiple of {world} and drop_last=True"
+            )
+        if world == 1 and self.batch_size == self.rows:
+            return tuple(self._move(tensor) for tensor in self.tensors)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            order = torch.randperm(self.rows, generator=generator)
+            self._epoch, self._order = epoch, order.to(self.tensors[0].device)
+        rows = self._order[first + rank * share : first + (rank + 1) * share]
+        return tuple(self._move(t.index_select(0, rows.to(t.device))) for t in self.tensors)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        rank, world = process_rank()
+        first, last = self.rows * rank // world, self.rows * (rank + 1) // world
+        for start in range(first, last, self.batch_size):
+            stop = min(start + self.batch_size, last)
+            yield tuple(self._move(tensor[start:stop]) for tensor in self.tensors)
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        return tensor if self.device is None else tensor.to(self.device, non_blocking=True)
+
+
+def _mix(seed: int, epoch: int) -> int:
+    # Distinct for all epochs below 2^32, unlike seed + epoch, where seeds 0 and 1 share epochs.
+    return (seed * 2**32 + epoch) % 2**63
+
+
+def _require_finite(tensor: Tensor, index: int) -> None:
+    if not tensor.is_floating_point():
+        return
+    # The extremes propagate NaN and need no memory; rows are counted only when there is a fault.
+    if tensor.numel() and not all(torch.isfinite(x) for x in torch.aminmax(tensor)):
+        bad = int(
+            (~torch.isfinite(tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]))
+            .any(1)
+            .sum()
+        )
+        raise ValueError(
+            f"tensor {index} has {bad} of {len(tensor)} rows with NaN or infinite values, expected "
+            "none: remove or repair these rows"
+        )
+
+
+def by_step(batches: Callable[[int], Any] | Iterable[Any], start: int) -> Callable[[int], Any]:
+    """Batches as a function of the step; an iterable is cycled, and walked up to `start` first.
+
+    Raises:
+        TypeError: `batches` is a tensor or neither callable nor iterable.
+        ValueError: the iterable is empty, or an iterator that ended before the training did.
+    """
+    if isinstance(batches, Tensor):
+        raise TypeError(
+            "batches is a Tensor, expected a callable or an iterable of batches: wrap it as "
+            "TensorBatches(tensor, batch_size=...)"
+        )
+    if callable(batches):
+        return batches
+    if not isinstance(batches, Iterable):
+        raise TypeError(
+            f"batches is a {type(batches).__name__}, expected a callable step -> batch or an "
+            "iterable of batches: pass TensorBatches(...) or a list"
+        )
+    stream = _cycle(batches)
+    for _ in range(start):
+        next(stream)
+    return lambda step: next(stream)
+
+
+def _cycle(batches: Iterable[Any]) -> Iterator[Any]:
+    count = 0
+    while True:
+        before = count
+        for batch in batches:
+            yield batch
+            count += 1
+        if count == before:
+            raise ValueError(
+                f"batches ended after {count} steps and cannot be walked again: pass a list, "
+                "a DataLoader, a callable step -> batch or TensorBatches"
+            )

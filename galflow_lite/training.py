@@ -1,0 +1,512 @@
+"""fit(): the one training loop."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .batches import TensorBatches, by_step
+from .checkpoints import random_state, read_state, restore_random_state, write_state
+from .parallel import broadcast, data_parallel, process_rank, start_processes, sum_over
+
+__all__ = ["History", "TensorBatches", "TrainingDiverged", "fit", "process_rank", "rate_factor"]
+
+
+@dataclass
+class History:
+    """What happened in a training. Step k means: with the weights after k updates.
+
+    Attributes:
+        loss: one value a step; `loss[k]` was computed with the weights after k updates.
+        validation_steps: the steps (numbers of updates) at which the validation was computed.
+        validation_loss: the values there, of the averaged weights when `ema_decay` is given.
+        best_step: the step of the lowest validation loss, whose weights the module holds at the
+            end; `None` without validation.
+        best_loss: the validation loss there.
+        stopped: "finished", "early" or "interrupted".
+        seconds: wall time, summed over resumed runs.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    validation_steps: list[int] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    best_step: int | None = None
+    best_loss: float | None = None
+    stopped: str = "finished"
+    seconds: float = 0.0
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Step numbers that belong to `loss`, shape (number of steps,)."""
+        return np.arange(len(self.loss))
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite.
+
+    Attributes:
+        step: the step whose loss, computed from `batches(step)`, is not finite.
+        history: the `History` up to it.
+    """
+
+    def __init__(self, message: str, step: int, history: History):
+        super().__init__(message)
+        self.step, self.history = step, history
+
+
+def fit(
+    loss: Callable[[Any], Tensor],
+    parameters: nn.Module | Iterable[Tensor],
+    batches: Callable[[int], Any] | Iterable[Any],
+    steps: int,
+    *,
+    learning_rate: float = 1e-3,
+    optimizer: str | Callable[[list[Tensor]], torch.optim.Optimizer] = "adam",
+    weight_decay: float = 0.0,
+    schedule: str | Callable[[int], float] = "constant",
+    warmup_steps: int = 0,
+    clip_norm: float | None = None,
+    ema_decay: float | None = None,
+    validation: Callable[[], Any] | Iterable[Any] | None = None,
+    validate_every: int = 100,
+    patience: int | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    extra_state: Mapping[str, Any] | None = None,
+    check_every: int | None = None,
+    progress: bool = True,
+    description: str = "training",
+) -> History:
+    """Minimise a loss over minibatches.
+
+    At the end the module is in evaluation mode and holds the weights of the best validation, or
+    without validation the averaged weights (`ema_decay`), or else the last ones.
+
+    Args:
+        loss: takes a batch, returns a scalar tensor.
+        parameters: the module (preferred: its buffers are kept with its weights) or its tensors.
+        batches: a callable step -> batch, such as `TensorBatches`, or an iterable, which is cycled.
+        steps: number of updates.
+        learning_rate: before the schedule's factor; not used when `optimizer` is a callable.
+        optimizer: "adam", "adamw", "radam", or a callable parameters -> torch optimiser.
+        weight_decay: of the named optimisers.
+        schedule: "constant", "cosine" (to zero at `steps`), or a callable step -> factor.
+        warmup_steps: the factor rises linearly over so many steps first.
+        clip_norm: largest norm of the gradient of all parameters together.
+        ema_decay: decay d of an exponential moving average of the weights. After update k the
+            decay is min(d, (1 + k) / (10 + k)), so that the first weights are forgotten quickly.
+        validation: a callable without arguments that returns a number, or an iterable of batches
+            (`TensorBatches`, a list), over which the loss is averaged by rows. It is computed
+            without gradients, in evaluation mode and always with the same random numbers.
+        validate_every: steps between validations; there is one after the last step as well.
+        patience: stop after so many validations in a row without a new lowest value.
+        checkpoint: file that keeps the state of the training. If it exists, the training goes on
+            from there to the same result as without the pause; an iterable is then walked again
+            from its start.
+        checkpoint_every: steps between checkpoints, a tenth of `steps` by default; there is one
+            at the end as well.
+        extra_state: named objects with `state_dict` and `load_state_dict` that the loss changes
+            itself, for example a critic and its optimiser: checkpointed with the rest.
+        check_every: steps between looks at the loss (on a GPU each look waits for the device):
+            1 on a CPU and 20 elsewhere by default. Changes no result.
+        progress: show a bar; the environment variable GALFLOW_PROGRESS=0 hides all bars.
+        description: text beside the bar.
+
+    Returns:
+        A `History`. Ctrl-C ends the training with `stopped="interrupted"` and the same choice of
+        weights as above (in several processes it is raised instead: resume from the checkpoint).
+
+    Under torchrun the same call trains in all processes together: gradients are averaged with
+    DistributedDataParallel, `TensorBatches` deals out its batches (other batches are yours to
+    share by `process_rank()`), and the first process alone shows progress and writes checkpoints.
+
+    Raises:
+        TrainingDiverged: the loss is NaN or infinite; the module holds the last good weights.
+        ValueError: `steps` below 1, no trainable parameters, a loss that is not a scalar or does
+            not depend on them, unknown names, or a checkpoint of another model or other settings.
+        TypeError: `batches` is neither callable nor iterable.
+    """
+    began = time.perf_counter()
+    weights = _Weights(parameters)
+    device = weights.trainable[0].device
+    _require_positive(
+        steps=steps,
+        validate_every=validate_every,
+        patience=patience,
+        checkpoint_every=checkpoint_every,
+        check_every=check_every,
+        clip_norm=clip_norm,
+    )
+    if patience is not None and validation is None:
+        raise ValueError("patience is given without validation: pass validation=... as well")
+    if ema_decay is not None and not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay is {ema_decay}, expected 0 <= ema_decay < 1: change it")
+    rank, world = start_processes(device)
+    broadcast(weights.tensors())
+    factor = rate_factor(schedule, steps, warmup_steps)
+    updater = _optimizer(optimizer, weights.trainable, learning_rate, weight_decay)
+    base_rates = [group["lr"] for group in updater.param_groups]
+    checkpoint_every = checkpoint_every or max(1, steps // 10)
+    check_every = check_every or (1 if device.type == "cpu" else 20)
+    settings = {
+        "learning_rate": learning_rate,
+        "optimizer": _name(optimizer),
+        "weight_decay": weight_decay,
+        "schedule": f"{schedule} over {steps} steps" if schedule == "cosine" else _name(schedule),
+        "warmup_steps": warmup_steps,
+        "clip_norm": clip_norm,
+        "ema_decay": ema_decay,
+        "validate_every": validate_every,
+        "patience": patience,
+        "batches": repr(batches) if isinstance(batches, TensorBatches) else "custom",
+    }
+
+    history = History()
+    average = [p.detach().clone() for p in weights.trainable] if ema_decay is not None else None
+    best: list[Tensor] | None = None
+    start = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        state = read_state(checkpoint, kind="a training checkpoint")
+        _require_same(checkpoint, state, settings, weights, steps)
+        weights.put(state["weights"].values())
+        updater.load_state_dict(state["optimizer"])
+        average, best = (
+            values if values is None else [value.to(device) for value in values]
+            for values in (state["average"], state["best"])
+        )
+        history = History(**{k: _untensor(v) for k, v in state["history"].items()})
+        start = steps if history.stopped == "early" else state["step"]
+        for name, item in (extra_state or {}).items():
+            item.load_state_dict(state["extra"][name])
+    next_batch = by_step(batches, start if start < steps else 0)
+    if start:
+        restore_random_state(state["random"], device)
+    compute = data_parallel(loss, weights.module, weights.trainable) if start < steps else loss
+    spent = history.seconds
+    good = weights.copy()
+    pending: list[Tensor] = []
+
+    def save(step: int) -> None:
+        random = random_state(device)  # all processes take part
+        history.seconds = spent + time.perf_counter() - began
+        if rank == 0:
+            state = {
+                "step": step,
+                "settings": settings,
+                "weights": dict(zip(weights.names, weights.tensors(), strict=True)),
+                "optimizer": updater.state_dict(),
+                "average": average,
+                "best": best,
+                "history": {k: _tensor(v) for k, v in vars(history).items()},
+                "random": random,
+                "extra": {k: v.state_dict() for k, v in (extra_state or {}).items()},
+            }
+            write_state(checkpoint, state, kind="a training checkpoint")
+
+    visible = progress and rank == 0 and os.environ.get("GALFLOW_PROGRESS", "1") != "0"
+    bar = tqdm(total=steps, initial=start, desc=description, disable=not visible)
+    weights.train(True)
+    try:
+        for step in range(start, steps):
+            last = step + 1 == steps
+            saving = checkpoint is not None and (last or (step + 1) % checkpoint_every == 0)
+            validating = validation is not None and (last or (step + 1) % validate_every == 0)
+            looking = last or saving or validating or (step + 1) % check_every == 0
+            for group, rate in zip(updater.param_groups, base_rates, strict=True):
+                group["lr"] = rate * factor(step)
+            batch = next_batch(step)
+            value = compute(batch)
+            if step == start:
+                _require_scalar(value)
+            pending.append(value.detach())
+            if looking:
+                values = (sum_over(torch.stack(pending)) / world).tolist()
+                pending.clear()
+                for seen in values:
+                    if not math.isfinite(seen):
+                        raise _diverged(weights, good, history, f"the loss is {seen}", batch)
+                    history.loss.append(seen)
+                # These weights have given a finite loss; those after the update may not.
+                weights.copy_to(good)
+                bar.set_postfix_str(f"loss {seen:.4g}", refresh=False)
+
+            updater.zero_grad(set_to_none=True)
+            value.backward()
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(weights.trainable, clip_norm)
+            updater.step()
+            if average is not None:
+                decay = min(ema_decay, (1 + step) / (10 + step))
+                with torch.no_grad():
+                    torch._foreach_lerp_(average, weights.trainable, 1 - decay)
+            if (last or saving or validating) and not weights.finite():
+                history.loss.pop()
+                raise _diverged(weights, good, history, "the gradient is not finite", batch)
+            bar.update()
+
+            if validating:
+                with weights.evaluation(average):
+                    score = _validate(loss, validation, device)
+                    history.validation_steps.append(step + 1)
+                    history.validation_loss.append(score)
+                    if score < (math.inf if best is None else history.best_loss):
+                        history.best_step, history.best_loss = step + 1, score
+                        best = weights.copy()
+                since = sum(seen > (history.best_step or 0) for seen in history.validation_steps)
+                if patience is not None and since >= patience:
+                    history.stopped = "early"
+                    saving = checkpoint is not None
+            if saving:
+                save(step + 1)
+            if history.stopped == "early":
+                break
+    except KeyboardInterrupt:
+        if world > 1:
+            raise
+        history.stopped = "interrupted"
+    finally:
+        bar.close()
+        weights.train(False)
+    if best is not None:
+        weights.put(best)
+    elif average is not None:
+        weights.put_trainable(average)
+    broadcast(weights.tensors())
+    history.seconds = spent + time.perf_counter() - began
+    return history
+
+
+def rate_factor(
+    schedule: str | Callable[[int], float], steps: int, warmup_steps: int = 0
+) -> Callable[[int], float]:
+    """The factor on the learning rate as a function of the step, from 0 to `steps` - 1.
+
+    During the first `warmup_steps` it is (step + 1) / warmup_steps times the schedule at its
+    start; the schedule itself begins after them.
+
+    Raises:
+        ValueError: an unknown schedule, or a warm-up that is not shorter than the training.
+    """
+    if not 0 <= warmup_steps < steps:
+        raise ValueError(
+            f"warmup_steps is {warmup_steps}, expected 0 <= warmup_steps < steps = {steps}: "
+            "shorten the warm-up"
+        )
+    if callable(schedule):
+        curve = schedule
+    elif schedule == "constant":
+
+        def curve(step: int) -> float:
+            return 1.0
+
+    elif schedule == "cosine":
+
+        def curve(step: int) -> float:
+            return (1 + math.cos(math.pi * step / (steps - warmup_steps))) / 2
+
+    else:
+        raise ValueError(
+            f"schedule is {schedule!r}, expected 'constant', 'cosine' or a callable: choose one"
+        )
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return curve(0) * (step + 1) / warmup_steps
+        return curve(step - warmup_steps)
+
+    return factor
+
+
+class _Weights:
+    """The parameters and buffers that a training changes."""
+
+    def __init__(self, parameters: nn.Module | Iterable[Tensor]):
+        self.module = parameters if isinstance(parameters, nn.Module) else None
+        if self.module is None:
+            named = {str(index): tensor for index, tensor in enumerate(parameters)}
+            self._slots: list[tuple[nn.Module, str, str]] = []
+        else:
+            named = dict(self.module.named_parameters())
+            # Modules may replace a buffer instead of filling it, so its place is kept.
+            self._slots = [
+                (owner, name, f"{prefix}.{name}" if prefix else name)
+                for prefix, owner in self.module.named_modules()
+                for name, buffer in owner.named_buffers(recurse=False)
+            ]
+        self._parameters = list(named.values())
+        self.trainable = [p for p in self._parameters if p.requires_grad]
+        self.names = [*named, *(full for _, _, full in self._slots)]
+        if not self.trainable:
+            raise ValueError(
+                f"none of the {len(named)} parameters requires a gradient, expected at least one: "
+                "pass the module that is to be trained"
+            )
+
+    def tensors(self) -> list[Tensor]:
+        return self._parameters + [owner._buffers[name] for owner, name, _ in self._slots]
+
+    def copy(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self.tensors()]
+
+    @torch.no_grad()
+    def copy_to(self, target: list[Tensor]) -> None:
+        torch._foreach_copy_(target, self.tensors())
+
+    @torch.no_grad()
+    def put(self, values: Iterable[Tensor]) -> None:
+        for tensor, value in zip(self.tensors(), values, strict=True):
+            tensor.copy_(value)
+
+    @torch.no_grad()
+    def put_trainable(self, values: list[Tensor]) -> None:
+        torch._foreach_copy_(self.trainable, values)
+
+    def finite(self) -> bool:
+        with torch.no_grad():
+            return all(bool(norm.isfinite()) for norm in torch._foreach_norm(self.trainable))
+
+    def train(self, mode: bool) -> None:
+        if self.module is not None:
+            self.module.train(mode)
+
+    @contextmanager
+    def evaluation(self, average: list[Tensor] | None) -> Iterator[None]:
+        """Evaluation mode, averaged weights if there are any, no gradients, fixed randomness."""
+        device = self.trainable[0].device
+        current = None if average is None else [p.detach().clone() for p in self.trainable]
+        self.train(False)
+        try:
+            if average is not None:
+                self.put_trainable(average)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+                torch.manual_seed(process_rank()[0])
+                yield
+        finally:
+            if current is not None:
+                self.put_trainable(current)
+            self.train(True)
+
+
+def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
+    """Mean over all rows of all batches of all processes."""
+    total, count = 0.0, 0
+    if isinstance(validation, Iterable):
+        for batch in validation:
+            first = next(iter(batch.values())) if isinstance(batch, Mapping) else batch
+            first = first[0] if isinstance(first, tuple | list) else first
+            rows = len(first) if isinstance(first, Tensor) and first.ndim else 1
+            total += float(loss(batch)) * rows
+            count += rows
+    else:
+        total, count = float(validation()), 1
+    sums = torch.tensor([total, count], dtype=torch.float64)
+    total, count = sum_over(sums.to(device) if device.type == "cuda" else sums).tolist()
+    if not count:
+        raise ValueError(
+            "validation gave no batches, expected at least one: pass TensorBatches or a list, "
+            "which can be walked again and again"
+        )
+    return total / count
+
+
+def _optimizer(
+    optimizer: str | Callable, trainable: list[Tensor], learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    if callable(optimizer):
+        return optimizer(trainable)
+    options: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
+    if optimizer == "radam":
+        return torch.optim.RAdam(trainable, **options)
+    if optimizer not in ("adam", "adamw"):
+        raise ValueError(
+            f"optimizer is {optimizer!r}, expected 'adam', 'adamw', 'radam' or a callable: "
+            "choose one"
+        )
+    # One fused call for all parameters: the loop over parameters costs more than the arithmetic.
+    options["fused"] = all(
+        p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in trainable
+    )
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer](trainable, **options)
+
+
+def _diverged(
+    weights: _Weights, good: list[Tensor], history: History, found: str, batch: Any
+) -> TrainingDiverged:
+    """Restore the last good weights and say where and, as far as it is known, why it ended."""
+    weights.put(good)
+    step = len(history.loss)
+    parts = batch if isinstance(batch, tuple | list) else [batch]
+    if any(
+        isinstance(p, Tensor) and p.is_floating_point() and not p.isfinite().all() for p in parts
+    ):
+        advice = "the batch itself holds NaN or infinite values, so clean the data"
+    elif step == 0:
+        advice = "no update has been made, so look at the loss and the data"
+    else:
+        advice = "lower learning_rate, set clip_norm or look at the loss"
+    return TrainingDiverged(
+        f"{found} at step {step}, and the last good weights are restored: {advice}", step, history
+    )
+
+
+def _require_positive(**numbers: float | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and not number >= (0 if name == "clip_norm" else 1):
+            raise ValueError(f"{name} is {number}, expected a number of at least 1: raise it")
+
+
+def _require_scalar(value: Any) -> None:
+    if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim:
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else value
+        raise ValueError(f"loss returned {found}, expected a scalar tensor: return its mean")
+    if not value.requires_grad:
+        raise ValueError(
+            "loss returned a tensor without a gradient, expected one that depends on the trainable "
+            "parameters: compute it from the module that is trained"
+        )
+
+
+def _require_same(path: Any, state: dict, settings: dict, weights: _Weights, steps: int) -> None:
+    here = {n: tuple(t.shape) for n, t in zip(weights.names, weights.tensors(), strict=True)}
+    there = {name: tuple(tensor.shape) for name, tensor in state["weights"].items()}
+    for name in [*here, *there]:
+        if here.get(name) != there.get(name):
+            raise ValueError(
+                f"the checkpoint {path} is of another architecture, with {name!r} of shape "
+                f"{there.get(name, 'none')} where this module has {here.get(name, 'none')}: use "
+                "the same module or another file"
+            )
+    for name, value in settings.items():
+        if state["settings"].get(name) != value:
+            raise ValueError(
+                f"the checkpoint {path} was written with {name} = {state['settings'].get(name)}, "
+                f"but this call has {value}: use the same settings or another file"
+            )
+    if state["step"] > steps:
+        raise ValueError(
+            f"the checkpoint {path} is at step {state['step']}, beyond steps = {steps}: "
+            "ask for more steps or use another file"
+        )
+
+
+def _name(value: Any) -> Any:
+    return getattr(value, "__name__", type(value).__name__) if callable(value) else value
+
+
+def _tensor(value: Any) -> Any:
+    return torch.from_numpy(np.asarray(value)) if isinstance(value, list) else value
+
+
+def _untensor(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor) else value

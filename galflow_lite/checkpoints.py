@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from .parallel import gather, process_rank
+from .files import write_aside
 
-__all__ = ["random_state", "read_state", "restore_random_state", "write_state"]
+__all__ = ["read_state", "write_state"]
 
 VERSION = 1
 _KEY = "galflow_lite"
@@ -42,20 +40,7 @@ def write_state(path: str | Path, state: Mapping[str, Any], *, kind: str) -> Non
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "", tensors)
     document = json.dumps({"kind": kind, "version": VERSION, "tree": tree})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A fixed name: what a killed write leaves behind is overwritten by the next one.
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        try:
-            save_file(tensors, aside, metadata={_KEY: document})
-        except SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    write_aside(path, save(tensors, metadata={_KEY: document}))
 
 
 def read_state(path: str | Path, *, kind: str) -> dict[str, Any]:
@@ -119,32 +104,3 @@ def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
         return {key: _unflatten(value, tensors) for key, value in content}
     items = [_unflatten(value, tensors) for value in content]
     return items if kind == "list" else tuple(items)
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Random states of torch (CPU and, on a CUDA device, CUDA) and numpy, one row a process."""
-    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
-    # Integers of 32 bits and the cached normal deviate are all exact in float64.
-    packed = np.concatenate([keys.astype(np.float64), [position, has_gauss, gauss]])
-    state = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(packed)}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return {name: gather(value, device) for name, value in state.items()}
-
-
-def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Undo `random_state`: every process takes its own row."""
-    rank, world = process_rank()
-    if len(state["torch"]) != world:
-        raise ValueError(
-            f"the checkpoint was written by {len(state['torch'])} processes, this run has {world}: "
-            "resume with the same number"
-        )
-    torch.set_rng_state(state["torch"][rank].clone())
-    packed = state["numpy"][rank].numpy()
-    keys, (position, has_gauss, gauss) = packed[:-3].astype(np.uint32), packed[-3:]
-    np.random.set_state(  # noqa: NPY002
-        ("MT19937", keys, int(position), int(has_gauss), float(gauss))
-    )
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"][rank].clone(), device)

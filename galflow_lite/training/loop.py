@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..checkpoints import read_state, write_state
 from .batches import TensorBatches, by_step
-from .checkpoints import random_state, read_state, restore_random_state, write_state
-from .parallel import broadcast, data_parallel, process_rank, start_processes, sum_over
+from .optimization import make_optimizer, rate_factor
+from .parallel import broadcast, data_parallel, start_processes, sum_over
+from .resuming import random_state, require_same, restore_random_state
+from .weights import Weights
 
-__all__ = ["History", "TensorBatches", "TrainingDiverged", "fit", "process_rank", "rate_factor"]
+__all__ = ["History", "TrainingDiverged", "fit"]
 
 
 @dataclass
@@ -138,7 +140,7 @@ def fit(
         TypeError: `batches` is neither callable nor iterable.
     """
     began = time.perf_counter()
-    weights = _Weights(parameters)
+    weights = Weights(parameters)
     device = weights.trainable[0].device
     _require_positive(
         steps=steps,
@@ -146,8 +148,9 @@ def fit(
         patience=patience,
         checkpoint_every=checkpoint_every,
         check_every=check_every,
-        clip_norm=clip_norm,
     )
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm is {clip_norm}, expected a number above 0: raise it")
     if patience is not None and validation is None:
         raise ValueError("patience is given without validation: pass validation=... as well")
     if ema_decay is not None and not 0 <= ema_decay < 1:
@@ -155,7 +158,7 @@ def fit(
     rank, world = start_processes(device)
     broadcast(weights.tensors())
     factor = rate_factor(schedule, steps, warmup_steps)
-    updater = _optimizer(optimizer, weights.trainable, learning_rate, weight_decay)
+    updater = make_optimizer(optimizer, weights.trainable, learning_rate, weight_decay)
     base_rates = [group["lr"] for group in updater.param_groups]
     checkpoint_every = checkpoint_every or max(1, steps // 10)
     check_every = check_every or (1 if device.type == "cpu" else 20)
@@ -178,7 +181,7 @@ def fit(
     start = 0
     if checkpoint is not None and Path(checkpoint).exists():
         state = read_state(checkpoint, kind="a training checkpoint")
-        _require_same(checkpoint, state, settings, weights, steps)
+        require_same(checkpoint, state, settings, weights, steps)
         weights.put(state["weights"].values())
         updater.load_state_dict(state["optimizer"])
         average, best = (
@@ -275,6 +278,8 @@ def fit(
         if world > 1:
             raise
         history.stopped = "interrupted"
+        if not weights.finite():
+            weights.put(good)
     finally:
         bar.close()
         weights.train(False)
@@ -285,117 +290,6 @@ def fit(
     broadcast(weights.tensors())
     history.seconds = spent + time.perf_counter() - began
     return history
-
-
-def rate_factor(
-    schedule: str | Callable[[int], float], steps: int, warmup_steps: int = 0
-) -> Callable[[int], float]:
-    """The factor on the learning rate as a function of the step, from 0 to `steps` - 1.
-
-    During the first `warmup_steps` it is (step + 1) / warmup_steps times the schedule at its
-    start; the schedule itself begins after them.
-
-    Raises:
-        ValueError: an unknown schedule, or a warm-up that is not shorter than the training.
-    """
-    if not 0 <= warmup_steps < steps:
-        raise ValueError(
-            f"warmup_steps is {warmup_steps}, expected 0 <= warmup_steps < steps = {steps}: "
-            "shorten the warm-up"
-        )
-    if callable(schedule):
-        curve = schedule
-    elif schedule == "constant":
-
-        def curve(step: int) -> float:
-            return 1.0
-
-    elif schedule == "cosine":
-
-        def curve(step: int) -> float:
-            return (1 + math.cos(math.pi * step / (steps - warmup_steps))) / 2
-
-    else:
-        raise ValueError(
-            f"schedule is {schedule!r}, expected 'constant', 'cosine' or a callable: choose one"
-        )
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return curve(0) * (step + 1) / warmup_steps
-        return curve(step - warmup_steps)
-
-    return factor
-
-
-class _Weights:
-    """The parameters and buffers that a training changes."""
-
-    def __init__(self, parameters: nn.Module | Iterable[Tensor]):
-        self.module = parameters if isinstance(parameters, nn.Module) else None
-        if self.module is None:
-            named = {str(index): tensor for index, tensor in enumerate(parameters)}
-            self._slots: list[tuple[nn.Module, str, str]] = []
-        else:
-            named = dict(self.module.named_parameters())
-            # Modules may replace a buffer instead of filling it, so its place is kept.
-            self._slots = [
-                (owner, name, f"{prefix}.{name}" if prefix else name)
-                for prefix, owner in self.module.named_modules()
-                for name, buffer in owner.named_buffers(recurse=False)
-            ]
-        self._parameters = list(named.values())
-        self.trainable = [p for p in self._parameters if p.requires_grad]
-        self.names = [*named, *(full for _, _, full in self._slots)]
-        if not self.trainable:
-            raise ValueError(
-                f"none of the {len(named)} parameters requires a gradient, expected at least one: "
-                "pass the module that is to be trained"
-            )
-
-    def tensors(self) -> list[Tensor]:
-        return self._parameters + [owner._buffers[name] for owner, name, _ in self._slots]
-
-    def copy(self) -> list[Tensor]:
-        return [tensor.detach().clone() for tensor in self.tensors()]
-
-    @torch.no_grad()
-    def copy_to(self, target: list[Tensor]) -> None:
-        torch._foreach_copy_(target, self.tensors())
-
-    @torch.no_grad()
-    def put(self, values: Iterable[Tensor]) -> None:
-        for tensor, value in zip(self.tensors(), values, strict=True):
-            tensor.copy_(value)
-
-    @torch.no_grad()
-    def put_trainable(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_(self.trainable, values)
-
-    def finite(self) -> bool:
-        with torch.no_grad():
-            return all(bool(norm.isfinite()) for norm in torch._foreach_norm(self.trainable))
-
-    def train(self, mode: bool) -> None:
-        if self.module is not None:
-            self.module.train(mode)
-
-    @contextmanager
-    def evaluation(self, average: list[Tensor] | None) -> Iterator[None]:
-        """Evaluation mode, averaged weights if there are any, no gradients, fixed randomness."""
-        device = self.trainable[0].device
-        current = None if average is None else [p.detach().clone() for p in self.trainable]
-        self.train(False)
-        try:
-            if average is not None:
-                self.put_trainable(average)
-            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-                torch.manual_seed(process_rank()[0])
-                yield
-        finally:
-            if current is not None:
-                self.put_trainable(current)
-            self.train(True)
 
 
 def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
@@ -420,28 +314,8 @@ def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
     return total / count
 
 
-def _optimizer(
-    optimizer: str | Callable, trainable: list[Tensor], learning_rate: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    if callable(optimizer):
-        return optimizer(trainable)
-    options: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
-    if optimizer == "radam":
-        return torch.optim.RAdam(trainable, **options)
-    if optimizer not in ("adam", "adamw"):
-        raise ValueError(
-            f"optimizer is {optimizer!r}, expected 'adam', 'adamw', 'radam' or a callable: "
-            "choose one"
-        )
-    # One fused call for all parameters: the loop over parameters costs more than the arithmetic.
-    options["fused"] = all(
-        p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in trainable
-    )
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer](trainable, **options)
-
-
 def _diverged(
-    weights: _Weights, good: list[Tensor], history: History, found: str, batch: Any
+    weights: Weights, good: list[Tensor], history: History, found: str, batch: Any
 ) -> TrainingDiverged:
     """Restore the last good weights and say where and, as far as it is known, why it ended."""
     weights.put(good)
@@ -460,10 +334,10 @@ def _diverged(
     )
 
 
-def _require_positive(**numbers: float | None) -> None:
+def _require_positive(**numbers: int | None) -> None:
     for name, number in numbers.items():
-        if number is not None and not number >= (0 if name == "clip_norm" else 1):
-            raise ValueError(f"{name} is {number}, expected a number of at least 1: raise it")
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}, expected at least 1: raise it")
 
 
 def _require_scalar(value: Any) -> None:
@@ -474,29 +348,6 @@ def _require_scalar(value: Any) -> None:
         raise ValueError(
             "loss returned a tensor without a gradient, expected one that depends on the trainable "
             "parameters: compute it from the module that is trained"
-        )
-
-
-def _require_same(path: Any, state: dict, settings: dict, weights: _Weights, steps: int) -> None:
-    here = {n: tuple(t.shape) for n, t in zip(weights.names, weights.tensors(), strict=True)}
-    there = {name: tuple(tensor.shape) for name, tensor in state["weights"].items()}
-    for name in [*here, *there]:
-        if here.get(name) != there.get(name):
-            raise ValueError(
-                f"the checkpoint {path} is of another architecture, with {name!r} of shape "
-                f"{there.get(name, 'none')} where this module has {here.get(name, 'none')}: use "
-                "the same module or another file"
-            )
-    for name, value in settings.items():
-        if state["settings"].get(name) != value:
-            raise ValueError(
-                f"the checkpoint {path} was written with {name} = {state['settings'].get(name)}, "
-                f"but this call has {value}: use the same settings or another file"
-            )
-    if state["step"] > steps:
-        raise ValueError(
-            f"the checkpoint {path} is at step {state['step']}, beyond steps = {steps}: "
-            "ask for more steps or use another file"
         )
 
 

@@ -106,8 +106,8 @@ def band_of(values: Sequence[float], *, sides: str = "both") -> Band:
     # Identical zeros have no width: the band is the value itself.
     digits = 1 - math.floor(math.log10(width)) if width > 0 else 12
     unit = 10.0**digits
-    low = math.floor(low * unit) / unit if math.isfinite(low) else low
-    high = math.ceil(high * unit) / unit if math.isfinite(high) else high
+    low = round(math.floor(low * unit) / unit, digits) if math.isfinite(low) else low
+    high = round(math.ceil(high * unit) / unit, digits) if math.isfinite(high) else high
     return Band(low, high, mean, float(np.std(values, ddof=1)), tuple(values), sides)
 
 
@@ -177,11 +177,18 @@ def make_bands(
         )
     values = _gather(runs)
     known = rows()
-    new = {
-        name: band_of(found, sides=known[name].sides if name in known else "both")
-        for name, found in values.items()
-        if name not in known or known[name].expected is None
-    }
+    new = {}
+    for name, found in values.items():
+        row = known.get(name)
+        if row is not None and row.expected is not None:
+            continue
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in found):
+            raise ValueError(
+                f"{name} was {', '.join(map(str, found))} with seeds 0 to {seeds - 1}, expected "
+                "finite numbers, so no band was written; mend the notebook, or give the row an "
+                "expected value if it is exact"
+            )
+        new[name] = band_of(found, sides=row.sides if row else "both")
     _write(path or share("data") / "bands.toml", source.name[:2], new, seeds)
     return new
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import share, write_aside
+from ..notebooks import Execution
 from .environment import SCALES, hardware, versions
 from .paper import format_number, rows
 
@@ -42,6 +43,21 @@ class Results:
     hardware: dict[str, Any] = field(default_factory=hardware)
     versions: dict[str, str] = field(default_factory=versions)
     date: str = field(default_factory=lambda: datetime.now(timezone.utc).date().isoformat())
+
+    @classmethod
+    def of_run(cls, notebook: str, scale: str, run: Execution) -> Results:
+        """The numbers that an executed notebook recorded at one scale.
+
+        A name that was recorded twice has its last value.
+        """
+        lines = [line for line in run.records if line["scale"] == scale]
+        return cls(
+            notebook=notebook,
+            scale=scale,
+            seconds=round(run.seconds, 1),
+            seeds=sorted({line["seed"] for line in lines if line["seed"] is not None}),
+            rows={line["id"]: _row(line) for line in lines},
+        )
 
     @staticmethod
     def path(notebook: str, scale: str) -> Path:
@@ -128,6 +144,11 @@ class Results:
             text = known[name].quantity if name in known else ""
             lines.append(f"  {name:<{width}}  {number:>16}  {text}".rstrip())
         return "\n".join(lines)
+
+
+def _row(line: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("value", "standard_error")
+    return {name: line[name] for name in names if line[name] is not None}
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,285 @@
+"""The command ``galflow-lite``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# Everything that takes time to import is imported by the command that needs it, so that
+# `galflow-lite --help` answers at once.
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Papers on generative models for physics, reproduced step by step in notebooks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 done, 1 something failed, 2 the command was not understood.",
+)
+data = typer.Typer(help="Make, convert, list and download data.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the full traceback of an error.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from . import __version__
+
+        typer.echo(f"galflow-lite {__version__}")
+        raise typer.Exit()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an expected error ends it with one line and exit code 1.
+
+    Args:
+        arguments: words after ``galflow-lite``; left out, those of the command line. ``--debug``
+            counts wherever it stands.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        app([word for word in words if word != "--debug"], prog_name="galflow-lite")
+    except Exception as error:
+        ours = type(error).__module__.partition(".")[0] == __package__
+        if debug or not (ours or isinstance(error, ValueError | OSError)):
+            raise
+        message = " ".join(str(error).split())
+        typer.echo(f"error: {message or type(error).__name__}", err=True)
+        raise SystemExit(1) from None
+
+
+@app.command()
+def check() -> None:
+    """Look at this environment: one line for each thing, OK or FAIL."""
+    from .environment_check import findings
+
+    failed = 0
+    for finding in findings():
+        typer.echo(finding)
+        failed += not finding.ok
+    if failed:
+        typer.echo(f"{failed} of the above failed", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    notebooks: Annotated[
+        list[str] | None, typer.Argument(help="Notebooks by number (01); left out, all of them.")
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="lite: minutes on a laptop. paper: the paper's settings, on a GPU.")
+    ] = "lite",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed in place of the notebook's own.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the executed notebooks and the reports.")
+    ] = Path("runs"),
+    store: Annotated[
+        bool,
+        typer.Option(
+            "--store",
+            help="Also store the outputs in the notebook and its numbers in data/results.",
+        ),
+    ] = False,
+    timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 7200,
+) -> None:
+    """Execute notebooks, write executed notebook and HTML report, print paper / here / verdict.
+
+    Ends with exit code 1 when a cell failed, a check among them. "not reproduced" in the table is a
+    finding and not a failure.
+    """
+    from . import notebooks as books
+
+    chosen = books.find_notebooks(notebooks or ())
+    if scale not in ("lite", "paper"):
+        raise ValueError(f"scale {scale!r} is not known: choose lite or paper")
+    if seed is not None and store and scale == "lite":
+        raise ValueError(
+            "--store with --seed would store outputs that the notebook does not give by itself; "
+            "leave out one of them"
+        )
+    environment = {"GALFLOW_SCALE": scale, "GALFLOW_RECORD_ONLY": ""}
+    environment["GALFLOW_SEED"] = "" if seed is None else str(seed)
+    failures = []
+    for path in chosen:
+        try:
+            run = books.execute(path, out, timeout=timeout, env=environment)
+        except books.NotebookFailed as error:
+            # The other notebooks are still worth running.
+            failures.append(error)
+            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"       as far as it came: {out / path.name}", err=True)
+            continue
+        _show(path, scale, run)
+        if store:
+            _store(path, scale, run)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _show(path: Path, scale: str, run: Any) -> None:
+    from . import reproduction
+
+    results = reproduction.Results.of_run(path.name[:2], scale, run)
+    if reproduction.rows(path.name[:2]):
+        typer.echo(reproduction.table(path.name[:2], results=results))
+    typer.echo(f"{path.stem}: {run.seconds:.0f} s, {run.notebook} and {run.report}")
+
+
+def _store(path: Path, scale: str, run: Any) -> None:
+    import nbformat
+
+    from . import notebooks as books
+    from . import reproduction
+    from .files import write_aside
+
+    number = path.name[:2]
+    if scale == "lite":
+        outputs = books.clean(nbformat.read(run.notebook, as_version=4))
+        write_aside(path, nbformat.writes(outputs) + "\n")
+        typer.echo(f"stored the outputs in {path.name}")
+    # A GPU cell of a lite run records at paper scale.
+    for measured in dict.fromkeys(line["scale"] for line in run.records):
+        saved = reproduction.Results.of_run(number, measured, run).save()
+        typer.echo(f"stored the numbers in {saved.name}")
+
+
+@app.command()
+def table(
+    notebook: Annotated[str | None, typer.Argument(help="Notebook (01); left out, all.")] = None,
+    format: Annotated[str, typer.Option(help="text or markdown.")] = "text",
+) -> None:
+    """Print what the papers report beside the stored results, with verdicts."""
+    from . import reproduction
+
+    typer.echo(reproduction.table(notebook, format=format))
+
+
+@app.command()
+def bands(
+    notebook: Annotated[str, typer.Argument(help="Notebook (01).")],
+    seeds: Annotated[int, typer.Option(help="Runs, with seeds 0, 1, ...; at least 5.")] = 8,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
+    timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 7200,
+) -> None:
+    """Repeat a notebook with several seeds and write the bands of what it checks.
+
+    Run `galflow-lite reproduce NOTEBOOK --store` afterwards: its stored outputs name the bands.
+    """
+    from . import reproduction
+
+    made = reproduction.make_bands(notebook, seeds=seeds, jobs=jobs, timeout=timeout)
+    for name, band in made.items():
+        typer.echo(f"{name}   {band}   mean {band.mean:.4g}, sd {band.sd:.2g}, n {seeds}")
+    typer.echo(f"{len(made)} bands written to data/bands.toml")
+
+
+@data.command("make")
+def data_make(
+    kind: Annotated[str, typer.Argument(help="galaxies")],
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of galaxies.")] = 90,
+    stars: Annotated[
+        int | None,
+        typer.Option(min=500, help="Most stars in a galaxy after the cuts; left out, 2500."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the family.")] = 0,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("galaxies_lite.h5"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Make the synthetic family of galaxies, at any size; the defaults make the file that ships."""
+    if kind != "galaxies":
+        raise ValueError(f"data of the kind {kind!r} cannot be made: choose galaxies")
+    _keep_existing(out, force)
+    from . import galaxies, synthetic
+
+    family = synthetic.galaxy_family(n, 2500 if stars is None else stars, seed=seed)
+    galaxies.Catalogue.write(out, family)
+    _describe(out)
+
+
+@data.command("convert")
+def data_convert(
+    source: Annotated[Path, typer.Argument(help="Folder with one .npy of shape (11, N) a galaxy.")],
+    target: Annotated[Path, typer.Argument(help="HDF5 catalogue to write.")],
+    raw: Annotated[bool, typer.Option("--raw", help="Leave out the paper's cuts.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Convert the published layout into a catalogue, with the paper's cuts."""
+    _keep_existing(target, force)
+    from . import galaxies
+
+    before = after = kept = dropped = 0
+
+    def cut() -> Any:
+        nonlocal before, after, kept, dropped
+        for galaxy in galaxies.read_numpy_folder(source):
+            before += len(galaxy)
+            if not raw:
+                try:
+                    galaxy = galaxies.clean(galaxy)
+                except galaxies.TooFewStars:
+                    dropped += 1
+                    continue
+            after += len(galaxy)
+            kept += 1
+            yield galaxy
+
+    galaxies.Catalogue.write(target, cut())
+    typer.echo(f"{kept + dropped} galaxies with {before:,} stars read")
+    typer.echo(f"{kept} galaxies with {after:,} stars written; {dropped} had too few stars")
+    _describe(target)
+
+
+@data.command("list")
+def data_list() -> None:
+    """List the data that ship and the data that can be downloaded."""
+    from . import datasets
+    from .files import share
+
+    for path in sorted(share("data").rglob("*.h5")):
+        typer.echo(f"{path.stem:<20} ships with the package, {_size(path)}")
+    for name in datasets.names():
+        typer.echo(f"{name:<20} galflow-lite data fetch {name}")
+
+
+@data.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A name that `galflow-lite data list` shows.")],
+    folder: Annotated[Path | None, typer.Option(help="Where to put it.")] = None,
+) -> None:
+    """Download published data, check and convert them."""
+    from . import datasets
+
+    typer.echo(f"{name} is at {datasets.fetch(name, folder)}")
+
+
+def _keep_existing(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists: give another name, or --force to replace it")
+
+
+def _describe(path: Path) -> None:
+    from .files import sha256
+
+    typer.echo(f"{path}  {_size(path)}  sha256 {sha256(path)}")
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.2f} MB"

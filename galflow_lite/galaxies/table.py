@@ -289,7 +289,8 @@ def clean(
        and cut there, which removes what is left of a companion that had inflated the first one.
     3. Drop the ``n_top_metallicity`` stars of highest Z. They are found among all stars, so
        some may have gone with step 1 or 2 already.
-    4. Keep [Fe/H] >= ``feh_min`` and [O/Fe] >= ``ofe_min``.
+    4. Keep [Fe/H] >= ``feh_min`` and [O/Fe] >= ``ofe_min``. A star without iron or oxygen,
+       whose [Fe/H] or [O/Fe] is minus infinity, goes here too and is no invalid row.
     5. Refuse a galaxy with fewer than ``min_stars`` stars left.
     6. Turn the galaxy about z until its face-on major axis lies along x: principal axis of the
        pixels at or above the 0.9 quantile of a 100 x 100 histogram of (x, y), computed on the
@@ -326,7 +327,7 @@ def clean(
             "number of stars that is not negative: mend the setting."
         )
     raw = len(galaxy)
-    galaxy = galaxy.require_finite(drop_invalid=drop_invalid)
+    galaxy = _bound_abundances(galaxy).require_finite(drop_invalid=drop_invalid)
     keep = np.ones(len(galaxy), dtype=bool)
     if galaxy.has("x", "y", "z") and len(galaxy):
         radius = np.sqrt(sum(galaxy[c].astype(np.float64) ** 2 for c in ("x", "y", "z")))
@@ -349,6 +350,21 @@ def clean(
     if align_bar and galaxy.has("x", "y"):
         galaxy = _rotate(galaxy, -_major_axis_angle(galaxy["x"], galaxy["y"]))
     return replace(galaxy, conditions={**galaxy.conditions, **conditions(galaxy)})
+
+
+def _bound_abundances(galaxy: Galaxy) -> Galaxy:
+    """Give stars without iron or oxygen a finite abundance that no cut keeps."""
+    abundances = [name for name in ("feh", "ofe") if galaxy.has(name)]
+    without = np.zeros(len(galaxy), dtype=bool)
+    for name in abundances:
+        without |= np.isneginf(galaxy[name])
+    if not without.any():
+        return galaxy
+    galaxy = replace(galaxy, stars=galaxy.stars.copy())
+    # Without iron [O/Fe] is infinite or undefined: both go with the star.
+    for name in abundances:
+        galaxy[name][without] = np.finfo(galaxy.stars.dtype).min
+    return galaxy
 
 
 def _major_axis_angle(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,0 +1,198 @@
+"""Reader of the layout in which the paper's data were published, and its conversion."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from .catalogue import Catalogue
+from .table import COLUMNS, Galaxy, TooFewStars
+from .table import clean as apply_cuts
+
+__all__ = ["Conversion", "NumpyFolder", "convert", "read_numpy_folder"]
+
+# Rows of a published array; all but the mass are columns of a galaxy.
+_ROWS = (*COLUMNS[:-1], "mass", COLUMNS[-1])
+
+
+def read_numpy_folder(path: Path | str) -> NumpyFolder:
+    """Read a folder of the published layout, one galaxy at a time.
+
+    Layout (Zenodo, DOI 10.5281/zenodo.8389554; arXiv:2312.06017): one ``.npy`` a galaxy, array
+    (11, N), rows x, y, z [kpc], vx, vy, vz [km/s], Z, [Fe/H], [O/Fe], mass [Msun], age [Gyr].
+    A file name ends in ``_<id>_<M_dm>.npy``. The galaxies come sorted by file name, so that
+    their numbers are the same on every machine (the public code takes the unsorted order of
+    the file system). The id is taken from the name; where several files have the same, each
+    of these takes its whole name instead. M_dm [Msun] becomes an attribute.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        A sequence of `Galaxy`, each read when it is asked for, in the precision of its file.
+
+    Raises:
+        FileNotFoundError: If the folder is missing or holds no ``.npy`` file.
+        ValueError: If a file name does not fit; on access, if an array has another shape, is
+            cut short, or holds Python objects, which are never loaded.
+
+    Example:
+        >>> for galaxy in read_numpy_folder("all_sims"):  # doctest: +SKIP
+        ...     print(galaxy.id, len(galaxy), galaxy.attributes["M_dm"])
+    """
+    return NumpyFolder(Path(path))
+
+
+class NumpyFolder(Sequence):
+    """Galaxies of a folder, see `read_numpy_folder`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {path}, expected one with a .npy file a galaxy: check the "
+                "name."
+            )
+        # macOS puts files of its own, ._name, into archives.
+        self.files = sorted(f for f in path.glob("*.npy") if not f.name.startswith("."))
+        if not self.files:
+            raise FileNotFoundError(
+                f"the folder {path} holds no .npy file, expected one a galaxy: give the folder "
+                "that holds them, all_sims/ in the published data."
+            )
+        named = [_parse_name(file) for file in self.files]
+        taken = Counter(name for name, _ in named)
+        self.ids = tuple(
+            file.stem if taken[name] > 1 else name
+            for file, (name, _) in zip(self.files, named, strict=True)
+        )
+        self._m_dm = [m_dm for _, m_dm in named]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> Galaxy:
+        array = _open_array(self.files[position])
+        stars = np.stack([array[_ROWS.index(name)] for name in COLUMNS], axis=1)
+        return Galaxy(
+            stars,
+            id=self.ids[position],
+            masses=np.array(array[_ROWS.index("mass")]),
+            attributes={"M_dm": self._m_dm[position]},
+        )
+
+
+def _parse_name(file: Path) -> tuple[str, float]:
+    """Take id and M_dm [Msun] from a file name."""
+    fields = file.stem.split("_")
+    try:
+        m_dm = float(fields[-1])
+        name = fields[-2]
+    except (ValueError, IndexError):
+        name = ""
+    if not name:
+        raise ValueError(
+            f"the file name {file.name} does not end in _<id>_<M_dm>.npy, expected for example "
+            "run_g1.05e11_1.096e11.npy: rename it or move it elsewhere."
+        )
+    return name, m_dm
+
+
+def _open_array(file: Path) -> np.ndarray:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{file} cannot be read ({error}), expected a complete .npy file of numbers (pickled "
+            "objects are never loaded): fetch it anew."
+        ) from error
+    if array.ndim != 2 or array.shape[0] != len(_ROWS) or array.dtype.kind not in "fiu":
+        hint = "transpose it" if array.ndim == 2 and array.shape[1] == len(_ROWS) else "mend it"
+        raise ValueError(
+            f"{file} holds an array of shape {array.shape} and type {array.dtype}, expected "
+            f"numbers of shape ({len(_ROWS)}, N) with the rows {', '.join(_ROWS)}: {hint}."
+        )
+    return array
+
+
+@dataclass
+class Conversion:
+    """What `convert` did.
+
+    Attributes:
+        path: The catalogue that was written.
+        raw_galaxies, raw_stars: What the source held.
+        galaxies, stars: What was written.
+        dropped: Galaxies that were left out: id to reason.
+    """
+
+    path: Path
+    raw_galaxies: int = 0
+    raw_stars: int = 0
+    galaxies: int = 0
+    stars: int = 0
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"read {self.raw_galaxies} galaxies with {self.raw_stars:,} stars",
+            f"wrote {self.galaxies} galaxies with {self.stars:,} stars to {self.path}",
+            *(f"dropped {reason}" for reason in self.dropped.values()),
+        ]
+        return "\n".join(lines)
+
+
+def convert(
+    source: Path | str,
+    target: Path | str,
+    *,
+    clean: bool = True,
+    drop_invalid: bool = False,
+    significant_bits: int | None = None,
+    progress: bool = True,
+) -> Conversion:
+    """Convert a folder of the published layout into a catalogue, one galaxy at a time.
+
+    Args:
+        source: Folder, see `read_numpy_folder`.
+        target: HDF5 file to write; an older one is replaced only when all went well.
+        clean: Apply the paper's cuts, see the function `clean`; a galaxy with too few stars is
+            left out and reported.
+        drop_invalid: Drop rows with NaN or infinite values instead of raising.
+        significant_bits: As in `Catalogue.write`.
+        progress: Show a progress bar.
+
+    Returns:
+        The numbers of galaxies and stars before and after, and what was dropped and why.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_numpy_folder`, `clean` and `Catalogue.write`.
+        OSError: If the file cannot be written.
+    """
+    folder = read_numpy_folder(source)
+    report = Conversion(Path(target))
+
+    def kept() -> Iterator[Galaxy]:
+        for galaxy in tqdm(folder, desc="convert", unit="galaxy", disable=not progress):
+            report.raw_galaxies += 1
+            report.raw_stars += len(galaxy)
+            if clean:
+                try:
+                    galaxy = apply_cuts(galaxy, drop_invalid=drop_invalid)
+                except TooFewStars as reason:
+                    report.dropped[galaxy.id] = str(reason)
+                    continue
+            else:
+                galaxy = galaxy.require_finite(drop_invalid=drop_invalid)
+            report.galaxies += 1
+            report.stars += len(galaxy)
+            yield galaxy
+
+    provenance = {"source": folder.path.name, "layout": "arXiv:2312.06017", "paper_cuts": clean}
+    Catalogue.write(target, kept(), significant_bits=significant_bits, provenance=provenance)
+    return report

@@ -1,0 +1,241 @@
+"""Writing a catalogue of galaxies; `catalogue` describes the layout of the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .aside import explain_write_errors, written_aside
+from .table import UNITS, Galaxy, conditions
+
+__all__ = [
+    "CHUNK_STARS",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "round_mantissa",
+    "to_json",
+    "write_catalogue",
+]
+
+FORMAT = "galflow-lite catalogue"
+FORMAT_VERSION = 1
+# Small enough that a shuffled window of chunks mixes many galaxies, large enough to compress.
+CHUNK_STARS = 8192
+
+
+def to_json(value: Any) -> str:
+    """JSON text of a value that may hold numpy scalars and arrays."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, np.generic | np.ndarray):
+            return item.tolist()
+        raise ValueError(
+            f"found {item!r} of type {type(item).__name__} among attributes or provenance, "
+            "expected text, numbers, lists and dicts: convert it."
+        )
+
+    return json.dumps(value, default=plain)
+
+
+def round_mantissa(values: np.ndarray, bits: int) -> np.ndarray:
+    """Round float32 values to ``bits`` bits of the mantissa, ties to even.
+
+    The relative error is at most 2^-(bits + 1). The zeros at the end compress to nothing.
+
+    Args:
+        values: float32 array of any shape, finite.
+        bits: Explicit mantissa bits to keep, 1 to 23; 23 returns the values as they are.
+
+    Raises:
+        ValueError: If ``bits`` is out of range.
+    """
+    if not 1 <= bits <= 23:
+        raise ValueError(
+            f"found significant_bits={bits}, expected 1 to 23 (float32 has 23): choose within, "
+            "or None to keep all."
+        )
+    values = np.asarray(values, dtype=np.float32, order="C")
+    drop = np.uint32(23 - bits)
+    if drop == 0:
+        return values
+    pattern = values.view(np.uint32)
+    one = np.uint32(1)
+    odd = (pattern >> drop) & one
+    half = (one << (drop - one)) - one + odd
+    return (((pattern + half) >> drop) << drop).view(np.float32)
+
+
+def write_catalogue(
+    path: Path | str,
+    galaxies: Iterable[Galaxy],
+    *,
+    significant_bits: int | None = None,
+    compression: int = 4,
+    chunk_stars: int = CHUNK_STARS,
+    units: Mapping[str, str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    drop_invalid: bool = False,
+) -> Path:
+    """Write galaxies to one file; see `Catalogue.write`."""
+    path = Path(path)
+    if chunk_stars < 1 or not 0 <= compression <= 9:
+        raise ValueError(
+            f"found chunk_stars={chunk_stars}, compression={compression}, expected at least 1 "
+            "star and a gzip level of 0 to 9: mend the setting."
+        )
+    if significant_bits is not None:
+        round_mantissa(np.zeros(1, np.float32), significant_bits)  # refuses a bad number early
+    provenance_text = to_json(dict(provenance or {}))
+    with written_aside(path) as temporary:
+        # Errors of the source of galaxies must not read as errors of this file, therefore
+        # each write is explained by itself.
+        with explain_write_errors(path):
+            file = h5py.File(temporary, "w", track_order=True)
+        try:
+            writer = _Writer(file, path, significant_bits, compression, chunk_stars)
+            for galaxy in galaxies:
+                writer.add(galaxy.require_finite(drop_invalid=drop_invalid))
+            writer.finish({**UNITS, **(units or {})}, provenance_text)
+        except BaseException:
+            _close_failed(file)
+            raise
+        with explain_write_errors(path):
+            file.close()
+    return path
+
+
+def _close_failed(file: h5py.File) -> None:
+    """Close a file that is thrown away: on a full disk the flush fails once more."""
+    try:
+        file.close()
+    except (OSError, RuntimeError):
+        pass
+
+
+class _Writer:
+    """Adds galaxies to an open file one by one; keeps only the index in memory."""
+
+    def __init__(
+        self, file: h5py.File, path: Path, bits: int | None, compression: int, chunk_stars: int
+    ) -> None:
+        self.file, self.path, self.bits = file, path, bits
+        self.compression, self.chunk_stars = compression, chunk_stars
+        self.columns: tuple[str, ...] = ()
+        self.names: tuple[str, ...] = ()
+        self.positions: dict[str, int] = {}
+        self.n_stars: list[int] = []
+        self.conditions: list[list[float]] = []
+        self.attributes: list[str] = []
+
+    def add(self, galaxy: Galaxy) -> None:
+        if not galaxy.conditions and len(galaxy):
+            galaxy = replace(galaxy, conditions=conditions(galaxy))
+        galaxy = self._checked(galaxy)
+        stars, masses = self._encode(galaxy, "stars"), self._encode(galaxy, "masses")
+        values = [float(galaxy.conditions[name]) for name in self.names]
+        with explain_write_errors(self.path):
+            group = self.file.create_group(f"galaxies/{galaxy.id}")
+            rows = min(len(stars), self.chunk_stars)
+            packed = {
+                "compression": "gzip",
+                "compression_opts": self.compression,
+                "shuffle": True,
+                "fletcher32": True,
+            }
+            group.create_dataset("stars", data=stars, chunks=(rows, 1), **packed)
+            if masses is not None and masses.ndim:
+                group.create_dataset("masses", data=masses, chunks=(rows,), **packed)
+            elif masses is not None:
+                group.create_dataset("masses", data=masses)
+            for name, value in zip(self.names, values, strict=True):
+                group.attrs[name] = value
+        self.positions[galaxy.id] = len(self.positions)
+        self.n_stars.append(len(stars))
+        self.conditions.append(values)
+        self.attributes.append(to_json(galaxy.attributes))
+
+    def _checked(self, galaxy: Galaxy) -> Galaxy:
+        """Hold a galaxy to the first one: columns, conditions, a new and usable id."""
+        if not self.positions:
+            self.columns, self.names = galaxy.columns, tuple(galaxy.conditions)
+        if not galaxy.id or "/" in galaxy.id or galaxy.id == "." or "\0" in galaxy.id:
+            raise ValueError(
+                f"galaxy number {len(self.positions)} has the id {galaxy.id!r}, expected a name "
+                "that is not empty and holds no '/': give it an id."
+            )
+        if galaxy.id in self.positions:
+            raise ValueError(
+                f"the id {galaxy.id!r} belongs to galaxies number {self.positions[galaxy.id]} "
+                f"and {len(self.positions)}, expected every id once: rename one of them."
+            )
+        if not len(galaxy):
+            raise ValueError(
+                f"galaxy {galaxy.id!r} has no stars, expected at least one: leave it out."
+            )
+        for what, found, expected in (
+            ("columns", galaxy.columns, self.columns),
+            ("conditions", tuple(galaxy.conditions), self.names),
+        ):
+            missing = [name for name in expected if name not in found]
+            extra = [name for name in found if name not in expected]
+            if missing or extra:
+                raise ValueError(
+                    f"galaxy {galaxy.id!r} has the {what} {', '.join(found) or 'none'}: missing "
+                    f"{', '.join(missing) or 'none'}, extra {', '.join(extra) or 'none'}, "
+                    f"expected those of the first galaxy: give all galaxies the same {what}."
+                )
+        bad = [name for name, value in galaxy.conditions.items() if not np.isfinite(value)]
+        if bad:
+            raise ValueError(
+                f"galaxy {galaxy.id!r} has NaN or infinite values for the condition(s) "
+                f"{', '.join(bad)}, expected numbers: compute them with conditions()."
+            )
+        return galaxy.select(self.columns)
+
+    def _encode(self, galaxy: Galaxy, what: str) -> np.ndarray | None:
+        values = getattr(galaxy, what)
+        if values is None or isinstance(values, float):
+            return None if values is None else np.asarray(values)
+        with np.errstate(over="ignore"):
+            values = np.asarray(values).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"galaxy {galaxy.id!r} has {what} beyond 3.4e38, the largest number that the "
+                "file can hold (float32), expected smaller ones: check the units."
+            )
+        return values if self.bits is None else round_mantissa(values, self.bits)
+
+    def finish(self, units: Mapping[str, str], provenance: str) -> None:
+        if not self.positions:
+            raise ValueError(
+                f"no galaxy was given for {self.path}, expected at least one: check the source "
+                "and its cuts."
+            )
+        names = (*self.columns, *self.names, "mass")
+        text = h5py.string_dtype("utf-8")
+        with explain_write_errors(self.path):
+            index = self.file.create_group("index")
+            index.create_dataset("ids", data=list(self.positions), dtype=text)
+            index.create_dataset("n_stars", data=np.asarray(self.n_stars, dtype=np.int64))
+            shape = (len(self.n_stars), len(self.names))
+            table = np.asarray(self.conditions, dtype=np.float64).reshape(shape)
+            index.create_dataset("conditions", data=table)
+            index.create_dataset("attributes", data=self.attributes, dtype=text)
+            self.file.attrs.update(
+                {
+                    "format": FORMAT,
+                    "format_version": FORMAT_VERSION,
+                    "columns": json.dumps(self.columns),
+                    "condition_names": json.dumps(self.names),
+                    "units": json.dumps({name: units.get(name, "") for name in names}),
+                    "provenance": provenance,
+                    "chunk_stars": self.chunk_stars,
+                    "significant_bits": self.bits or 0,
+                }
+            )

@@ -1,0 +1,25 @@
+"""Normalizing flows: the one package that imports nflows.
+
+nflows 0.14 is not maintained, so only transforms that pass the contract tests of this package
+(inverse, log-determinant, context, device, float64) are used, and its traps are closed here:
+
+* :class:`Flow` accepts NumPy integers and float64 arrays, samples in float64, and returns the same
+  shape with and without ``batch_size``;
+* :class:`LULinear` solves its triangular systems without deprecated functions;
+* :class:`SplineCoupling` is a faster rational-quadratic coupling (see :mod:`.splines`).
+"""
+
+from .architectures import masked_autoregressive_flow, neural_spline_flow, real_nvp
+from .base import Flow, LULinear
+from .couplings import SplineCoupling
+from .splines import rational_quadratic_spline
+
+__all__ = [
+    "Flow",
+    "LULinear",
+    "SplineCoupling",
+    "masked_autoregressive_flow",
+    "neural_spline_flow",
+    "rational_quadratic_spline",
+    "real_nvp",
+]

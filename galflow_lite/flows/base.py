@@ -1,0 +1,161 @@
+"""What every flow shares: nflows' Flow and its linear layer, with their traps closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from nflows.distributions import StandardNormal
+from nflows.flows import Flow as _NflowsFlow
+from nflows.transforms import LULinear as _NflowsLULinear
+from nflows.transforms.base import Transform
+from torch import Tensor
+
+__all__ = ["Flow", "LULinear", "positive_integer"]
+
+
+class Flow(_NflowsFlow):
+    """An nflows flow with a standard normal base, forgiving in what it takes.
+
+    Args:
+        transform: nflows transform from data to noise.
+        features: Dimension of the data.
+        context_features: Dimension of the condition, 0 for none.
+    """
+
+    def __init__(self, transform: Transform, *, features: int, context_features: int = 0) -> None:
+        super().__init__(transform, StandardNormal([features]))
+        self.features = features
+        self.context_features = context_features
+
+    def log_prob(self, inputs, context=None) -> Tensor:
+        """Log-density of each row.
+
+        Args:
+            inputs: Tensor or array, shape (n, features).
+            context: Tensor or array, shape (n, context_features), or (1, context_features) for
+                one condition that all rows share; None for a flow without context.
+
+        Returns:
+            Tensor, shape (n,), in nats.
+
+        Raises:
+            ValueError: On a wrong shape, or a missing or unwanted context.
+        """
+        inputs = self._tensor(inputs, "inputs", self.features)
+        context = self._context(context)
+        if context is not None and len(context) != len(inputs):
+            if len(context) != 1:
+                raise ValueError(
+                    f"found {len(context)} rows of context for {len(inputs)} rows of inputs, "
+                    "expected as many or one: repeat the context or select rows"
+                )
+            context = context.expand(len(inputs), -1)
+        return self._log_prob(inputs, context)
+
+    def sample(
+        self,
+        num_samples: int,
+        context=None,
+        batch_size: int | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw samples.
+
+        Args:
+            num_samples: Samples for each row of context, a positive integer.
+            context: Tensor or array, shape (rows, context_features); None without context.
+            batch_size: Most samples to transform at once, to bound memory.
+            generator: Random generator on the flow's device.
+
+        Returns:
+            Tensor, shape (num_samples, features) without context and
+            (rows, num_samples, features) with it.
+
+        Raises:
+            ValueError: On a number of samples below one, or a wrong context.
+        """
+        n = positive_integer(num_samples, "num_samples")
+        context = self._context(context)
+        rows = [None] if context is None else context.split(1)
+        samples = torch.stack(
+            [torch.cat(list(self._batches(n, row, batch_size, generator))) for row in rows]
+        )
+        return samples[0] if context is None else samples
+
+    def _batches(
+        self, n: int, row: Tensor | None, batch_size: int | None, generator
+    ) -> Iterator[Tensor]:
+        like = self._like()
+        size = n if batch_size is None else positive_integer(batch_size, "batch_size")
+        for start in range(0, n, size):
+            count = min(size, n - start)
+            noise = torch.randn(
+                count, self.features, dtype=like.dtype, device=like.device, generator=generator
+            )
+            # A row that is expanded, not copied, tells the couplings that the condition is shared.
+            context = None if row is None else row.expand(count, -1)
+            yield self._transform.inverse(noise, context=context)[0]
+
+    def sample_and_log_prob(self, num_samples: int, context=None) -> tuple[Tensor, Tensor]:
+        """Draw samples with their log-densities, of the shape of the samples less the last axis."""
+        samples = self.sample(num_samples, context)
+        if context is None:
+            return samples, self.log_prob(samples)
+        rows = self._context(context).split(1)
+        log_prob = [self.log_prob(x, row) for x, row in zip(samples, rows, strict=True)]
+        return samples, torch.stack(log_prob)
+
+    def _like(self) -> Tensor:
+        return next(self.parameters())
+
+    def _tensor(self, values, name: str, width: int) -> Tensor:
+        like = self._like()
+        if isinstance(values, np.ndarray) and not values.flags.writeable:
+            values = values.copy()
+        tensor = torch.as_tensor(values).to(dtype=like.dtype, device=like.device)
+        if tensor.dim() != 2 or tensor.shape[1] != width:
+            raise ValueError(
+                f"found {name} of shape {tuple(tensor.shape)}, expected (n, {width}): "
+                "pass one row for each point"
+            )
+        return tensor
+
+    def _context(self, context) -> Tensor | None:
+        if self.context_features == 0:
+            if context is not None:
+                raise ValueError(
+                    "found a context for a flow without one: build it with context_features"
+                )
+            return None
+        if context is None:
+            raise ValueError(
+                f"found no context, expected one with {self.context_features} columns: pass context"
+            )
+        return self._tensor(context, "context", self.context_features)
+
+
+class LULinear(_NflowsLULinear):
+    """Invertible linear layer W = L U, with the triangular solves of today's torch."""
+
+    def inverse_no_cache(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper = self._create_lower_upper()
+        outputs = torch.linalg.solve_triangular(
+            lower, (inputs - self.bias).t(), upper=False, unitriangular=True
+        )
+        outputs = torch.linalg.solve_triangular(upper, outputs, upper=True)
+        return outputs.t(), -self.logabsdet() * inputs.new_ones(len(inputs))
+
+    def weight_inverse(self) -> Tensor:
+        lower, upper = self._create_lower_upper()
+        identity = torch.eye(self.features, dtype=lower.dtype, device=lower.device)
+        inverse = torch.linalg.solve_triangular(lower, identity, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, inverse, upper=True)
+
+
+def positive_integer(value, name: str) -> int:
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(f"found {name}={value!r}, expected a positive integer")
+    return int(value)

@@ -1,0 +1,482 @@
+"""GalaxyFlow: the distribution of stars in any galaxy, given its global parameters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from galflow_lite.checkpoints import read_state, write_state
+from galflow_lite.flows import neural_spline_flow
+from galflow_lite.training import History, fit
+
+from .catalogue import Catalogue
+from .scaling import Scaling
+from .table import COLUMNS, CONDITIONS, UNITS, Galaxy
+
+__all__ = ["GalaxyFlow", "OutsideTrainingRange", "paper_schedule"]
+
+_KIND = "a galaxy flow"
+
+
+class OutsideTrainingRange(UserWarning):
+    """Conditions lie outside the range of the galaxies that the flow has seen."""
+
+
+def paper_schedule(step: int) -> float:
+    """Factor on the paper's learning rate of 9e-5 (public code of arXiv:2312.06017).
+
+    Falls by 0.998 every 10 steps down to 3e-6, then by 0.998 every 120 steps.
+    """
+    fast = 1698  # the first k with 9e-5 * 0.998**k <= 3e-6
+    slow = max(step // 10 - fast, 0) * 10 // 120
+    return 0.998 ** (min(step // 10, fast) + slow)
+
+
+class GalaxyFlow:
+    """p(star | galaxy): a conditional neural spline flow over the stars of all galaxies.
+
+    The extended distribution function of Wolf & Buck 2023 (arXiv:2312.06017, section 2):
+    positions, velocities, chemistry and ages of stars, given the stellar mass, two percentiles of
+    the ages and the mean metallicity of their galaxy. Everything goes in and comes out in physical
+    units (:data:`galflow_lite.galaxies.UNITS`).
+
+    Args:
+        columns: Columns of the stars to model, any subset of a catalogue's columns.
+        condition_columns: Conditions to depend on, any subset of a catalogue's conditions.
+        layers, hidden, bins, tail_bound, conditioner: As in
+            :func:`galflow_lite.flows.neural_spline_flow`; the defaults are the paper's.
+        log: Columns and conditions that enter as log10; the paper has the stellar mass alone.
+        bounds: Columns with sharp edges and their (low, high), in physical units; they enter
+            through a logit (see :class:`Scaling`). The paper has none.
+        seed: Seed of the initial weights.
+
+    Example:
+        >>> flow = GalaxyFlow(layers=4, hidden=32)  # doctest: +SKIP
+        >>> flow.fit(catalogue, steps=2000, learning_rate=2e-3, schedule="cosine")  # doctest: +SKIP
+        >>> stars = flow.sample({"M_stars": 1e10, "tau50": 5.5, "tau10": 1.5, "Z_av": 0.015}, 1000)
+        ... # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str] = COLUMNS,
+        condition_columns: Sequence[str] = CONDITIONS,
+        *,
+        layers: int = 14,
+        hidden: int = 128,
+        bins: int = 10,
+        tail_bound: float = 3.0,
+        conditioner: str = "product",
+        log: Sequence[str] = ("M_stars",),
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.columns = tuple(columns)
+        self.condition_columns = tuple(condition_columns)
+        self.settings = {
+            "layers": layers,
+            "hidden": hidden,
+            "bins": bins,
+            "tail_bound": tail_bound,
+            "conditioner": conditioner,
+        }
+        self.stars = Scaling(self.columns, log=tuple(log), bounds=bounds or {})
+        self.conditions = Scaling(self.condition_columns, log=tuple(log))
+        self.condition_range: dict[str, tuple[float, float]] = {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.flow = neural_spline_flow(
+                len(self.columns), len(self.condition_columns), **self.settings
+            )
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.flow.parameters())
+
+    def to(self, device: str | torch.device) -> GalaxyFlow:
+        """Move the flow to a device and return it."""
+        self.flow.to(device)
+        return self
+
+    def fit(
+        self,
+        catalogue: Catalogue,
+        *,
+        steps: int | None = None,
+        epochs: float = 9,
+        batch_size: int = 1024,
+        learning_rate: float = 9e-5,
+        optimizer: str = "radam",
+        schedule="paper",
+        stars_per_galaxy: int | None = None,
+        validation: Catalogue | None = None,
+        validation_stars: int = 200,
+        seed: int = 0,
+        **options,
+    ) -> History:
+        """Maximise the likelihood of the stars of a catalogue, read in a stream.
+
+        The defaults are those of the paper's public code: RAdam, 9 epochs, batch 1024, no
+        weighting, so that a galaxy counts in proportion to its stars.
+
+        Args:
+            catalogue: Training galaxies; split galaxies, never the stars of one galaxy.
+            steps: Number of updates; None takes ``epochs`` passes over the stars.
+            epochs: Passes over the stars, where ``steps`` is None.
+            batch_size: Stars for each update.
+            learning_rate: Learning rate before the schedule's factor.
+            optimizer: ``"radam"`` (the paper's), ``"adam"`` or ``"adamw"``.
+            schedule: ``"paper"`` (:func:`paper_schedule`), or as in
+                :func:`galflow_lite.training.fit`.
+            stars_per_galaxy: Most stars taken from each galaxy. This changes the target: massive
+                galaxies then count for less than their stars.
+            validation: Galaxies whose negative log-likelihood is followed, or None.
+            validation_stars: Stars taken from each of them.
+            seed: Seed of the order of the stars.
+            **options: Further arguments of :func:`galflow_lite.training.fit`: ``clip_norm``,
+                ``ema_decay``, ``patience``, ``checkpoint``, ``progress`` and others.
+
+        Returns:
+            A History; its losses are in nats, in standardised coordinates.
+
+        Raises:
+            ValueError: If the catalogue lacks a column or condition, or one does not vary.
+        """
+        self._set_scales(catalogue, stars_per_galaxy)
+        stream = catalogue.batches(
+            batch_size,
+            columns=self.columns,
+            conditions=self.condition_columns,
+            seed=seed,
+            stars_per_galaxy=stars_per_galaxy,
+        )
+        if steps is None:
+            steps = max(1, round(epochs * len(stream)))
+        if validation is not None:
+            held = _Pooled.of(validation, self, validation_stars)
+            options["validation"] = lambda: -self._mean_log_prob(held)
+        device = self._device()
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            stars, conditions = stream(step)
+            return (
+                _tensor(self.stars.forward(stars.numpy()), device),
+                _tensor(self.conditions.forward(conditions.numpy()), device),
+            )
+
+        return fit(
+            lambda pair: -self.flow.log_prob(*pair).mean(),
+            self.flow,
+            batch,
+            steps,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            schedule=paper_schedule if schedule == "paper" else schedule,
+            **options,
+        )
+
+    def _set_scales(self, catalogue: Catalogue, stars_per_galaxy: int | None) -> None:
+        table = {name: np.asarray(catalogue.conditions[name]) for name in self.condition_columns}
+        values = np.stack([table[name] for name in self.condition_columns], axis=1)
+        weights = np.asarray(catalogue.n_stars, dtype=np.float64)
+        if stars_per_galaxy is not None:
+            weights = np.minimum(weights, stars_per_galaxy)
+        # Star-weighted, as in the paper: the moments of the stacked rows.
+        curved = self.conditions.curve(values)
+        mean = np.average(curved, axis=0, weights=weights)
+        std = np.sqrt(np.average((curved - mean) ** 2, axis=0, weights=weights))
+        self.conditions.set_moments(mean, std)
+        self.condition_range = {
+            name: (float(column.min()), float(column.max())) for name, column in table.items()
+        }
+        self.stars.set_moments(*_stream_moments(catalogue, self.stars, stars_per_galaxy))
+
+    def log_prob(
+        self, stars: np.ndarray | Galaxy, conditions=None, *, batch_size: int = 20_000
+    ) -> np.ndarray:
+        """Log-density of stars in physical units, Jacobian of the scales included.
+
+        Args:
+            stars: Array, shape (n, len(columns)), or a Galaxy.
+            conditions: Mapping or sequence of one galaxy's conditions, or an array of shape
+                (n, len(condition_columns)); a Galaxy brings its own.
+            batch_size: Stars to evaluate at once.
+
+        Returns:
+            Array, shape (n,), natural logarithm of a density per unit of each column
+            (kpc^-3 (km/s)^-3 dex^-2 Gyr^-1 for all ten, Z being a pure number).
+
+        Raises:
+            ValueError: On a wrong shape, NaN, missing columns, or before :meth:`fit`.
+        """
+        self._require_fitted()
+        if isinstance(stars, Galaxy):
+            conditions = stars.conditions if conditions is None else conditions
+            stars = stars.select(self.columns).stars
+        stars = np.asarray(stars, dtype=np.float64)
+        if stars.ndim != 2 or stars.shape[1] != len(self.columns):
+            raise ValueError(
+                f"found stars of shape {stars.shape}, expected (n, {len(self.columns)}) "
+                f"with the columns {', '.join(self.columns)}"
+            )
+        wrong = np.count_nonzero(~np.isfinite(stars).all(axis=1))
+        if wrong:
+            raise ValueError(
+                f"found {wrong} of {len(stars)} stars with NaN or infinite values: remove them"
+            )
+        rows = self._condition_rows(conditions)
+        if len(rows) not in (1, len(stars)):
+            raise ValueError(
+                f"found {len(rows)} rows of conditions for {len(stars)} stars, expected as many "
+                "or one"
+            )
+        scaled = self.conditions.forward(rows)
+        result = np.empty(len(stars))
+        with torch.no_grad():
+            for start in range(0, len(stars), batch_size):
+                part = slice(start, start + batch_size)
+                context = scaled if len(scaled) == 1 else scaled[part]
+                result[part] = self.flow.log_prob(self.stars.forward(stars[part]), context).cpu()
+        return result + self.stars.log_abs_det(stars)
+
+    def sample(
+        self,
+        conditions,
+        n: int,
+        *,
+        batch_size: int = 10_000,
+        seed: int | None = None,
+        progress: bool = False,
+    ) -> Galaxy:
+        """Draw the stars of one galaxy.
+
+        Args:
+            conditions: Mapping of every condition to its value in physical units, or a sequence
+                in the order of ``condition_columns``.
+            n: Number of stars.
+            batch_size: Stars drawn at once; bounds the memory.
+            seed: Seed of the draw; None continues torch's global generator.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            A Galaxy with n stars and the requested conditions.
+
+        Raises:
+            ValueError: On wrong conditions, n below one, or before :meth:`fit`.
+
+        Warns:
+            OutsideTrainingRange: If a condition lies outside the range of the training galaxies.
+        """
+        stars = np.empty((_count(n), len(self.columns)), dtype=np.float32)
+        start = 0
+        for batch in self.sample_batches(
+            conditions, n, batch_size=batch_size, seed=seed, progress=progress
+        ):
+            stars[start : start + len(batch)] = batch
+            start += len(batch)
+        row = self._condition_rows(conditions)[0]
+        named = {k: float(v) for k, v in zip(self.condition_columns, row, strict=True)}
+        mass = named.get("M_stars")
+        return Galaxy(
+            stars,
+            conditions=named,
+            id="sample",
+            columns=self.columns,
+            masses=None if mass is None else mass / n,
+        )
+
+    def sample_batches(
+        self,
+        conditions,
+        n: int,
+        *,
+        batch_size: int = 10_000,
+        seed: int | None = None,
+        progress: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Draw stars in batches, arrays (at most batch_size, len(columns)): any n in little memory.
+
+        Arguments, errors and warnings are those of :meth:`sample`.
+        """
+        self._require_fitted()
+        n = _count(n)
+        rows = self._condition_rows(conditions)
+        if len(rows) != 1:
+            raise ValueError(f"found conditions of {len(rows)} galaxies, expected one: loop over")
+        self._warn_outside(rows[0])
+        device = self._device()
+        context = _tensor(self.conditions.forward(rows), device)
+        generator = None
+        if seed is not None:
+            generator = torch.Generator(device).manual_seed(seed)
+        return self._draw(context, n, batch_size, generator, progress)
+
+    def _draw(self, context, n, batch_size, generator, progress) -> Iterator[np.ndarray]:
+        with tqdm(total=n, desc="stars", unit="", unit_scale=True, disable=not progress) as bar:
+            for start in range(0, n, batch_size):
+                count = min(batch_size, n - start)
+                with torch.no_grad():
+                    scaled = self.flow.sample(count, context, generator=generator)[0]
+                bar.update(count)
+                yield self.stars.inverse(scaled.cpu().numpy()).astype(np.float32)
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, architecture and scales to one safetensors file with a JSON header."""
+        self._require_fitted()
+        state = {
+            "columns": self.columns,
+            "condition_columns": self.condition_columns,
+            "settings": self.settings,
+            "scales": {
+                name: {
+                    "log": scaling.log,
+                    "bounds": dict(scaling.bounds),
+                    "mean": scaling.mean.tolist(),
+                    "std": scaling.std.tolist(),
+                }
+                for name, scaling in (("stars", self.stars), ("conditions", self.conditions))
+            },
+            "condition_range": self.condition_range,
+            "weights": self.flow.state_dict(),
+        }
+        write_state(path, state, kind=_KIND)
+
+    @classmethod
+    def load(cls, path: str | Path) -> GalaxyFlow:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, of another kind, or its weights do not fit its
+                architecture.
+        """
+        state = read_state(path, kind=_KIND)
+        model = cls(state["columns"], state["condition_columns"], **state["settings"])
+        for name in ("stars", "conditions"):
+            saved = state["scales"][name]
+            columns = model.columns if name == "stars" else model.condition_columns
+            scaling = Scaling(columns, log=saved["log"], bounds=saved["bounds"])
+            scaling.set_moments(saved["mean"], saved["std"])
+            setattr(model, name, scaling)
+        model.condition_range = {k: tuple(v) for k, v in state["condition_range"].items()}
+        try:
+            model.flow.load_state_dict(state["weights"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path} holds weights of another architecture than it states "
+                f"({str(error).splitlines()[-1].strip()}): train and save the flow anew"
+            ) from None
+        return model
+
+    def _mean_log_prob(self, pooled: _Pooled) -> float:
+        """Mean log-density in standardised coordinates, comparable with the training loss."""
+        with torch.no_grad():
+            parts = [
+                self.flow.log_prob(pooled.stars[i : i + 10_000], pooled.conditions[i : i + 10_000])
+                for i in range(0, len(pooled.stars), 10_000)
+            ]
+        return float(torch.cat(parts).mean())
+
+    def _device(self) -> torch.device:
+        return next(self.flow.parameters()).device
+
+    def _require_fitted(self) -> None:
+        if self.stars.mean is None:
+            raise ValueError("this flow has not been trained yet: call fit() or load() first")
+
+    def _condition_rows(self, conditions) -> np.ndarray:
+        """Conditions as an array of shape (rows, len(condition_columns)), float64."""
+        names = self.condition_columns
+        if not names:
+            return np.zeros((1, 0))
+        if conditions is None:
+            raise ValueError(f"found no conditions, expected {', '.join(names)}")
+        if isinstance(conditions, Galaxy):
+            conditions = conditions.conditions
+        if isinstance(conditions, Mapping):
+            missing = [name for name in names if name not in conditions]
+            if missing:
+                raise ValueError(
+                    f"found no value for the condition(s) {', '.join(missing)}, expected "
+                    f"{', '.join(names)}: add them"
+                )
+            rows = np.array([[conditions[name] for name in names]], dtype=np.float64)
+        else:
+            rows = np.atleast_2d(np.asarray(conditions, dtype=np.float64))
+        if rows.ndim != 2 or rows.shape[1] != len(names):
+            raise ValueError(
+                f"found conditions of shape {np.shape(conditions)}, expected {len(names)} values: "
+                f"{', '.join(names)}"
+            )
+        if not np.isfinite(rows).all():
+            raise ValueError("found a NaN or infinite condition, expected finite numbers")
+        return rows
+
+    def _warn_outside(self, row: np.ndarray) -> None:
+        for name, value in zip(self.condition_columns, row, strict=True):
+            low, high = self.condition_range[name]
+            if low <= value <= high:
+                continue
+            excess = value - high if value > high else low - value
+            warnings.warn(
+                f"{name} = {value:.4g} {UNITS.get(name, '')} lies outside the training range "
+                f"{low:.4g} to {high:.4g} by {excess:.2g} ({excess / (high - low):.0%} of its "
+                "width): the flow extrapolates",
+                OutsideTrainingRange,
+                stacklevel=4,
+            )
+
+
+class _Pooled:
+    """Scaled stars and conditions of several galaxies, stacked."""
+
+    def __init__(self, stars: Tensor, conditions: Tensor) -> None:
+        self.stars, self.conditions = stars, conditions
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, model: GalaxyFlow, stars_per_galaxy: int) -> _Pooled:
+        stars, conditions = [], []
+        for galaxy in catalogue:
+            rows = galaxy.select(model.columns).stars[:stars_per_galaxy]
+            one = model.conditions.forward(model._condition_rows(galaxy))
+            stars.append(model.stars.forward(rows))
+            conditions.append(np.repeat(one, len(rows), axis=0))
+        device = model._device()
+        return cls(
+            _tensor(np.concatenate(stars), device), _tensor(np.concatenate(conditions), device)
+        )
+
+
+def _stream_moments(
+    catalogue: Catalogue, scaling: Scaling, stars_per_galaxy: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the curved columns over all stars, one galaxy at a time."""
+    count, mean, squares = 0, 0.0, 0.0
+    for galaxy in catalogue:
+        rows = scaling.curve(galaxy.select(scaling.columns).stars)
+        # Chan's update: exact in any order and stable where the mean is far from zero.
+        n, m = len(rows), rows.mean(axis=0)
+        weight = n if stars_per_galaxy is None else min(n, stars_per_galaxy)
+        shift = m - mean
+        squares = squares + ((rows - m) ** 2).sum(axis=0) * (weight / n)
+        squares = squares + shift**2 * (count * weight / (count + weight))
+        mean = mean + shift * (weight / (count + weight))
+        count += weight
+    return mean, np.sqrt(squares / count)
+
+
+def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32).to(device)
+
+
+def _count(n) -> int:
+    if isinstance(n, bool) or int(n) != n or n < 1:
+        raise ValueError(f"found n={n!r}, expected a positive number of stars")
+    return int(n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +62,8 @@ class TensorBatches:
             _require_finite(tensor, index)
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1 or None: raise it")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, expected 0 or more: change it")
         self.rows = counts[0]
         self.batch_size = min(batch_size or self.rows, self.rows)
         self.seed, self.drop_last, self.device = seed, drop_last, device
@@ -91,7 +94,10 @@ class TensorBatches:
         if world == 1 and self.batch_size == self.rows:
             return tuple(self._move(tensor) for tensor in self.tensors)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            # seed + epoch would give seed 1 the batches of seed 0 an epoch later, and torch's CPU
+            # generator looks at 32 bits of its seed only.
+            mixed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
+            generator = torch.Generator().manual_seed(mixed)
             order = torch.randperm(self.rows, generator=generator)
             self._epoch, self._order = epoch, order.to(self.tensors[0].device)
         rows = self._order[first + rank * share : first + (rank + 1) * share]
@@ -106,11 +112,6 @@ class TensorBatches:
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor if self.device is None else tensor.to(self.device, non_blocking=True)
-
-
-def _mix(seed: int, epoch: int) -> int:
-    # Distinct for all epochs below 2^32, unlike seed + epoch, where seeds 0 and 1 share epochs.
-    return (seed * 2**32 + epoch) % 2**63
 
 
 def _require_finite(tensor: Tensor, index: int) -> None:

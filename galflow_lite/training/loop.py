@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..checkpoints import read_state, write_state
 from .batches import TensorBatches, by_step
 from .optimization import make_optimizer, rate_factor
-from .parallel import broadcast, data_parallel, start_processes, sum_over
+from .parallel import average_over, broadcast, data_parallel, start_processes, sum_over
 from .resuming import random_state, require_same, restore_random_state
 from .weights import Weights
 
@@ -106,8 +106,9 @@ def fit(
         schedule: "constant", "cosine" (to zero at `steps`), or a callable step -> factor.
         warmup_steps: the factor rises linearly over so many steps first.
         clip_norm: largest norm of the gradient of all parameters together.
-        ema_decay: decay d of an exponential moving average of the weights. After update k the
-            decay is min(d, (1 + k) / (10 + k)), so that the first weights are forgotten quickly.
+        ema_decay: decay d of an exponential moving average of the weights: after the update of
+            step k (from 0), average = e * average + (1 - e) * weights with
+            e = min(d, (1 + k) / (10 + k)), so that the first weights are forgotten quickly.
         validation: a callable without arguments that returns a number, or an iterable of batches
             (`TensorBatches`, a list), over which the loss is averaged by rows. It is computed
             without gradients, in evaluation mode and always with the same random numbers.
@@ -234,14 +235,13 @@ def fit(
                 _require_scalar(value)
             pending.append(value.detach())
             if looking:
-                values = (sum_over(torch.stack(pending)) / world).tolist()
-                pending.clear()
-                for seen in values:
+                for seen in average_over(pending):
                     if not math.isfinite(seen):
                         raise _diverged(weights, good, history, f"the loss is {seen}", batch)
                     history.loss.append(seen)
                 # These weights have given a finite loss; those after the update may not.
                 weights.copy_to(good)
+                pending.clear()
                 bar.set_postfix_str(f"loss {seen:.4g}", refresh=False)
 
             updater.zero_grad(set_to_none=True)

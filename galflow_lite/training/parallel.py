@@ -10,7 +10,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["broadcast", "data_parallel", "gather", "process_rank", "start_processes", "sum_over"]
+__all__ = [
+    "average_over",
+    "broadcast",
+    "data_parallel",
+    "gather",
+    "process_rank",
+    "start_processes",
+    "sum_over",
+]
 
 
 def process_rank() -> tuple[int, int]:
@@ -49,6 +57,14 @@ def sum_over(values: Tensor) -> Tensor:
     if process_rank()[1] > 1:
         dist.all_reduce(values)
     return values
+
+
+def average_over(values: list[Tensor]) -> list[float]:
+    """Scalars averaged over all processes, as numbers; waits for the device once."""
+    world = process_rank()[1]
+    if world > 1:
+        return (sum_over(torch.stack(values)) / world).tolist()
+    return [values[0].item()] if len(values) == 1 else torch.stack(values).tolist()
 
 
 def gather(values: Tensor, device: torch.device) -> Tensor:

@@ -1,0 +1,312 @@
+"""Checkpoints: the same result as without the pause, and files that are never half written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from galflow_lite.checkpoints import read_state, write_state
+from galflow_lite.training import History, TensorBatches, fit
+
+
+class Crash(RuntimeError):
+    """Stands for a power cut."""
+
+
+def train(
+    folder: Path | None,
+    *,
+    seed: int = 0,
+    crash_at: int | None = None,
+    width: int = 8,
+    steps: int = 60,
+    **options,
+) -> tuple[dict[str, Tensor], History]:
+    """Everything that has a state at once: buffers, dropout, noise from torch and numpy."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    model = nn.Sequential(
+        nn.Linear(3, width), nn.BatchNorm1d(width), nn.SiLU(), nn.Dropout(0.2), nn.Linear(width, 1)
+    )
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
+    y = x.prod(1, keepdim=True)
+    batches = TensorBatches(x[50:], y[50:], batch_size=16)
+
+    def loss(batch):
+        noise = 0.1 * torch.randn_like(batch[1]) + 0.1 * np.random.randn()  # noqa: NPY002
+        return (model(batch[0]) - batch[1] - noise).square().mean()
+
+    def crashing(step):
+        if step == crash_at:
+            raise Crash
+        return batches(step)
+
+    arguments = {
+        "learning_rate": 0.01,
+        "schedule": "cosine",
+        "warmup_steps": 5,
+        "clip_norm": 1.0,
+        "ema_decay": 0.9,
+        "validation": TensorBatches(x[:50], y[:50], batch_size=16),
+        "validate_every": 7,
+        "progress": False,
+        "checkpoint": folder and folder / "run.safetensors",
+        "checkpoint_every": 10,
+    }
+    history = fit(loss, model, crashing, steps, **{**arguments, **options})
+    return model.state_dict(), history
+
+
+def momentum(parameters):
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam", momentum])
+@pytest.mark.parametrize("validated", [True, False])
+def test_resumed_training_equals_uninterrupted(tmp_path, optimizer, validated):
+    options = {"optimizer": optimizer}
+    if not validated:
+        options |= {"validation": None, "ema_decay": None}
+    expected, whole = train(None, **options)
+    for crash, seed in ((37, 0), (43, 7)):  # only the first run starts from the same weights
+        with pytest.raises(Crash):
+            train(tmp_path, crash_at=crash, seed=seed, **options)
+    found, history = train(tmp_path, seed=99, **options)
+    assert history.loss == whole.loss
+    assert history.validation_loss == whole.validation_loss
+    assert history.validation_steps == whole.validation_steps
+    assert (history.best_step, history.best_loss) == (whole.best_step, whole.best_loss)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first, history = train(tmp_path)
+    again, other = train(tmp_path, seed=5, crash_at=0)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert other.loss == history.loss
+    assert other.stopped == "finished"
+
+
+def test_a_run_that_stopped_early_stays_stopped(tmp_path):
+    values = iter([1.0, 2.0, 3.0, 4.0])
+    options = {"validation": lambda: next(values), "patience": 2}
+    first, history = train(tmp_path, **options)
+    assert (history.stopped, history.best_step, len(history.loss)) == ("early", 7, 21)
+    again, other = train(tmp_path, seed=5, crash_at=0, **options)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert (other.stopped, other.loss) == ("early", history.loss)
+
+
+def test_patience_is_counted_across_the_pause(tmp_path):
+    def options():
+        # Lowest at the second validation (step 14); the crash comes after the fourth (step 28).
+        return {"validation": lambda: values.pop(0), "patience": 4}
+
+    values = [2.0, 1.0, 3.0, 3.0]
+    with pytest.raises(Crash):
+        train(tmp_path, crash_at=32, **options())
+    values = [3.0, 3.0, 0.0]
+    _, history = train(tmp_path, **options())
+    assert (history.stopped, history.best_step, len(history.loss)) == ("early", 14, 42)
+
+
+def test_an_iterable_goes_on_where_it_was(tmp_path):
+    def run(crash):
+        weight = torch.zeros(1, requires_grad=True)
+        seen = []
+
+        def loss(value):
+            seen.append(value)
+            if len(seen) == crash:
+                raise Crash
+            return (weight - value).square().sum()
+
+        rows = [1.0, 2.0, 3.0, 5.0]
+        path = tmp_path / "list.safetensors"
+        fit(loss, [weight], rows, 11, checkpoint=path, checkpoint_every=3, progress=False)
+        return seen, weight.item()
+
+    with pytest.raises(Crash):
+        run(8)
+    seen, resumed = run(None)
+    assert seen == [3.0, 5.0, 1.0, 2.0, 3.0]  # steps 6 to 10
+    (tmp_path / "list.safetensors").unlink()
+    assert run(None)[1] == resumed
+
+
+def test_extra_state_goes_along(tmp_path):
+    def run(crash):
+        torch.manual_seed(0)
+        model, critic = nn.Linear(2, 1), nn.Linear(1, 1)
+        critic_optimizer = torch.optim.Adam(critic.parameters(), lr=0.05)
+
+        def loss(step):
+            if step == crash:
+                raise Crash
+            x = torch.randn(8, 2)
+            critic_optimizer.zero_grad()
+            (critic(model(x).detach()) - 1).square().mean().backward()
+            critic_optimizer.step()
+            return critic(model(x)).mean()
+
+        fit(
+            loss,
+            model,
+            lambda step: step,
+            20,
+            checkpoint=tmp_path / f"{crash}.safetensors" if crash else None,
+            checkpoint_every=5,
+            extra_state={"critic": critic, "critic_optimizer": critic_optimizer},
+            progress=False,
+        )
+        return [*model.parameters(), *critic.parameters()]
+
+    expected = run(None)
+    with pytest.raises(Crash):
+        run(12)
+    (tmp_path / "12.safetensors").rename(tmp_path / "99.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(expected, run(99), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 9}, r"another architecture, with '0.weight' of shape \(8, 3\) where this mod"),
+        ({"learning_rate": 0.02}, "written with learning_rate = 0.01, but this call has 0.02"),
+        ({"optimizer": "radam"}, "written with optimizer = adam, but this call has radam"),
+        ({"steps": 61}, "written with schedule = cosine over 60 steps, but this call has cosine"),
+        ({"ema_decay": None}, "written with ema_decay = 0.9, but this call has None"),
+    ],
+)
+def test_checkpoint_of_another_training(tmp_path, changes, message):
+    train(tmp_path)
+    before = (tmp_path / "run.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, **changes)
+    assert (tmp_path / "run.safetensors").read_bytes() == before
+
+
+def test_checkpoint_beyond_the_steps(tmp_path):
+    train(tmp_path, schedule="constant")
+    with pytest.raises(ValueError, match="is at step 60, beyond steps = 40"):
+        train(tmp_path, schedule="constant", steps=40)
+
+
+def test_more_steps_go_on(tmp_path):
+    expected, whole = train(None, schedule="constant", validation=None)
+    train(tmp_path, schedule="constant", validation=None, steps=30)
+    found, history = train(tmp_path, schedule="constant", validation=None, seed=3)
+    assert history.loss == whole.loss
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_truncated_and_foreign_files(tmp_path):
+    path = tmp_path / "run.safetensors"
+    train(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="is truncated or not a safetensors file"):
+        train(tmp_path)
+    path.write_bytes(b"no such thing")
+    with pytest.raises(ValueError, match="is truncated or not a safetensors file"):
+        train(tmp_path)
+    write_state(path, {}, kind="a flow")
+    with pytest.raises(ValueError, match="holds a flow, expected a training checkpoint"):
+        train(tmp_path)
+    write_state(path, {}, kind="a training checkpoint")
+    path.write_bytes(path.read_bytes().replace(b'\\"version\\": 1', b'\\"version\\": 7'))
+    with pytest.raises(ValueError, match="has format version 7, this galflow_lite reads up to 1"):
+        train(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_state(tmp_path / "none", kind="a flow")
+
+
+def test_state_comes_back_as_it_was(tmp_path):
+    state = {
+        "a": torch.arange(6.0).reshape(2, 3).t(),
+        "b": [1, 2.5, None, True, "x", (3, torch.tensor(7))],
+        3: {"empty": [], "float64": torch.tensor(0.1, dtype=torch.float64)},
+        "expanded": torch.ones(1).expand(4),
+        "bfloat16": torch.tensor([1.5], dtype=torch.bfloat16),
+        "flags": torch.tensor([True, False]),
+    }
+    write_state(tmp_path / "new" / "s", state, kind="a test")
+    back = read_state(tmp_path / "new" / "s", kind="a test")
+    assert list(back) == list(state)
+    for name in ("a", "expanded", "bfloat16", "flags"):
+        assert back[name].dtype == state[name].dtype
+        assert torch.equal(back[name], state[name])
+    assert back["b"] == state["b"]
+    assert back[3] == state[3]
+    with pytest.raises(TypeError, match=r"the state at '/bad/0' is a object, expected tensors"):
+        write_state(tmp_path / "s", {"bad": [object()]}, kind="a test")
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_file_is_plain_safetensors_with_json(tmp_path):
+    train(tmp_path)
+    content = (tmp_path / "run.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    document = json.loads(header["__metadata__"]["galflow_lite"])
+    assert document["kind"] == "a training checkpoint"
+    assert header["/weights/0.weight"]["shape"] == [8, 3]
+
+
+def test_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    expected, _ = train(None)
+    with pytest.raises(Crash):
+        train(tmp_path, crash_at=15)
+    before = (tmp_path / "run.safetensors").read_bytes()
+    whole = Path.write_bytes
+
+    def half(self, content):
+        whole(self, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", half)
+        with pytest.raises(OSError, match="No space left on device"):
+            train(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
+    assert (tmp_path / "run.safetensors").read_bytes() == before
+    found, _ = train(tmp_path)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_killed_write_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "state"
+    write_state(path, {"value": torch.arange(1000)}, kind="a test")
+    before = path.read_bytes()
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        import torch
+        from galflow_lite.checkpoints import write_state
+
+        whole = Path.write_bytes
+
+        def half(self, content):
+            whole(self, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Path.write_bytes = half
+        write_state(Path(sys.argv[1]), {"value": torch.zeros(1000)}, kind="a test")
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+    assert torch.equal(read_state(path, kind="a test")["value"], torch.arange(1000))

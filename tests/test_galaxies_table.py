@@ -1,0 +1,301 @@
+"""The star table, the cuts of the paper and the conditions."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galflow_lite.galaxies import (
+    COLUMNS,
+    CONDITIONS,
+    UNITS,
+    Galaxy,
+    TooFewStars,
+    clean,
+    conditions,
+)
+
+
+def random_galaxy(n: int = 3000, seed: int = 0, **options) -> Galaxy:
+    rng = np.random.default_rng(seed)
+    scale = [4, 4, 1, 100, 100, 50, 0.01, 0.3, 0.1, 3]
+    shift = [0, 0, 0, 0, 0, 0, 0.02, -0.4, 0.2, 6]
+    stars = rng.normal(size=(n, 10)) * scale + shift
+    return Galaxy(stars, id="g1", masses=rng.uniform(1e5, 2e5, n), **options)
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def test_every_column_and_condition_has_a_unit():
+    assert set(COLUMNS) | set(CONDITIONS) <= set(UNITS)
+
+
+def test_columns_by_name_and_selection():
+    galaxy = random_galaxy()
+    assert len(galaxy) == 3000
+    np.testing.assert_array_equal(galaxy["feh"], galaxy.stars[:, 7])
+    part = galaxy.select(("age", "x"))
+    np.testing.assert_array_equal(part.stars, galaxy.stars[:, [9, 0]])
+    np.testing.assert_array_equal(part.masses, galaxy.masses)
+    assert part.id == "g1"
+    assert galaxy.select(COLUMNS) is galaxy
+
+
+def test_rows_take_their_masses_along():
+    galaxy = random_galaxy()
+    rows = np.array([5, 2])
+    np.testing.assert_array_equal(galaxy.take(rows).masses, galaxy.masses[rows])
+    assert Galaxy(galaxy.stars, masses=2.0).take(rows).masses == 2.0
+
+
+def test_from_columns_takes_a_mapping_in_any_order():
+    galaxy = random_galaxy()
+    table = {name: galaxy[name] for name in reversed(COLUMNS)} | {"mass": galaxy.masses}
+    again = Galaxy.from_columns(table, id="g1")
+    np.testing.assert_array_equal(again.stars, galaxy.stars)
+    np.testing.assert_array_equal(again.masses, galaxy.masses)
+    assert Galaxy.from_columns(table, columns=("age", "x")).columns == ("age", "x")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Galaxy(np.zeros((5, 11)), id="g7"),
+            r"'g7' has stars of shape \(5, 11\), ex",
+        ),
+        (lambda: Galaxy(np.zeros(10)), r"stars of shape \(10,\), expected \(n, 10\)"),
+        (lambda: Galaxy(np.array([["a"] * 10])), "stars of type <U1, expected numbers"),
+        (
+            lambda: Galaxy(np.zeros((5, 2)), columns=("x", "x")),
+            r"names the column\(s\) x more than once",
+        ),
+        (
+            lambda: Galaxy(np.zeros((5, 10)), masses=np.ones(4)),
+            r"masses of shape \(4,\), expected \(5,\)",
+        ),
+        (
+            lambda: random_galaxy().select(("x", "mgfe", "alpha")),
+            r"has no column\(s\) mgfe, alpha, it has x, y",
+        ),
+        (lambda: random_galaxy()["mgfe"], "has no column 'mgfe', it has x, y"),
+        (
+            lambda: Galaxy.from_columns({"x": [1.0], "age": [1.0], "R": [2.0]}),
+            "missing y, z, vx, vy, vz, Z, feh, ofe, extra R, expected x, y",
+        ),
+        (
+            lambda: Galaxy.from_columns({"x": [1.0, 2.0], "age": [1.0]}, columns=("x", "age")),
+            "columns of different lengths {'x': 2, 'age': 1}",
+        ),
+    ],
+)
+def test_bad_tables_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_extra_columns_are_an_error_unless_columns_are_chosen():
+    table = {name: [1.0] for name in COLUMNS}
+    with pytest.raises(ValueError, match="missing none, extra mgfe"):
+        Galaxy.from_columns(table | {"mgfe": [0.1]})
+    assert len(Galaxy.from_columns(table | {"mgfe": [0.1]}, columns=COLUMNS)) == 1
+
+
+def test_invalid_rows_are_counted_named_and_dropped_only_when_asked():
+    galaxy = random_galaxy()
+    galaxy.stars[3, 0] = np.nan
+    galaxy.stars[3, 9] = np.inf
+    galaxy.stars[7, 9] = -np.inf
+    galaxy.masses[8] = np.nan
+    assert galaxy.invalid() == {"x": 1, "age": 2, "mass": 1}
+    message = re.escape(
+        "has 3 of 3000 rows with NaN or infinite values (x in 1, age in 2, mass in 1)"
+    )
+    with pytest.raises(ValueError, match=message):
+        galaxy.require_finite()
+    with pytest.raises(ValueError, match="drop_invalid=True"):
+        clean(galaxy)
+    kept = galaxy.require_finite(drop_invalid=True)
+    np.testing.assert_array_equal(kept.stars, np.delete(galaxy.stars, [3, 7, 8], axis=0))
+    assert len(clean(galaxy, drop_invalid=True)) > 2500
+
+
+def test_a_shared_mass_that_is_nan_cannot_be_dropped_away():
+    galaxy = Galaxy(random_galaxy().stars, masses=float("nan"))
+    with pytest.raises(ValueError, match="mass in 1"):
+        galaxy.require_finite(drop_invalid=True)
+
+
+# --- conditions -------------------------------------------------------------------------------
+
+
+def test_conditions_are_unweighted():
+    galaxy = random_galaxy()
+    expected = {
+        "M_stars": galaxy.masses.sum(),
+        "tau50": np.median(galaxy["age"]),
+        "tau10": np.percentile(galaxy["age"], 10),
+        "Z_av": galaxy["Z"].mean(),
+    }
+    assert tuple(conditions(galaxy)) == CONDITIONS
+    assert conditions(galaxy) == pytest.approx(expected, rel=1e-12)
+
+
+def test_conditions_of_what_is_there():
+    galaxy = random_galaxy()
+    assert set(conditions(galaxy.select(("x", "age")))) == {"M_stars", "tau50", "tau10"}
+    assert set(conditions(Galaxy(galaxy.stars))) == {"tau50", "tau10", "Z_av"}
+    assert conditions(Galaxy(galaxy.stars, masses=1e5))["M_stars"] == pytest.approx(3e8)
+
+
+def test_conditions_sum_float32_masses_in_double_precision():
+    masses = np.full(2_000_001, 1e4, dtype=np.float32)
+    galaxy = Galaxy(np.zeros((len(masses), 1), np.float32), columns=("x",), masses=masses)
+    assert conditions(galaxy)["M_stars"] == 2_000_001e4
+
+
+def test_conditions_of_no_stars_are_refused():
+    with pytest.raises(ValueError, match="'g0' has no stars, expected at least one"):
+        conditions(Galaxy(np.zeros((0, 10)), id="g0"))
+
+
+# --- the cuts ---------------------------------------------------------------------------------
+
+
+def on_a_line(radii: np.ndarray, **columns: np.ndarray) -> Galaxy:
+    """Stars at these radii along x; every other column is zero unless given."""
+    stars = np.zeros((len(radii), 10))
+    stars[:, 0] = radii
+    for name, values in columns.items():
+        stars[:, COLUMNS.index(name)] = values
+    return Galaxy(stars, id="line", masses=1.0)
+
+
+only_radius = {"n_top_metallicity": 0, "min_stars": 1, "align_bar": False}
+
+
+def test_radius_cut_at_the_percentile_when_it_lies_within_the_cap():
+    radii = np.arange(1.0, 101.0) / 10  # 95th percentile: 9.505
+    kept = clean(on_a_line(radii), **only_radius)
+    assert kept["x"].max() == 9.5
+    # One cut only: a second percentile would have gone below 9.5.
+    assert len(kept) == 95
+
+
+def test_second_percentile_only_when_the_cap_was_the_smaller_limit():
+    radii = np.arange(1.0, 101.0)  # 95th percentile 95.05, cap 27.7: 27 stars, then 25.7
+    kept = clean(on_a_line(radii), **only_radius)
+    assert kept["x"].max() == 25.0
+    assert len(kept) == 25
+
+
+def test_richest_stars_are_found_before_the_radius_cut():
+    radii = np.arange(1.0, 101.0) / 10
+    metallicity = np.zeros(100)
+    metallicity[[99, 98, 0, 1]] = [9, 8, 7, 6]
+    kept = clean(on_a_line(radii, Z=metallicity), **{**only_radius, "n_top_metallicity": 3})
+    # Of the three richest, two lie outside the radius cut anyway; the fourth stays.
+    assert len(kept) == 94
+    assert kept["Z"].max() == 6
+
+
+def test_abundance_limits_are_inclusive_and_stars_without_metals_are_cut():
+    feh = np.array([-8.0, -8.01, -np.inf, 0.0, 0.0, 0.0])
+    ofe = np.array([0.0, 0.0, np.nan, -1.0, -1.01, -np.inf])
+    galaxy = on_a_line(np.full(6, 1.0), feh=feh, ofe=ofe)
+    kept = clean(galaxy, **only_radius)
+    assert kept["feh"].tolist() == [-8.0, 0.0]
+    assert kept["ofe"].tolist() == [0.0, -1.0]
+    assert np.isneginf(galaxy["feh"][2])  # the given table is unchanged
+
+
+def test_too_few_stars_are_refused():
+    galaxy = random_galaxy(520)
+    with pytest.raises(TooFewStars, match="'g1' keeps 48[0-9] of 520 stars after the cuts, expec"):
+        clean(galaxy)
+    assert len(clean(galaxy, min_stars=400)) >= 400
+    with pytest.raises(TooFewStars, match="keeps 0 of 0"):
+        clean(Galaxy(np.zeros((0, 10))), min_stars=0)
+
+
+@pytest.mark.parametrize("option", [{"percentile": 0.0}, {"percentile": 101.0}, {"r_max": 0.0}])
+def test_settings_out_of_range_are_refused(option):
+    with pytest.raises(ValueError, match=r"expected a percentile in \(0, 100\]"):
+        clean(random_galaxy(), **option)
+
+
+def bar(angle: float, n: int = 40_000) -> Galaxy:
+    """A bar 3 times as long as wide within a round disc, at an angle [rad]; 1 star in 5 in the
+    disc. The stars stream along the bar."""
+    rng = np.random.default_rng(1)
+    along, across = rng.uniform(-6, 6, n), rng.uniform(-2, 2, n)
+    radius, azimuth = 8 * np.sqrt(rng.uniform(size=n)), rng.uniform(0, 2 * np.pi, n)
+    disc = rng.uniform(size=n) < 0.2
+    along = np.where(disc, radius * np.cos(azimuth), along)
+    across = np.where(disc, radius * np.sin(azimuth), across)
+    cos, sin = np.cos(angle), np.sin(angle)
+    stars = np.zeros((n, 10))
+    stars[:, 0], stars[:, 1] = cos * along - sin * across, sin * along + cos * across
+    stars[:, 3], stars[:, 4] = 100 * cos, 100 * sin
+    return Galaxy(stars, masses=1.0)
+
+
+@pytest.mark.parametrize("degrees", [-80.0, -45.0, -10.0, 0.0, 30.0, 45.0, 88.0])
+def test_major_axis_is_turned_onto_x(degrees):
+    kept = clean(bar(np.radians(degrees)), percentile=100.0)
+    direction = np.degrees(np.arctan2(kept["vy"], kept["vx"]))
+    # The bar lies along the stream; which end points to +x is not defined.
+    assert np.abs((direction + 90) % 180 - 90).max() < 2.0
+    assert kept["x"].std() > 1.5 * kept["y"].std()
+
+
+def test_rotation_keeps_radii_speeds_and_heights():
+    galaxy = bar(0.5)
+    kept = clean(galaxy, percentile=100.0, n_top_metallicity=0)
+    for pair in (("x", "y"), ("vx", "vy")):
+        before, after = (np.hypot(g[pair[0]], g[pair[1]]) for g in (galaxy, kept))
+        np.testing.assert_allclose(after, before, atol=1e-9)
+    assert not np.shares_memory(kept.stars, galaxy.stars)
+
+
+def test_small_galaxies_are_turned_by_their_stars_and_not_by_empty_pixels():
+    # 600 stars in 10,000 pixels: the published rule would take the whole square.
+    kept = clean(bar(np.radians(40), n=700), percentile=100.0)
+    assert kept["x"].std() > 1.4 * kept["y"].std()
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [COLUMNS, COLUMNS[:7] + ("age",), ("x", "y", "z"), ("feh", "ofe", "age"), ("age",)],
+)
+def test_cuts_without_some_columns(columns):
+    galaxy = random_galaxy().select(columns)
+    kept = clean(galaxy)
+    assert kept.columns == columns
+    assert 2500 < len(kept) <= 3000
+    assert (len(kept) < 3000) == ("z" in columns or "Z" in columns)
+
+
+def test_cuts_compute_conditions_anew_and_keep_others():
+    given = {"M_stars": 1.0, "spin": 0.3}
+    kept = clean(random_galaxy(conditions=given))
+    assert kept.conditions == {**given, **conditions(kept)}
+    assert kept.conditions["M_stars"] == pytest.approx(kept.masses.sum())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(50, 100), st.floats(4, 30))
+def test_what_is_kept_satisfies_every_cut(seed, percentile, r_max):
+    galaxy = random_galaxy(800, seed=seed)
+    kept = clean(galaxy, percentile=percentile, r_max=r_max, feh_min=-1.0, ofe_min=0.0, min_stars=0)
+    radius = np.sqrt((kept.stars[:, :3] ** 2).sum(axis=1))
+    assert radius.max() <= r_max + 1e-9
+    assert kept["feh"].min() >= -1.0
+    assert kept["ofe"].min() >= 0.0
+    assert kept["Z"].max() < np.sort(galaxy["Z"])[-10]
+    assert kept.masses.shape == (len(kept),)

@@ -29,11 +29,10 @@ def process_rank() -> tuple[int, int]:
 
 
 def start_processes(device: torch.device) -> tuple[int, int]:
-    """Join the process group that torchrun describes, once; returns `process_rank()`.
+    """Join the process group that torchrun describes, if it does; returns `process_rank()`.
 
-    Does nothing when the variables of torchrun are not set or the group exists. Processes other
-    than the first continue with a random stream of their own, because noise drawn inside a loss
-    would otherwise be the same in all of them.
+    Processes other than the first go on with a random stream of their own, because noise drawn
+    inside a loss would be the same in all of them after the same torch.manual_seed.
     """
     ready = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
     if ready and dist.is_available() and not dist.is_initialized():
@@ -41,10 +40,10 @@ def start_processes(device: torch.device) -> tuple[int, int]:
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(_stop_processes)
-        rank = dist.get_rank()
-        if rank:
-            torch.manual_seed(torch.initial_seed() + rank)
-    return process_rank()
+    rank, world = process_rank()
+    if rank:
+        torch.manual_seed(int(torch.randint(2**31, ())) + rank)
+    return rank, world
 
 
 def _stop_processes() -> None:

@@ -26,18 +26,30 @@ data = typer.Typer(help="Make, convert, list and download data.", no_args_is_hel
 app.add_typer(data, name="data")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from . import __version__
+
+        typer.echo(f"galflow-lite {__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
 def _options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the full traceback of an error.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and stop.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
 ) -> None:
-    if version:
-        from . import __version__
-
-        typer.echo(f"galflow-lite {__version__}")
-        raise typer.Exit()
+    """Options that stand before any command; main() looks for --debug anywhere."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -196,10 +208,13 @@ def data_make(
     kind: Annotated[str, typer.Argument(help="galaxies")],
     n: Annotated[int, typer.Option("--n", min=1, help="Number of galaxies.")] = 90,
     stars: Annotated[
-        int | None,
-        typer.Option(min=500, help="Most stars in a galaxy after the cuts; left out, 2500."),
-    ] = None,
+        int, typer.Option(help="Stars in each galaxy before the cuts; 0: as many as its mass has.")
+    ] = 2500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the family.")] = 0,
+    bits: Annotated[
+        int,
+        typer.Option(min=1, max=23, help="Bits of each number to keep; 10: relative error 0.05 %."),
+    ] = 10,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("galaxies_lite.h5"),
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
@@ -207,10 +222,21 @@ def data_make(
     if kind != "galaxies":
         raise ValueError(f"data of the kind {kind!r} cannot be made: choose galaxies")
     _keep_existing(out, force)
-    from . import galaxies, synthetic
+    from . import __version__, galaxies, synthetic
 
-    family = synthetic.galaxy_family(n, 2500 if stars is None else stars, seed=seed)
-    galaxies.Catalogue.write(out, family)
+    # A bar for a family of seconds would be noise.
+    family = synthetic.galaxy_family(n, stars or None, seed=seed, progress=stars == 0)
+    recipe = {
+        "recipe": "galflow_lite.synthetic.galaxy_family",
+        "version": __version__,
+        "n_galaxies": n,
+        "stars_per_galaxy": stars or None,
+        "seed": seed,
+    }
+    # 23 bits are all that a float32 has.
+    kept = None if bits == 23 else bits
+    galaxies.Catalogue.write(out, family, significant_bits=kept, provenance=recipe)
+    typer.echo(f"{n} galaxies with {sum(map(len, family)):,} stars")
     _describe(out)
 
 
@@ -219,31 +245,17 @@ def data_convert(
     source: Annotated[Path, typer.Argument(help="Folder with one .npy of shape (11, N) a galaxy.")],
     target: Annotated[Path, typer.Argument(help="HDF5 catalogue to write.")],
     raw: Annotated[bool, typer.Option("--raw", help="Leave out the paper's cuts.")] = False,
+    drop_invalid: Annotated[
+        bool, typer.Option("--drop-invalid", help="Drop stars with NaN or infinite values.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Convert the published layout into a catalogue, with the paper's cuts."""
     _keep_existing(target, force)
     from . import galaxies
 
-    before = after = kept = dropped = 0
-
-    def cut() -> Any:
-        nonlocal before, after, kept, dropped
-        for galaxy in galaxies.read_numpy_folder(source):
-            before += len(galaxy)
-            if not raw:
-                try:
-                    galaxy = galaxies.clean(galaxy)
-                except galaxies.TooFewStars:
-                    dropped += 1
-                    continue
-            after += len(galaxy)
-            kept += 1
-            yield galaxy
-
-    galaxies.Catalogue.write(target, cut())
-    typer.echo(f"{kept + dropped} galaxies with {before:,} stars read")
-    typer.echo(f"{kept} galaxies with {after:,} stars written; {dropped} had too few stars")
+    report = galaxies.convert(source, target, clean=not raw, drop_invalid=drop_invalid)
+    typer.echo(report)
     _describe(target)
 
 
@@ -254,9 +266,10 @@ def data_list() -> None:
     from .files import share
 
     for path in sorted(share("data").rglob("*.h5")):
-        typer.echo(f"{path.stem:<20} ships with the package, {_size(path)}")
-    for name in datasets.names():
-        typer.echo(f"{name:<20} galflow-lite data fetch {name}")
+        typer.echo(f"{path.stem}: ships with the package, {_size(path)}")
+    for name, entry in datasets.DATASETS.items():
+        typer.echo(f"{name}: {entry.description}; {entry.size}, licence: {entry.licence}")
+        typer.echo(f"    galflow-lite data fetch {name}")
 
 
 @data.command("fetch")

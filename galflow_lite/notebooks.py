@@ -179,7 +179,8 @@ def _run(
                 what = f"no end after {timeout} s"
             else:
                 what = "the kernel died, perhaps for want of memory"
-            raise NotebookFailed(f"{name}, cell {at} ({sections[at]}): {what}") from error
+            where = f"{name}, cell {at + 1} of {len(sections)} ({sections[at]})"
+            raise NotebookFailed(f"{where}: {what}") from error
 
 
 def _client() -> type:

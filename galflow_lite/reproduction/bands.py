@@ -189,6 +189,10 @@ def make_bands(
                 "expected value if it is exact"
             )
         new[name] = band_of(found, sides=row.sides if row else "both")
+    if not new:
+        raise ValueError(
+            f"{source.name} checks nothing that needs a band; check() the numbers that it quotes"
+        )
     _write(path or share("data") / "bands.toml", source.name[:2], new, seeds)
     return new
 

@@ -150,10 +150,12 @@ def _row(name: str, entry: Any, file: str) -> Row:
             )
     criterion = entry["criterion"]
     kind = criterion.get("kind")
-    if kind not in _KINDS or not set(_KINDS[kind]) <= set(criterion):
+    known = kind in _KINDS and set(_KINDS[kind]) <= set(criterion)
+    if not known or criterion.get("relation", "at_most") not in ("at_most", "at_least"):
         raise ValueError(
             f"{file}: row {name!r} has the criterion {dict(criterion)}; write kind as one of "
             + "; ".join(f"{k} (with {', '.join(v)})" for k, v in _KINDS.items())
+            + "; relation as at_most or at_least"
         )
     entry = dict(entry)
     if entry["value"] == "unknown":

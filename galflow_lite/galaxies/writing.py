@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .aside import explain_write_errors, written_aside
+from .aside import Sink, explain_write_errors, written_aside
 from .table import UNITS, Galaxy, conditions
 
 __all__ = [
@@ -93,38 +93,36 @@ def write_catalogue(
         round_mantissa(np.zeros(1, np.float32), significant_bits)  # refuses a bad number early
     provenance_text = to_json(dict(provenance or {}))
     with written_aside(path) as temporary:
-        # Errors of the source of galaxies must not read as errors of this file, therefore
-        # each write is explained by itself.
         with explain_write_errors(path):
-            file = h5py.File(temporary, "w", track_order=True)
+            sink = Sink(temporary)
         try:
-            writer = _Writer(file, path, significant_bits, compression, chunk_stars)
-            for galaxy in galaxies:
-                writer.add(galaxy.require_finite(drop_invalid=drop_invalid))
-            writer.finish({**UNITS, **(units or {})}, provenance_text)
-        except BaseException:
-            _close_failed(file)
-            raise
+            with h5py.File(sink, "w", track_order=True) as file:
+                writer = _Writer(file, significant_bits, compression, chunk_stars)
+                for galaxy in galaxies:
+                    writer.add(galaxy.require_finite(drop_invalid=drop_invalid))
+                    # An error of the source of galaxies must not read as one of this file.
+                    with explain_write_errors(path):
+                        sink.check()
+                if not writer.positions:
+                    raise ValueError(
+                        f"no galaxy was given for {path}, expected at least one: check the "
+                        "source and its cuts."
+                    )
+                writer.finish({**UNITS, **(units or {})}, provenance_text)
+        finally:
+            sink.close()
         with explain_write_errors(path):
-            file.close()
+            sink.check()
     return path
-
-
-def _close_failed(file: h5py.File) -> None:
-    """Close a file that is thrown away: on a full disk the flush fails once more."""
-    try:
-        file.close()
-    except (OSError, RuntimeError):
-        pass
 
 
 class _Writer:
     """Adds galaxies to an open file one by one; keeps only the index in memory."""
 
     def __init__(
-        self, file: h5py.File, path: Path, bits: int | None, compression: int, chunk_stars: int
+        self, file: h5py.File, bits: int | None, compression: int, chunk_stars: int
     ) -> None:
-        self.file, self.path, self.bits = file, path, bits
+        self.file, self.bits = file, bits
         self.compression, self.chunk_stars = compression, chunk_stars
         self.columns: tuple[str, ...] = ()
         self.names: tuple[str, ...] = ()
@@ -139,22 +137,21 @@ class _Writer:
         galaxy = self._checked(galaxy)
         stars, masses = self._encode(galaxy, "stars"), self._encode(galaxy, "masses")
         values = [float(galaxy.conditions[name]) for name in self.names]
-        with explain_write_errors(self.path):
-            group = self.file.create_group(f"galaxies/{galaxy.id}")
-            rows = min(len(stars), self.chunk_stars)
-            packed = {
-                "compression": "gzip",
-                "compression_opts": self.compression,
-                "shuffle": True,
-                "fletcher32": True,
-            }
-            group.create_dataset("stars", data=stars, chunks=(rows, 1), **packed)
-            if masses is not None and masses.ndim:
-                group.create_dataset("masses", data=masses, chunks=(rows,), **packed)
-            elif masses is not None:
-                group.create_dataset("masses", data=masses)
-            for name, value in zip(self.names, values, strict=True):
-                group.attrs[name] = value
+        group = self.file.create_group(f"galaxies/{galaxy.id}")
+        rows = min(len(stars), self.chunk_stars)
+        packed = {
+            "compression": "gzip",
+            "compression_opts": self.compression,
+            "shuffle": True,
+            "fletcher32": True,
+        }
+        group.create_dataset("stars", data=stars, chunks=(rows, 1), **packed)
+        if masses is not None and masses.ndim:
+            group.create_dataset("masses", data=masses, chunks=(rows,), **packed)
+        elif masses is not None:
+            group.create_dataset("masses", data=masses)
+        for name, value in zip(self.names, values, strict=True):
+            group.attrs[name] = value
         self.positions[galaxy.id] = len(self.positions)
         self.n_stars.append(len(stars))
         self.conditions.append(values)
@@ -212,30 +209,24 @@ class _Writer:
         return values if self.bits is None else round_mantissa(values, self.bits)
 
     def finish(self, units: Mapping[str, str], provenance: str) -> None:
-        if not self.positions:
-            raise ValueError(
-                f"no galaxy was given for {self.path}, expected at least one: check the source "
-                "and its cuts."
-            )
         names = (*self.columns, *self.names, "mass")
         text = h5py.string_dtype("utf-8")
-        with explain_write_errors(self.path):
-            index = self.file.create_group("index")
-            index.create_dataset("ids", data=list(self.positions), dtype=text)
-            index.create_dataset("n_stars", data=np.asarray(self.n_stars, dtype=np.int64))
-            shape = (len(self.n_stars), len(self.names))
-            table = np.asarray(self.conditions, dtype=np.float64).reshape(shape)
-            index.create_dataset("conditions", data=table)
-            index.create_dataset("attributes", data=self.attributes, dtype=text)
-            self.file.attrs.update(
-                {
-                    "format": FORMAT,
-                    "format_version": FORMAT_VERSION,
-                    "columns": json.dumps(self.columns),
-                    "condition_names": json.dumps(self.names),
-                    "units": json.dumps({name: units.get(name, "") for name in names}),
-                    "provenance": provenance,
-                    "chunk_stars": self.chunk_stars,
-                    "significant_bits": self.bits or 0,
-                }
-            )
+        index = self.file.create_group("index")
+        index.create_dataset("ids", data=list(self.positions), dtype=text)
+        index.create_dataset("n_stars", data=np.asarray(self.n_stars, dtype=np.int64))
+        shape = (len(self.n_stars), len(self.names))
+        table = np.asarray(self.conditions, dtype=np.float64).reshape(shape)
+        index.create_dataset("conditions", data=table)
+        index.create_dataset("attributes", data=self.attributes, dtype=text)
+        self.file.attrs.update(
+            {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "columns": json.dumps(self.columns),
+                "condition_names": json.dumps(self.names),
+                "units": json.dumps({name: units.get(name, "") for name in names}),
+                "provenance": provenance,
+                "chunk_stars": self.chunk_stars,
+                "significant_bits": self.bits or 0,
+            }
+        )

@@ -157,7 +157,7 @@ def _run(
         def started(cell: Any, cell_index: int) -> None:
             nonlocal at
             at = cell_index
-            bar.set_description(f"{name[:2]} {sections[cell_index][:40]}")
+            bar.set_description(f"{name[:2]} {sections[cell_index][:40]}".rstrip())
 
         def executed(cell: Any, **_: Any) -> None:
             bar.update(cell.cell_type == "code")
@@ -191,6 +191,8 @@ def _client() -> type:
     class ThisPython(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            # Remarks of the kernel on its transport would tear the progress bar apart.
+            argv.append("--log-level=ERROR")
             return KernelSpec(argv=argv, display_name="Python 3 (ipykernel)", language="python")
 
     class Client(NotebookClient):

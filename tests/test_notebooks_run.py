@@ -76,6 +76,7 @@ def test_execute_shows_a_bar_that_names_the_section(tmp_path, capfd):
     assert "97 Training the flow" in shown
     assert "97 Figures" in shown
     assert "2/2" in shown
+    assert "WARNING" not in shown
 
 
 def test_a_failing_cell_is_named_and_the_part_before_it_kept(tmp_path):

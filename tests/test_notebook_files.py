@@ -1,0 +1,425 @@
+"""The notebooks as files: executed, checked, readable, and small.
+
+nbval compares stored outputs with fresh ones, so a notebook without outputs passes it without
+testing anything. What is looked at here makes that impossible.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+STEMS = ["00_start_here", "01_conditional_flows_on_galaxies"]
+# Notebooks that only open the series: no paper, hence no table and no arXiv number.
+NO_PAPER = {"00_start_here"}
+
+# Most cells that nbval may skip, and most whose output it may ignore, with the reason.
+MOST_SKIPPED = {stem: 0 for stem in STEMS}
+# Figures count too: their pixels differ from one release of matplotlib to the next.
+MOST_IGNORED = {"00_start_here": 15, "01_conditional_flows_on_galaxies": 40}
+FEWEST_VERDICTS = {"00_start_here": 2, "01_conditional_flows_on_galaxies": 5}
+
+MOST_BYTES = 1_000_000
+MOST_LINES = 18
+FEWEST_LETTERS = 20
+
+CHECKED, IGNORED, SKIPPED = "nbval-check-output", "nbval-ignore-output", "nbval-skip"
+OPENING = {
+    "what the reader will be able to do": r"able to",
+    "what the reader needs to know": r"need to know",
+    "minutes": r"\d+\s*min",
+    "time on CPU cores": r"2 (CPU )?cores",
+    "time on a GPU": r"GPU",
+    "memory": r"\d\s*[GM]B",
+    "data": r"\b[Dd]ata\b",
+}
+PAPER = {"arXiv number": r"arXiv:\s*\d{4}\.\d{5}", "sections of the paper": r"[Ss]ections?|§"}
+PATHS = re.compile(
+    r"(?<![\w.:/<>-])/(?:home|root|tmp|work|Users|var|opt|mnt|usr|private|content)/\w|\b[A-Z]:\\"
+)
+BARS = re.compile(r"\d%\|| ?(?:it|cell|step|s)/(?:s|it)\]|\r")
+
+
+class Figures(HTMLParser):
+    """Images of an HTML output: alt text and caption of each."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.alts: list[str] = []
+        self.captions: list[str] = []
+        self._depth = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.alts.append((dict(attributes).get("alt") or "").strip())
+        elif tag == "figcaption":
+            self._depth += 1
+            self.captions.append("")
+
+    def handle_endtag(self, tag):
+        if tag == "figcaption":
+            self._depth -= 1
+
+    def handle_data(self, data):
+        if self._depth:
+            self.captions[-1] += data
+
+
+def tags(cell) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def code_cells(book) -> list:
+    return [c for c in book.cells if c.cell_type == "code" and c.source.strip()]
+
+
+def texts(output) -> Iterator[str]:
+    """Every text of an output that a reader sees, embedded images left out."""
+    if output.output_type == "stream":
+        yield output.text
+    for kind, content in output.get("data", {}).items():
+        if kind.startswith("text/"):
+            yield re.sub(r"data:[\w/+]+;base64,[\w+/=\s]+", "", content)
+
+
+def printed(cell) -> str:
+    """Text output of a cell, the stand-in text of figures left out."""
+    return "".join(
+        text
+        for output in cell.outputs
+        for text in texts(output)
+        if output.output_type == "stream" or "text/html" not in output.data
+    ).strip()
+
+
+def calls(cell, *names: str) -> bool:
+    """Whether a cell calls one of these functions, as ``check(...)`` or ``x.check(...)``."""
+    source = "\n".join(
+        line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!"))
+    )
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
+            if name in names:
+                return True
+    return False
+
+
+def problems(book, stem: str) -> list[str]:
+    """All that is wrong with a notebook, one sentence each."""
+    return [
+        *execution(book),
+        *verdicts(book, stem),
+        *output_problems(book),
+        *figure_problems(book),
+        *source_problems(book),
+        *structure(book, stem),
+    ]
+
+
+def execution(book) -> Iterator[str]:
+    counts = [cell.execution_count for cell in code_cells(book)]
+    if not counts or counts != list(range(1, len(counts) + 1)):
+        yield f"not executed in order on a fresh kernel: execution counts {counts}"
+    ids = [cell.id for cell in book.cells]
+    if len(set(ids)) < len(ids):
+        yield "two cells have the same id"
+    for cell in book.cells:
+        if set(cell.metadata) - {"tags", "slideshow"}:
+            yield f"metadata that vary from run to run: {sorted(cell.metadata)}"
+    if book.metadata.get("kernelspec", {}).get("name") != "python3":
+        yield "the kernel is not python3"
+
+
+def verdicts(book, stem: str) -> Iterator[str]:
+    cells = code_cells(book)
+    checked = [cell for cell in cells if CHECKED in tags(cell)]
+    with_text = [cell for cell in checked if printed(cell)]
+    if len(checked) < FEWEST_VERDICTS.get(stem, 1):
+        yield f"{len(checked)} verdict cells, expected at least {FEWEST_VERDICTS.get(stem, 1)}"
+    if len(with_text) < len(checked):
+        yield f"{len(checked) - len(with_text)} verdict cells without text in their output"
+    for cell in cells:
+        first = cell.source.splitlines()[0]
+        if calls(cell, "check") and not (cell in checked and "PASS" in printed(cell)):
+            yield f"a check that nbval does not compare, or that did not pass: {first}"
+        if printed(cell) and not tags(cell) & {CHECKED, IGNORED}:
+            yield f"text output that is neither checked nor ignored by name: {first}"
+        if {CHECKED, IGNORED} <= tags(cell) or {CHECKED, SKIPPED} <= tags(cell):
+            yield f"a cell that is both checked and not: {first}"
+        if "PASS" in printed(cell) and CHECKED not in tags(cell):
+            yield f"a verdict that nbval does not compare: {first}"
+    for name, tag, most in (("skipped", SKIPPED, MOST_SKIPPED), ("ignored", IGNORED, MOST_IGNORED)):
+        number = sum(tag in tags(cell) for cell in cells)
+        if number > most.get(stem, 0):
+            yield f"{number} {name} cells, expected at most {most.get(stem, 0)}"
+
+
+def output_problems(book) -> Iterator[str]:
+    for cell in code_cells(book):
+        where = cell.source.splitlines()[0]
+        for output in cell.outputs:
+            if output.output_type == "error":
+                yield f"a traceback: {where}"
+            if output.get("name") == "stderr":
+                yield f"output on stderr: {where}"
+            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+                yield f"a widget, which shows nothing in a stored notebook: {where}"
+            for text in texts(output):
+                if text.rstrip().endswith(";"):
+                    yield f"output that ends in ';': {where}"
+                if PATHS.search(text):
+                    yield f"an absolute path ({PATHS.search(text).group()}...): {where}"
+                if BARS.search(text):
+                    yield f"a progress bar: {where}"
+                if re.search(r"\w*Warning: |Traceback \(most", text):
+                    yield f"a warning: {where}"
+
+
+def figure_problems(book) -> Iterator[str]:
+    for cell in code_cells(book):
+        where = cell.source.splitlines()[0]
+        for output in cell.outputs:
+            content = output.get("data", {})
+            page = content.get("text/html", "")
+            bare = [kind for kind in content if kind.startswith("image/")]
+            if bare and "<figcaption" not in page:
+                yield f"a bare {bare[0]} without alt text and caption: {where}"
+            figures = Figures(page)
+            if len(figures.captions) < len(figures.alts):
+                yield f"a figure without a caption: {where}"
+            for text in figures.alts:
+                if len(text) < FEWEST_LETTERS:
+                    yield f"a figure without alt text: {where}"
+            for text in figures.captions:
+                if len(text.strip()) < FEWEST_LETTERS:
+                    yield f"a figure with an empty caption: {where}"
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            images = re.findall(r"!\[([^\]]*)\]\(", cell.source) + Figures(cell.source).alts
+            if any(len(alt.strip()) < FEWEST_LETTERS for alt in images):
+                yield "an image in a text cell without alt text"
+
+
+def source_problems(book) -> Iterator[str]:
+    for cell in code_cells(book):
+        lines = cell.source.rstrip().splitlines()
+        if len(lines) > MOST_LINES:
+            yield f"a cell of {len(lines)} lines, expected at most {MOST_LINES}: {lines[0]}"
+        if lines[-1].rstrip().endswith(";"):
+            yield f"a cell that ends in ';': {lines[-1]}"
+
+
+def structure(book, stem: str) -> Iterator[str]:
+    opening = book.cells[0]
+    if opening.cell_type != "markdown" or not opening.source.startswith("# "):
+        yield "the first cell is no title"
+    wanted = OPENING if stem in NO_PAPER else {**OPENING, **PAPER}
+    for name, pattern in wanted.items():
+        if not re.search(pattern, opening.source):
+            yield f"the opening cell lacks: {name}"
+    second = book.cells[1]
+    if second.cell_type != "code" or not calls(second, "settings") or IGNORED not in tags(second):
+        yield f"the second cell is not the imports and settings(), tagged {IGNORED}"
+    headings = [
+        match.group(1).lower()
+        for cell in book.cells
+        if cell.cell_type == "markdown"
+        for match in re.finditer(r"^## +(.+)$", cell.source, flags=re.MULTILINE)
+    ]
+    last = ["exercises", "reading"] if stem in NO_PAPER else ["table", "exercises", "reading"]
+    found = headings[-len(last) :]
+    if len(found) < len(last) or not all(w in f for w, f in zip(last, found, strict=True)):
+        yield f"the last sections are {found}, expected {last}"
+    if stem not in NO_PAPER:
+        tables = [cell for cell in code_cells(book) if calls(cell, "table")]
+        pages = [o.data.get("text/html", "") for c in tables for o in c.outputs if "data" in o]
+        if not any("<table" in page and "<caption" in page for page in pages):
+            yield "no cell shows the table"
+
+
+# ---- the notebooks ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=STEMS)
+def shipped(request):
+    path = FOLDER / f"{request.param}.ipynb"
+    assert path.is_file(), f"notebooks/{path.name} is missing"
+    return path
+
+
+def test_every_numbered_notebook_is_looked_at():
+    found = sorted(path.stem for path in FOLDER.glob("[0-9][0-9]_*.ipynb"))
+    assert found == STEMS
+
+
+def test_notebook_is_as_it_should_be(shipped):
+    book = nbformat.read(shipped, as_version=4)
+    nbformat.validate(book)
+    assert problems(book, shipped.stem) == []
+    assert shipped.stat().st_size < MOST_BYTES
+
+
+def test_shipped_notebook_without_outputs_or_a_verdict_fails(shipped):
+    book = nbformat.read(shipped, as_version=4)
+    assert problems(stripped(book), shipped.stem)
+    for cell in code_cells(book):
+        if CHECKED in tags(cell):
+            broken = copy.deepcopy(book)
+            next(c for c in broken.cells if c.id == cell.id).outputs = []
+            assert any("verdict" in text for text in problems(broken, shipped.stem)), cell.source
+
+
+# ---- the guard itself -------------------------------------------------------------------------
+
+PICTURE = (
+    '<figure><img alt="Scatter plot of age against metallicity" src="data:image/png;base64,/tmp/a">'
+    "<figcaption>Figure 1. Age falls with metallicity.</figcaption></figure>"
+)
+TITLE = """# A title
+**You will be able to** fit. **You need to know** Python. **Time** 3 min on 2 cores, 1 min on a GPU,
+1 GB of memory. **Data** synthetic. **Paper** arXiv:2312.06017, sections 2 and 3."""
+
+
+def good():
+    """A small notebook with nothing wrong."""
+    new = nbformat.v4
+    stream = lambda text: new.new_output("stream", text=text)  # noqa: E731
+    page = lambda text: new.new_output(  # noqa: E731
+        "display_data", {"text/html": text, "text/plain": "<figure>"}
+    )
+    book = new.new_notebook()
+    book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    code = [
+        ("from galflow_lite.reproduction import *\nconfig = settings('01')", IGNORED, "seed 0\n"),
+        ("check('a.number', 1.0)", CHECKED, "a.number   in [0, 2]   PASS\n"),
+        ("value", IGNORED, "1.2345\n"),
+        ("show(figure)", IGNORED, PICTURE),
+        ("x = 1", None, None),
+        ("table('01')", IGNORED, "<table><caption>Rows</caption></table>"),
+    ]
+    for number, (source, tag, output) in enumerate(code, start=1):
+        cell = new.new_code_cell(source, execution_count=number)
+        cell.metadata = {"tags": [tag]} if tag else {}
+        if output:
+            cell.outputs = [page(output) if output.startswith("<") else stream(output)]
+        book.cells.append(cell)
+    book.cells.insert(0, new.new_markdown_cell(TITLE))
+    book.cells.insert(6, new.new_markdown_cell("## The table"))
+    book.cells.append(new.new_markdown_cell("## Exercises\n1. Do.\n\n## Reading\nRead."))
+    return book
+
+
+def stripped(book):
+    book = copy.deepcopy(book)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return book
+
+
+def verdict(book):
+    return next(cell for cell in book.cells if CHECKED in tags(cell))
+
+
+def first(book):
+    return code_cells(book)[0]
+
+
+def figure(book):
+    return next(cell for cell in book.cells if "show(" in cell.source).outputs[0].data
+
+
+def replace_in(part, old, new):
+    part["text/html"] = part["text/html"].replace(old, new)
+
+
+def cells_from(book, text, new):
+    cell = next(c for c in book.cells if text in c.source)
+    cell.source = cell.source.replace(text, new)
+
+
+def add_output(book, *arguments, **more):
+    first(book).outputs.append(nbformat.v4.new_output(*arguments, **more))
+
+
+DAMAGE = {
+    "stripped": (lambda b: b.update(stripped(b)), "not executed in order"),
+    "run twice": (lambda b: first(b).update(execution_count=7), "not executed in order"),
+    "one cell unrun": (lambda b: verdict(b).update(execution_count=None), "not executed in order"),
+    "verdict removed": (lambda b: b.cells.remove(verdict(b)), "0 verdict cells"),
+    "verdict empty": (lambda b: verdict(b).update(outputs=[]), "verdict cells without text"),
+    "verdict untagged": (lambda b: verdict(b).metadata.clear(), "nbval does not compare"),
+    "verdict ignored": (lambda b: verdict(b).metadata.tags.append(IGNORED), "both checked and not"),
+    "verdict recorded": (
+        lambda b: verdict(b).outputs[0].update(text="a.number   recorded, not checked\n"),
+        "did not pass",
+    ),
+    "untagged text": (lambda b: first(b).metadata.clear(), "neither checked nor ignored"),
+    "skipped": (lambda b: code_cells(b)[4].metadata.update(tags=[SKIPPED]), "1 skipped cells"),
+    "stderr": (lambda b: add_output(b, "stream", name="stderr", text="x"), "stderr"),
+    "traceback": (lambda b: add_output(b, "error", ename="E"), "a traceback"),
+    "warning": (lambda b: add_output(b, "stream", text="UserWarning: old"), "a warning"),
+    "semicolon": (lambda b: add_output(b, "stream", text="0.5;\n"), "ends in ';'"),
+    "path": (lambda b: add_output(b, "stream", text="saved /home/me/a.h5"), "absolute path"),
+    "windows path": (lambda b: add_output(b, "stream", text=r"saved C:\a.h5"), "absolute path"),
+    "bar": (lambda b: add_output(b, "stream", text=" 45%|####  | 9/20"), "a progress bar"),
+    "widget": (
+        lambda b: add_output(
+            b, "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
+        ),
+        "a widget",
+    ),
+    "bare image": (
+        lambda b: add_output(b, "display_data", {"image/png": "aGk=", "text/plain": "<Figure>"}),
+        "without alt text and caption",
+    ),
+    "no alt": (lambda b: replace_in(figure(b), "alt=", "title="), "without alt text"),
+    "short alt": (lambda b: replace_in(figure(b), "Scatter plot of age", ""), "without alt text"),
+    "no caption": (lambda b: replace_in(figure(b), "figcaption", "p"), "without a caption"),
+    "empty caption": (
+        lambda b: replace_in(figure(b), "Figure 1. Age falls with metallicity.", " "),
+        "empty caption",
+    ),
+    "long cell": (lambda b: cells_from(b, "x = 1", "x = 1\n" * 19), "19 lines"),
+    "code semicolon": (lambda b: cells_from(b, "x = 1", "x = 1;"), "cell that ends in ';'"),
+    "no title": (lambda b: cells_from(b, "# A title", "A title"), "no title"),
+    "no GPU time": (lambda b: cells_from(b, "a GPU", "others"), "lacks: time on a GPU"),
+    "no arXiv": (lambda b: cells_from(b, "arXiv:", "arXiv "), "lacks: arXiv number"),
+    "no settings": (lambda b: cells_from(b, "settings(", "dict("), "second cell"),
+    "no exercises": (lambda b: cells_from(b, "## Exercises", "## Questions"), "last sections"),
+    "no table": (lambda b: cells_from(b, "table('01')", "None"), "no cell shows the table"),
+    "time stamps": (lambda b: first(b).metadata.update(execution={"a": "b"}), "vary from run"),
+    "other kernel": (lambda b: b.metadata.kernelspec.update(name="mine"), "not python3"),
+    "same ids": (lambda b: b.cells[2].update(id=b.cells[1].id), "the same id"),
+    "image in text": (lambda b: cells_from(b, "Read.", "![](a.png)"), "image in a text cell"),
+}
+
+
+def test_a_good_notebook_has_no_problems():
+    assert problems(good(), "98_good") == ["4 ignored cells, expected at most 0"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_guard_sees(damage):
+    change, message = DAMAGE[damage]
+    book = good()
+    change(book)
+    found = [text for text in problems(book, "98_good") if "ignored cells" not in text]
+    assert any(message in text for text in found), found
+
+
+def test_the_guard_sees_text_that_only_looks_like_a_path():
+    """Embedded images may hold any letters, and web addresses are no paths."""
+    book = good()
+    add_output(book, "stream", text="see https://a.org/home/x and kpc/km/s, 3/work/2\n")
+    assert not any("absolute path" in text for text in problems(book, "98_good"))

@@ -83,6 +83,7 @@ def test_round_trip(path):
 
 names_of_columns = st.lists(st.sampled_from(COLUMNS), min_size=1, unique=True)
 finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+up_to_2_to_99 = st.floats(-(2.0**99), 2.0**99, width=32)
 any_id = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1).filter(
     lambda text: text != "."
 )

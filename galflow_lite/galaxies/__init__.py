@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .batches import CatalogueBatches
 from .catalogue import Catalogue, CatalogueError
+from .model import GalaxyFlow
 from .numpy_folder import Conversion, NumpyFolder, convert, read_numpy_folder
 from .table import COLUMNS, CONDITIONS, UNITS, Galaxy, TooFewStars, clean, conditions
 
@@ -19,6 +20,7 @@ __all__ = [
     "CatalogueError",
     "Conversion",
     "Galaxy",
+    "GalaxyFlow",
     "NumpyFolder",
     "TooFewStars",
     "clean",

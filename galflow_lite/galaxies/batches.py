@@ -54,7 +54,7 @@ class CatalogueBatches:
 
     Raises:
         ValueError: If a name is missing, the batch is larger than the catalogue or the window,
-            or rank and world do not fit.
+            rank and world do not fit, or a number is out of range.
     """
 
     def __init__(
@@ -75,6 +75,8 @@ class CatalogueBatches:
         self.condition_names = catalogue.check_conditions(conditions)
         self.batch_size, self.seed, self.window = batch_size, seed, window
         self.rank, self.world = rank, world
+        if seed < 0:
+            raise ValueError(f"found seed={seed}, expected 0 or more.")
         if stars_per_galaxy is not None and stars_per_galaxy < 1:
             raise ValueError(
                 f"found stars_per_galaxy={stars_per_galaxy}, expected at least 1, or None for "

@@ -1,0 +1,208 @@
+"""Global parameters of a synthetic galaxy from its stellar mass.
+
+Scaling relations and their scatter; units kpc, Gyr, solar masses, dex.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["LOG_MASS_LIMITS", "AGE_OF_UNIVERSE", "GalaxyParameters", "check_log_mass", "draw"]
+
+AGE_OF_UNIVERSE = 13.5
+"""Time from the first stars' earliest formation to today in Gyr: age = 13.5 - time."""
+
+LOG_MASS_LIMITS = (6.0, 11.5)
+"""Range of log10(M*/Msun) that the scaling relations are used in."""
+
+_CRITICAL_DENSITY = 136.0  # Msun / kpc^3 for h = 0.7
+_HUBBLE = 0.7
+
+
+@dataclass(frozen=True)
+class GalaxyParameters:
+    """Everything that fixes one synthetic galaxy before its stars are drawn.
+
+    Args:
+        log_mass: log10 of the stellar mass in Msun.
+        halo_mass: M200 in Msun.
+        concentration: c200.
+        disc_length: exponential scale length Rd in kpc.
+        disc_height: reference layer height hz in kpc; populations have multiples of it.
+        bulge_fraction: share of the stars in the bulge.
+        thick_fraction: share in the thick disc.
+        halo_fraction: share in the stellar halo; the thin disc has the rest.
+        thin_onset: time at which the thin disc starts to form in Gyr.
+        thin_tau: timescale of its star formation history in Gyr.
+        recent_activity: star formation rate of the last 2 Gyr over that of the smooth history.
+        oxygen: equilibrium [O/H] at 1.5 Rd in dex.
+        mixing: star-to-star scatter of the metallicity at birth in dex.
+
+    Raises:
+        ValueError: when the shares do not make a galaxy, or a mass, length or time is not positive.
+    """
+
+    log_mass: float
+    halo_mass: float
+    concentration: float
+    disc_length: float
+    disc_height: float
+    bulge_fraction: float
+    thick_fraction: float
+    halo_fraction: float
+    thin_onset: float
+    thin_tau: float
+    recent_activity: float
+    oxygen: float
+    mixing: float
+
+    def __post_init__(self) -> None:
+        shares = {
+            name: getattr(self, name)
+            for name in ("bulge_fraction", "thick_fraction", "halo_fraction", "thin_fraction")
+        }
+        if not min(shares.values()) >= 0:
+            raise ValueError(
+                f"the shares of the components are {shares}, expected none below zero: lower the "
+                "others."
+            )
+        for name in ("halo_mass", "concentration", "disc_length", "disc_height", "thin_tau"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, expected a positive number: mend it."
+                )
+        if not 0.3 <= self.thin_onset < AGE_OF_UNIVERSE:
+            raise ValueError(
+                f"thin_onset is {self.thin_onset}, expected a time from 0.3 to below "
+                f"{AGE_OF_UNIVERSE} Gyr: choose one."
+            )
+
+    @property
+    def mass(self) -> float:
+        """Stellar mass in Msun."""
+        return 10.0**self.log_mass
+
+    @property
+    def thin_fraction(self) -> float:
+        """Share of the stars in the thin disc."""
+        return 1 - self.bulge_fraction - self.thick_fraction - self.halo_fraction
+
+    @property
+    def r200(self) -> float:
+        """Halo radius in kpc: mean density 200 times critical."""
+        return (3 * self.halo_mass / (4 * np.pi * 200 * _CRITICAL_DENSITY)) ** (1 / 3)
+
+    @property
+    def bulge_scale(self) -> float:
+        """Hernquist scale of the bulge in kpc."""
+        return 0.2 * self.disc_length * (1 + self.bulge_fraction)
+
+    @property
+    def thick_height(self) -> float:
+        """Layer height of the thick disc in kpc, at most 0.7 disc scale lengths."""
+        return min(2.6 * self.disc_height, 0.7 * self.disc_length)
+
+    @property
+    def halo_scale(self) -> float:
+        """Hernquist scale of the stellar halo in kpc."""
+        return 2.0 * self.disc_length
+
+
+def check_log_mass(*values: float) -> None:
+    """Raise ValueError when a log10(M*/Msun) lies outside `LOG_MASS_LIMITS`."""
+    low, high = LOG_MASS_LIMITS
+    for value in values:
+        if not low <= value <= high:
+            raise ValueError(
+                f"log10 of the stellar mass is {value}, expected a value between {low} and "
+                f"{high}: choose a mass in that range."
+            )
+
+
+def halo_mass_of(log_mass: float) -> float:
+    """Log10 of the halo mass that hosts a stellar mass, both in Msun.
+
+    Inverse of Moster, Naab and White (2013), arXiv:1205.5807, at redshift zero.
+    """
+    grid = np.linspace(8.5, 15.0, 1301)
+    x = grid - 11.590
+    stellar = grid + np.log10(2 * 0.0351) - np.log10(10 ** (-1.376 * x) + 10 ** (0.608 * x))
+    return float(np.interp(log_mass, stellar, grid))
+
+
+def draw(log_mass: float, *, rng: np.random.Generator | None = None) -> GalaxyParameters:
+    """Draw the parameters of a galaxy of the given stellar mass.
+
+    Choices, with the 1-sigma scatter in brackets:
+
+    * Halo mass: Moster, Naab and White (2013), arXiv:1205.5807 [0.15 dex].
+    * Concentration: Dutton and Maccio (2014), arXiv:1402.7073 [0.11 dex].
+    * Half-mass radius: Shen et al. (2003), arXiv:astro-ph/0301527, late types; [0.6 times theirs,
+      as theirs holds measurement error and non-circularity]. Rd = R50 / 1.678.
+    * Height: hz / Rd = 0.22 at 10^10.7 Msun, thicker for dwarfs by 0.09 per dex [0.02]. With
+      sech^2(z/h) falling as exp(-2z/h) that is an exponential height of about 0.3 kpc for the
+      thin disc of a Milky Way, and dispersions near 8 km/s for dwarfs, which are observed to be
+      thick (Sanchez-Janssen, Mendez-Abreu and Aguerri 2010, arXiv:1005.4688).
+    * Bulge: 0.05, rising to 0.30 of the stars above 10^10.4 Msun [0.05].
+    * Thick disc: 0.12 + 0.05 (log M* - 9) of the rest [0.05]: more of it in massive galaxies, so
+      that dwarfs come out younger than giants, as they do in NIHAO.
+    * Stellar halo: 0.04 [0.25 dex]: above the Milky Way's 0.01 to 0.02, towards the hotter
+      galaxies of NIHAO.
+    * Thin-disc onset 4 Gyr [1.5 Gyr] and timescale 4.5 + 1.5 (10.5 - log M*) Gyr [0.2 dex]: at
+      fixed mass galaxies assemble early or late with their haloes.
+    * Recent activity 1 [0.3 dex]: the scatter of the star-forming main sequence. It moves the
+      10th percentile of age and hardly the median.
+    * [O/H]: slope 0.30 per dex below 10^10.7 Msun (Kirby et al. 2013, arXiv:1310.0814), flat
+      0.33 dex above [0.15 dex, about their 0.17].
+    * Mixing 0.05 dex at 10^10.5 Msun, 0.04 more per dex below, at most 0.2: bursty, badly mixed
+      dwarfs have the wider metallicity distributions.
+
+    Args:
+        log_mass: log10 of the stellar mass in Msun.
+        rng: source of random numbers; None gives the median galaxy, without scatter.
+
+    Raises:
+        ValueError: when the mass is outside `LOG_MASS_LIMITS`.
+    """
+    check_log_mass(log_mass)
+
+    def scatter(sigma: float) -> float:
+        return 0.0 if rng is None else float(rng.normal(0.0, sigma))
+
+    mass = 10.0**log_mass
+    halo_mass = 10 ** (halo_mass_of(log_mass) + scatter(0.15))
+    concentration = 10 ** (0.905 - 0.101 * np.log10(halo_mass * _HUBBLE / 1e12) + scatter(0.11))
+
+    ratio = mass / 3.98e10
+    half_mass_radius = 0.1 * mass**0.14 * (1 + ratio) ** 0.25
+    half_mass_radius *= np.exp(scatter(0.6 * (0.34 + 0.13 / (1 + ratio**2))))
+    disc_length = half_mass_radius / 1.678
+    flattening = np.clip(0.22 + 0.09 * (10.7 - log_mass) + scatter(0.02), 0.10, 0.65)
+
+    bulge = 0.05 + 0.25 / (1 + np.exp(-(log_mass - 10.4) / 0.3)) + scatter(0.05)
+    bulge = np.clip(bulge, 0.02, 0.6)
+    halo = 0.04 * 10 ** scatter(0.25)
+    thick = np.clip(0.12 + 0.05 * (log_mass - 9) + scatter(0.05), 0.05, 0.4)
+    thick *= 1 - bulge - halo
+
+    onset = np.clip(4.0 + scatter(1.5), 1.0, 8.0)
+    tau = np.clip((4.5 + 1.5 * (10.5 - log_mass)) * 10 ** scatter(0.2), 1.5, 20.0)
+
+    oxygen = np.clip(0.30 * (log_mass - 10.7), -3.0, 0.1) - 0.08 + scatter(0.15)
+    return GalaxyParameters(
+        log_mass=float(log_mass),
+        halo_mass=float(halo_mass),
+        concentration=float(concentration),
+        disc_length=float(disc_length),
+        disc_height=float(flattening * disc_length),
+        bulge_fraction=float(bulge),
+        thick_fraction=float(thick),
+        halo_fraction=float(halo),
+        thin_onset=float(onset),
+        thin_tau=float(tau),
+        recent_activity=float(10 ** scatter(0.3)),
+        oxygen=float(oxygen),
+        mixing=float(np.clip(0.05 + 0.04 * (10.5 - log_mass), 0.05, 0.2)),
+    )

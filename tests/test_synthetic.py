@@ -1,0 +1,227 @@
+"""The family of synthetic galaxies: populations, scaling relations, reproducibility, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from galflow_lite.galaxies import COLUMNS, CONDITIONS, clean, conditions
+from galflow_lite.synthetic import (
+    GalaxyModel,
+    GalaxyParameters,
+    birth_times,
+    draw_parameters,
+    galaxy,
+    galaxy_family,
+    star_number,
+)
+from galflow_lite.synthetic.chemistry import SOLAR_IRON, SOLAR_OXYGEN, metal_fraction
+
+
+@pytest.fixture(scope="module")
+def family():
+    return galaxy_family(90, seed=0)
+
+
+def test_galaxies_are_tables_like_the_papers(family):
+    assert [g.id for g in family[:2]] == ["synthetic_000", "synthetic_001"]
+    assert len({g.id for g in family}) == 90
+    for g in family:
+        assert g.columns == COLUMNS
+        assert g.stars.dtype == np.float32
+        assert np.isfinite(g.stars).all()
+        assert set(g.conditions) == set(CONDITIONS)
+        assert g.conditions == conditions(g)
+        assert len(g) >= 500
+        assert np.all((g["age"] >= 0) & (g["age"] <= 13.5))
+        assert np.all(g["Z"] > 0)
+        assert np.sqrt((g.stars[:, :3] ** 2).sum(1)).max() <= 27.71
+
+
+def test_masses_add_up():
+    g = galaxy(9.0, 2000, cleaned=False)
+    assert len(g) == 2000
+    assert g.conditions["M_stars"] == pytest.approx(1e9)
+    assert clean(g).conditions["M_stars"] == pytest.approx(1e9 * len(clean(g)) / 2000)
+
+
+def test_same_seed_same_stars_and_another_seed_others():
+    first, again = galaxy_family(2, 700, seed=5), galaxy_family(2, 700, seed=5)
+    other = galaxy_family(2, 700, seed=6)
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a.stars, b.stars)
+        assert not np.array_equal(a.stars[:100], c.stars[:100])
+
+
+def test_a_galaxy_does_not_depend_on_how_many_are_drawn():
+    few, many = galaxy_family(3, 700, seed=5), galaxy_family(8, 700, seed=5)
+    for a, b in zip(few, many[:3], strict=True):
+        np.testing.assert_array_equal(a.stars, b.stars)
+        assert a.conditions == b.conditions
+        assert a.id == b.id
+
+
+def test_galaxies_of_a_family_differ():
+    first, second = galaxy_family(2, 700, seed=5, log_mass_range=(9.0, 9.0))
+    assert not np.array_equal(first.stars[:100], second.stars[:100])
+    assert first.attributes["concentration"] != second.attributes["concentration"]
+
+
+def test_attributes_rebuild_the_model():
+    g = galaxy(10.0, 1000, seed=3)
+    model = GalaxyModel(GalaxyParameters(**g.attributes))
+    assert model.parameters == draw_parameters(10.0, rng=np.random.default_rng(3))
+
+
+def test_masses_cover_the_range_and_lean_to_massive_galaxies(family):
+    log_mass = np.array([g.attributes["log_mass"] for g in family])
+    assert np.all((log_mass >= 6.5) & (log_mass <= 11.0))
+    counts, _ = np.histogram(log_mass, bins=9, range=(6.5, 11.0))
+    assert counts.min() >= 4  # every half dex has dwarfs to learn from
+    assert counts[-3:].sum() > 1.5 * counts[:3].sum()
+
+
+def test_star_numbers():
+    assert star_number(9.0) == 15_848
+    assert star_number(11.0) == 60_000
+    assert star_number(6.0) == 600
+
+
+def test_progress_bar_shows_only_when_asked(capsys):
+    galaxy_family(1, 600)
+    assert capsys.readouterr().err == ""
+    galaxy_family(1, 600, progress=True)
+    assert "1/1" in capsys.readouterr().err
+
+
+def test_conditions_hold_information_beyond_mass(family):
+    rows = [[g.conditions[name] for name in CONDITIONS] for g in family]
+    rows = np.array(rows)
+    rows[:, [0, 3]] = np.log10(rows[:, [0, 3]])
+    correlation = np.corrcoef(rows.T)
+    assert 0.3 < correlation[0, 1] < 0.7  # log M* and tau50: giants older, not by rule
+    assert 0.1 < correlation[0, 2] < 0.7
+    assert correlation[1, 2] < 0.92  # tau10 is not a copy of tau50
+    assert correlation[0, 3] < 0.97
+    # At fixed mass the median age spreads by a gigayear or more.
+    residual = rows[:, 1] - np.polyval(np.polyfit(rows[:, 0], rows[:, 1], 2), rows[:, 0])
+    assert residual.std() > 0.8
+
+
+def test_family_resembles_the_papers_simulations(family):
+    # Star-weighted means over the 90 NIHAO galaxies of arXiv:2312.06017 (saved output of the
+    # authors' notebook). Bands: what a tuned analytic family can be expected to meet.
+    stars = np.concatenate([g.stars for g in family]).astype(float)
+    mean = dict(zip(COLUMNS, stars.mean(0), strict=True))
+    tau50 = np.average([g.conditions["tau50"] for g in family], weights=[len(g) for g in family])
+    assert mean["feh"] == pytest.approx(-0.40, abs=0.15)
+    assert mean["ofe"] == pytest.approx(0.17, abs=0.04)
+    assert mean["age"] == pytest.approx(6.3, abs=0.8)
+    assert tau50 == pytest.approx(6.4, abs=0.6)
+
+
+def test_mass_metallicity_relation_of_dwarfs():
+    # Kirby et al. (2013), arXiv:1310.0814: <[Fe/H]> = -1.69 + (0.30 +- 0.02) log(M*/10^6 Msun).
+    log_mass = np.linspace(6.5, 9.5, 7)
+    mean = [galaxy(m, 8000, seed=1, scatter=False)["feh"].mean() for m in log_mass]
+    slope, _ = np.polyfit(log_mass, mean, 1)
+    assert slope == pytest.approx(0.30, abs=0.03)
+    assert np.abs(mean - (-1.69 + 0.30 * (log_mass - 6))).max() < 0.17  # their scatter
+
+
+def ofe_histogram(log_mass):
+    """Normalised counts of [O/Fe] at fixed [Fe/H], around the family's median metallicity."""
+    g = galaxy(log_mass, 200_000, seed=1, scatter=False)
+    centre = np.median(g["feh"]) - 0.3
+    chosen = g["ofe"][np.abs(g["feh"] - centre) < 0.1]
+    counts, edges = np.histogram(chosen, bins=np.arange(0.0, 0.51, 0.025))
+    return counts / counts.sum(), 0.5 * (edges[1:] + edges[:-1])
+
+
+def test_massive_galaxies_have_two_alpha_sequences():
+    share, ofe = ofe_histogram(10.8)
+    low = share[ofe < 0.2].max()
+    high = share[ofe > 0.27].max()
+    between = share[(ofe > 0.18) & (ofe < 0.30)].min()
+    # A histogram of some 25,000 stars has a bin at the dip of several hundred: 20 % is many sigma.
+    assert between < 0.8 * high < 0.8 * low
+    assert share[ofe > 0.22].sum() > 0.15
+
+
+def test_dwarfs_have_one_alpha_sequence():
+    share, ofe = ofe_histogram(7.5)
+    assert share[ofe > 0.22].sum() < 0.08
+    assert ofe[np.argmax(share)] < 0.2
+
+
+def test_ten_coordinates_are_not_degenerate(family):
+    stars = np.concatenate([g.stars for g in family[:30]]).astype(float)
+    assert np.linalg.eigvalsh(np.corrcoef(stars.T)).min() > 0.05
+    # Z given the other abundances keeps its own scatter: no sheet in ten dimensions.
+    feh, ofe = stars[:, COLUMNS.index("feh")], stars[:, COLUMNS.index("ofe")]
+    rule = metal_fraction(SOLAR_OXYGEN * 10 ** (ofe + feh), SOLAR_IRON * 10**feh)
+    residual = np.log10(stars[:, COLUMNS.index("Z")] / rule)
+    assert residual.std() == pytest.approx(0.05, rel=0.05)
+
+
+@pytest.mark.parametrize("log_mass", [6.5, 9.0, 10.8])
+def test_no_pile_up_of_the_metal_poor(log_mass):
+    feh = galaxy(log_mass, 100_000, seed=2, scatter=False, cleaned=False)["feh"].astype(float)
+    assert feh.min() > -4.5
+    # At a floor or at the end of a clipped gradient, these quantiles would coincide.
+    lowest = np.quantile(feh, [0.0003, 0.001, 0.003, 0.01])
+    assert np.diff(lowest).min() > 0.04
+    counts, _ = np.histogram(feh, bins=np.arange(feh.min(), np.median(feh), 0.1))
+    drops = counts[1:] - counts[:-1]
+    assert np.all(drops > -5 * np.sqrt(counts[:-1] + 1))  # rises to the mode without a bump
+
+
+def test_discs_grow_inside_out_and_are_heated_with_age():
+    stars = GalaxyModel(draw_parameters(10.7)).sample(100_000, rng=np.random.default_rng(0))
+    thin = stars.of("thin")
+    R = np.hypot(*thin.position[:, :2].T)
+    young, old = thin.age < 2, thin.age > 7
+    assert np.median(R[young]) > 1.1 * np.median(R[old])
+    ring = (R > 4) & (R < 6)
+    assert thin.velocity[ring & old, 2].std() > 1.5 * thin.velocity[ring & young, 2].std()
+    assert np.median(stars.of("thick").age) > np.median(thin.age) + 3
+
+
+def test_metallicity_falls_outwards():
+    g = galaxy(10.7, 50_000, seed=0, scatter=False)
+    R = np.hypot(g["x"], g["y"])
+    slope, _ = np.polyfit(R, g["feh"], 1)
+    assert -0.12 < slope < -0.03  # dex / kpc, as in the Milky Way
+
+
+def test_birth_times_follow_their_history():
+    times = birth_times(np.random.default_rng(0), 200_000, start=2.0, end=13.5, tau=3.0)
+    t = np.linspace(2.0, 13.5, 20_001)
+    rate = (t - 1.95) * np.exp(-(t - 2.0) / 3.0)
+    cumulative = np.cumsum(rate) / rate.sum()
+    for quantile in (0.1, 0.5, 0.9):
+        expected = np.interp(quantile, cumulative, t)
+        assert np.quantile(times, quantile) == pytest.approx(expected, abs=0.03)
+    burst = birth_times(
+        np.random.default_rng(0), 200_000, start=2.0, end=13.5, tau=3.0, recent_activity=3.0
+    )
+    assert np.mean(burst > 12.0) > 2 * np.mean(times > 12.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: galaxy_family(0), "n_galaxies is 0"),
+        (lambda: galaxy_family(2.5), "n_galaxies is 2.5"),
+        (lambda: galaxy_family(2, 400), "stars of a galaxy is 400, expected .* 600"),
+        (lambda: galaxy_family(2, 499, cleaned=False), "stars of a galaxy is 499, expected .* 500"),
+        (lambda: galaxy(9.0, 1000.5), "stars of a galaxy is 1000.5"),
+        (lambda: galaxy_family(2, log_mass_range=(5.0, 11.0)), "stellar mass is 5.0"),
+        (lambda: galaxy_family(2, log_mass_range=(7.0, 12.0)), "stellar mass is 12.0"),
+        (lambda: galaxy_family(2, log_mass_range=(11.0, 7.0)), "swap the two"),
+        (lambda: galaxy(12.5), "stellar mass is 12.5"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

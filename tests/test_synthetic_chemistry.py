@@ -1,0 +1,133 @@
+"""Closed-form chemical evolution against direct integration."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from galflow_lite.synthetic.chemistry import (
+    SOLAR_IRON,
+    SOLAR_OXYGEN,
+    Yields,
+    enrichment,
+    metal_fraction,
+    outflow_for_equilibrium,
+    type_ia_rate,
+)
+
+TIMES = np.array([0.5, 1.0, 2.0, 5.0, 12.0])
+
+
+def integrate(t, *, eta, tau_star, tau_sfh, start=(0.0, 0.0), ia_start=0.0, yields=None):
+    """Masses of oxygen and iron in the gas and supernova progenitors, stepped in time.
+
+    The progenitors wait the minimum delay, then explode at a rate of one in tau_Ia.
+    """
+    c = Yields() if yields is None else yields
+    relic = ia_start * c.tau_ia / c.iron_ia  # progenitors per gas mass that are left at t = 0
+
+    def gas(time):
+        return np.exp(-time / tau_sfh)
+
+    def derivative(time, state):
+        oxygen, iron, progenitors = state
+        formation = gas(time) / tau_star
+        lost = (1 + eta - c.recycling) * formation / gas(time)
+        arriving = gas(time - c.delay) / tau_star if time > c.delay else 0.0
+        return [
+            c.oxygen * formation - lost * oxygen,
+            c.iron_cc * formation + c.iron_ia * progenitors / c.tau_ia - lost * iron,
+            arriving - progenitors / c.tau_ia,
+        ]
+
+    options = {"method": "LSODA", "rtol": 1e-9, "atol": 1e-13}
+    # Split where the first progenitors arrive: the right-hand side jumps there.
+    first = solve_ivp(derivative, (0, c.delay), [*start, relic], **options)
+    rest = solve_ivp(
+        derivative, (c.delay * (1 + 1e-12), t[-1]), first.y[:, -1], t_eval=t, **options
+    )
+    return rest.y[0] / gas(t), rest.y[1] / gas(t)
+
+
+def test_reference_track():
+    oxygen, iron = enrichment(TIMES, eta=2.5, tau_star=1.0, tau_sfh=6.0)
+    np.testing.assert_allclose(
+        np.log10(oxygen / SOLAR_OXYGEN), [-0.153, -0.063, -0.041, -0.039, -0.039], atol=6e-4
+    )
+    np.testing.assert_allclose(
+        np.log10(iron / SOLAR_IRON), [-0.519, -0.324, -0.164, -0.031, 0.000], atol=6e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"eta": 2.5, "tau_star": 1.0, "tau_sfh": 6.0},
+        {"eta": 0.0, "tau_star": 2.5, "tau_sfh": 3.0},  # depletion slower than star formation
+        {"eta": 25.0, "tau_star": 2.5, "tau_sfh": 12.0},
+        {
+            "eta": 1.5,
+            "tau_star": 2.5,
+            "tau_sfh": 8.0,
+            "start": (0.002, 0.0004),
+            "ia_start": 2e-4,
+        },
+    ],
+    ids=["reference", "closed box", "dwarf", "second infall"],
+)
+def test_closed_form_solves_the_equations(case):
+    expected = integrate(TIMES, **case)
+    arguments = {k: v for k, v in case.items() if k != "start"}
+    oxygen_start, iron_start = case.get("start", (0.0, 0.0))
+    found = enrichment(TIMES, oxygen_start=oxygen_start, iron_start=iron_start, **arguments)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("depletion", "tau_sfh"),
+    [(1.5, 6.0), (6.0, 6.0), (3.0, 1.5), (1.5, 1.5)],
+    ids=["depletion = Ia", "depletion = history", "history = Ia", "all three"],
+)
+def test_coinciding_timescales(depletion, tau_sfh):
+    tau_star = 4.0
+    eta = tau_star / depletion - 1 + Yields().recycling
+    found = enrichment(TIMES, eta=eta, tau_star=tau_star, tau_sfh=tau_sfh)
+    expected = integrate(TIMES, eta=eta, tau_star=tau_star, tau_sfh=tau_sfh)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    for shift_eta, shift_sfh in itertools.product((-1e-7, 0.0, 1e-7), repeat=2):
+        near = enrichment(
+            TIMES, eta=eta + shift_eta, tau_star=tau_star, tau_sfh=tau_sfh + shift_sfh
+        )
+        np.testing.assert_allclose(near, found, rtol=1e-4)
+
+
+def test_no_iron_from_type_ia_before_the_delay():
+    t = np.array([0.0, 0.05, 0.15])
+    oxygen, iron = enrichment(t, eta=2.0, tau_star=1.0, tau_sfh=6.0)
+    np.testing.assert_allclose(iron * Yields().oxygen, oxygen * Yields().iron_cc, rtol=1e-9)
+    assert np.all(type_ia_rate(t, tau_star=1.0, tau_sfh=6.0) == 0)
+
+
+def test_outflow_sets_the_equilibrium_abundance():
+    target = np.array([-2.0, -1.0, -0.3, 0.0])
+    eta = outflow_for_equilibrium(target)
+    oxygen, _ = enrichment(50.0, eta=eta, tau_star=1.0, tau_sfh=1e4)
+    np.testing.assert_allclose(np.log10(oxygen / SOLAR_OXYGEN), target, atol=1e-3)
+    assert outflow_for_equilibrium(5.0) == 0
+
+
+def test_solar_composition_has_solar_metals():
+    assert metal_fraction(SOLAR_OXYGEN, SOLAR_IRON) == pytest.approx(0.0134)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"t": -1.0}, {"eta": -0.1}, {"tau_star": 0.0}, {"tau_sfh": -2.0}]
+)
+def test_bad_input_is_named(wrong):
+    arguments = {"t": 1.0, "eta": 1.0, "tau_star": 1.0, "tau_sfh": 5.0} | wrong
+    with pytest.raises(ValueError, match="expected t >= 0"):
+        enrichment(arguments.pop("t"), **arguments)

@@ -46,6 +46,11 @@ def test_columns_by_name_and_selection():
     assert galaxy.select(COLUMNS) is galaxy
 
 
+def test_a_galaxy_prints_in_one_line():
+    galaxy = Galaxy(np.zeros((3, 2)), {"tau50": 6.25}, "g1", columns=("x", "age"))
+    assert repr(galaxy) == "Galaxy('g1': 3 stars, columns x, age; tau50 = 6.25)"
+
+
 def test_rows_take_their_masses_along():
     galaxy = random_galaxy()
     rows = np.array([5, 2])

@@ -52,7 +52,7 @@ class TooFewStars(ValueError):
     """A galaxy has fewer stars than asked for once the cuts are made."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Galaxy:
     """The stars of one galaxy and the global parameters that describe it.
 
@@ -161,6 +161,13 @@ class Galaxy:
 
     def __len__(self) -> int:
         return len(self.stars)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name} = {value:.4g}" for name, value in self.conditions.items())
+        return (
+            f"Galaxy({self.id!r}: {len(self)} stars, columns {', '.join(self.columns)}; "
+            f"{values or 'no conditions'})"
+        )
 
     def __getitem__(self, column: str) -> np.ndarray:
         """Return one column, shape (n,), as a view of the stars."""

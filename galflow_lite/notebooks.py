@@ -110,6 +110,7 @@ def execute(
 
     Raises:
         NotebookFailed: a cell failed; the message names notebook, cell, section and exception.
+        KeyboardInterrupt: Ctrl-C; what was executed until then is written too.
         OSError: an output cannot be written.
     """
     import nbformat
@@ -172,7 +173,12 @@ def _run(
         )
         try:
             client.execute(env=dict(environment))
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        except Exception as error:
+            # nbclient answers Ctrl-C by ending the kernel; what breaks next depends on the moment.
+            if hasattr(client, "_async_cleanup_kernel_future"):
+                raise KeyboardInterrupt from error
+            if not isinstance(error, CellExecutionError | CellTimeoutError | DeadKernelError):
+                raise
             if isinstance(error, CellExecutionError):
                 what = f"{error.ename}: {_first_line(error.evalue)}"
             elif isinstance(error, CellTimeoutError):

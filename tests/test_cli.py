@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import subprocess
 import sys
 
@@ -232,6 +233,24 @@ def test_reproduce_ends_with_1_when_a_check_fails_and_stores_nothing(here, capsy
     assert (here / "runs" / "01_tiny.ipynb").is_file()
     assert source.read_bytes() == before
     assert results.Results.stored("01", "lite") is None
+
+
+def test_ctrl_c_ends_the_kernel_and_keeps_what_was_executed(here):
+    source = tiny(here, "print('first')", "import time; time.sleep(120)")
+    command = [sys.executable, "-c", "from galflow_lite.cli import main; main()"]
+    process = subprocess.Popen(
+        [*command, "reproduce", str(source)], stderr=subprocess.PIPE, text=True, cwd=here
+    )
+    shown = ""
+    while "1/2" not in shown:
+        character = process.stderr.read(1)
+        assert character, shown
+        shown += character
+    process.send_signal(signal.SIGINT)
+    shown += process.communicate(timeout=30)[1]
+    assert process.returncode not in (0, None)
+    assert "Traceback" not in shown
+    assert "first" in (here / "runs" / "01_tiny.ipynb").read_text()
 
 
 def test_table_prints_rows(capsys):

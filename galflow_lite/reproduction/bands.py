@@ -14,6 +14,7 @@ import joblib
 import numpy as np
 import tomlkit
 from scipy import stats
+from tqdm.auto import tqdm
 
 from ..files import share, write_aside
 from ..notebooks import execute, find_notebook, read_records
@@ -172,9 +173,10 @@ def make_bands(
         raise ValueError(f"bands need {FEWEST} or more seeds and got {seeds}; raise --seeds")
     source = find_notebook(notebook)
     with tempfile.TemporaryDirectory() as folder:
-        runs = joblib.Parallel(n_jobs=jobs, verbose=0)(
+        done = joblib.Parallel(n_jobs=jobs, return_as="generator")(
             joblib.delayed(_one_seed)(source, seed, Path(folder), timeout) for seed in range(seeds)
         )
+        runs = list(tqdm(done, desc=f"bands {source.name[:2]}", total=seeds, unit="run"))
     values = _gather(runs)
     known = rows()
     new = {}

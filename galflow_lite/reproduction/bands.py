@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 import tomlkit
 from scipy import stats
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..files import share, write_aside
 from ..notebooks import execute, find_notebook, read_records

@@ -25,7 +25,8 @@ def illustris(folder: Path) -> list[Galaxy]:
 
     The files give the stars out to beyond 200 kpc: apply the radius cut.
     """
-    return [_at_rest(_read(file, file.name.split("_stars")[0])) for file in sorted(folder.glob("illustris1_*"))]
+    files = sorted(folder.glob("illustris1_*_stars_f32.npz"))
+    return [_at_rest(_read(file, file.name.split("_stars")[0])) for file in files]
 
 
 def _read(file: Path, name: str) -> Galaxy:

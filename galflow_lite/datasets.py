@@ -7,6 +7,7 @@ the files that are still missing.
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import tarfile
@@ -203,7 +204,7 @@ def _registry(entry: Dataset, raw: Path, base_url: str | None) -> pooch.Pooch:
     try:
         # Asked once, and not for each file as Pooch.fetch would: record servers limit how often
         # they may be asked.
-        repository = doi_to_repository(doi, headers=_HEADERS, timeout=_TIMEOUT)
+        repository = doi_to_repository(doi, **_request_options())
         repository.populate_registry(boy)
         wanted = [f for f in boy.registry if not entry.suffixes or f.endswith(entry.suffixes)]
         boy.urls = {file: repository.download_url(file) for file in wanted}
@@ -219,6 +220,12 @@ def _registry(entry: Dataset, raw: Path, base_url: str | None) -> pooch.Pooch:
         )
     boy.registry = {file: boy.registry[file] for file in wanted}
     return boy
+
+
+def _request_options() -> dict[str, object]:
+    """Options of the requests for a record; before 1.9, pooch has its own and takes none."""
+    takes_options = "kwargs" in inspect.signature(doi_to_repository).parameters
+    return {"headers": _HEADERS, "timeout": _TIMEOUT} if takes_options else {}
 
 
 def _download(boy: pooch.Pooch, file: str, downloader: pooch.HTTPDownloader, retries: int) -> None:

@@ -104,6 +104,11 @@ def galaxy_family(
     linearly, by a factor of 3 over the range, to lean towards massive galaxies as the paper's
     star-weighted sample does while every decade keeps its dwarfs.
 
+    Against the star-weighted moments of the paper's 90 simulated galaxies, the means of [Fe/H],
+    [O/Fe] and age and the spread of tau50 and tau10 are close; positions in the plane and
+    velocities spread about two thirds as far, heights half as far, and the mean of Z is half. The
+    velocities follow the observed Tully-Fisher relation, not the simulations.
+
     Args:
         n_galaxies: at least 1.
         stars_per_galaxy: stars of each galaxy before cleaning; None takes `star_number`.

@@ -165,6 +165,8 @@ def test_cap_takes_the_same_uniform_subset_of_each_galaxy_in_all_epochs(catalogu
     rows = seen[seen[:, 1] == 3][:, 2]
     assert abs(rows.mean() - 2499.5) < 4 * 5000 / np.sqrt(12 * len(rows))
     assert len(rows) > 350
+    # And over each chunk of 100.
+    assert abs((rows % 100).mean() - 49.5) < 4 * 100 / np.sqrt(12 * len(rows))
 
 
 def test_memory_is_bounded_by_the_window_and_not_by_the_catalogue(tmp_path):

@@ -6,7 +6,7 @@ Layout of the file, format version 1::
                            (0: all) and, as JSON, columns, condition_names, units, provenance
     /galaxies/<id>         one group a galaxy; its conditions are attributes
     /galaxies/<id>/stars   float32, (n, columns), one chunk a column and ``chunk_stars`` stars,
-                           with shuffle, gzip and a checksum
+                           with shuffle and gzip, whose checksum notices damage
     /galaxies/<id>/masses  float32 [Msun], (n,), or one float64 that all stars share; may be absent
     /index                 ids, n_stars, conditions (galaxies, conditions), attributes (JSON):
                            what is known of each galaxy without reading a star

@@ -143,7 +143,6 @@ class _Writer:
             "compression": "gzip",
             "compression_opts": self.compression,
             "shuffle": True,
-            "fletcher32": True,
         }
         group.create_dataset("stars", data=stars, chunks=(rows, 1), **packed)
         if masses is not None and masses.ndim:

@@ -119,7 +119,6 @@ def reproduce(
     """
     from . import notebooks as books
 
-    chosen = books.find_notebooks(notebooks or ())
     if scale not in ("lite", "paper"):
         raise ValueError(f"scale {scale!r} is not known: choose lite or paper")
     if seed is not None and store and scale == "lite":
@@ -127,6 +126,7 @@ def reproduce(
             "--store with --seed would store outputs that the notebook does not give by itself; "
             "leave out one of them"
         )
+    chosen = books.find_notebooks(notebooks or ())
     environment = {"GALFLOW_SCALE": scale, "GALFLOW_RECORD_ONLY": ""}
     environment["GALFLOW_SEED"] = "" if seed is None else str(seed)
     failures = []

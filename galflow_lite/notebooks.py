@@ -56,12 +56,17 @@ def find_notebooks(names: Iterable[str] = ()) -> list[Path]:
     """The numbered notebooks, in order; all of them, or those named by number or path.
 
     Raises:
-        ValueError: there is no such notebook.
+        ValueError: there is no such notebook, or none at all.
     """
     names = list(names)
     if names:
         return [find_notebook(name) for name in names]
-    return sorted(share("notebooks").glob("[0-9][0-9]_*.ipynb"))
+    found = sorted(share("notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise ValueError(
+            f"the folder {share('notebooks')} holds no numbered notebook; install galflow-lite anew"
+        )
+    return found
 
 
 def find_notebook(name: str | Path) -> Path:
@@ -79,7 +84,7 @@ def find_notebook(name: str | Path) -> Path:
             return found
     raise ValueError(
         f"there is no notebook {str(name)!r}: choose one of "
-        f"{', '.join(path.name[:2] for path in known) or 'none, as none is installed'}"
+        f"{', '.join(path.name[:2] for path in known)}"
     )
 
 

@@ -98,7 +98,7 @@ def test_a_command_that_is_not_understood_ends_with_2(words, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("reproduce", "77"), "there is no notebook '77'"),
+        (("reproduce", "77"), "notebook"),
         (("reproduce", "--scale", "huge"), "scale 'huge' is not known"),
         (("reproduce", "--store", "--seed", "3"), "leave out one of them"),
         (("table", "77"), "no row for notebook '77'"),

@@ -144,11 +144,18 @@ def test_clean_keeps_outputs_tags_and_ids_and_nothing_that_varies(tmp_path):
     assert "execution" in book.cells[0].metadata
 
 
-def test_find_notebook_refuses(tmp_path):
-    with pytest.raises(ValueError, match="there is no notebook '77': choose one of"):
+def test_find_notebook_refuses(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "share", lambda name: tmp_path)
+    with pytest.raises(ValueError, match="holds no numbered notebook"):
+        notebooks.find_notebooks()
+    other = write(tmp_path / "96_other.ipynb", "1")
+    with pytest.raises(ValueError, match="there is no notebook '77': choose one of 96"):
         notebooks.find_notebook("77")
+    for name in ("96", "96_other", "96_other.ipynb", other):
+        assert notebooks.find_notebook(name) == other
     path = write(tmp_path / "97_tiny.ipynb", "1")
     assert notebooks.find_notebooks([str(path)]) == [path]
+    assert notebooks.find_notebooks() == [other, path]
 
 
 def test_make_bands_repeats_a_notebook_with_several_seeds(tmp_path):

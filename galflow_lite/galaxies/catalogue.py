@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -325,12 +325,21 @@ class Catalogue:
             stars[end[position] - n : end[position]] = self.read_stars(position, 0, n, columns)
         return stars, np.repeat(self.condition_table(conditions), self.n_stars, axis=0)
 
-    def moments(self, columns: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def moments(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the columns over all stars, in float64.
 
         Every star counts once, so that large galaxies weigh more, as in the paper. The stars
         are read chunk by chunk and the moments merged pairwise (Chan, Golub & LeVeque 1983),
         which loses no digits where the mean is large against the spread.
+
+        Args:
+            columns: Columns to read; None takes all.
+            transform: Applied to the stars first, (n, columns) to an array of the same shape.
 
         Returns:
             Mean and standard deviation (division by n), each of shape (columns,).
@@ -342,6 +351,8 @@ class Catalogue:
         count, mean, squares = 0, np.zeros(len(columns)), np.zeros(len(columns))
         for position, start, stop in self.segments():
             stars = self.read_stars(position, start, stop, columns).astype(np.float64)
+            if transform is not None:
+                stars = transform(stars)
             n, centre = len(stars), stars.mean(axis=0)
             shift = centre - mean
             squares += ((stars - centre) ** 2).sum(axis=0) + shift**2 * (count * n / (count + n))

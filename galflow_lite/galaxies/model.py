@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,18 +13,16 @@ from tqdm import tqdm
 from galflow_lite.checkpoints import read_state, write_state
 from galflow_lite.flows import neural_spline_flow
 from galflow_lite.training import History, fit
+from galflow_lite.training.parallel import start_processes
 
 from .catalogue import Catalogue
+from .conditioning import Conditions
 from .scaling import Scaling
-from .table import COLUMNS, CONDITIONS, UNITS, Galaxy
+from .table import COLUMNS, CONDITIONS, Galaxy
 
-__all__ = ["GalaxyFlow", "OutsideTrainingRange", "paper_schedule"]
+__all__ = ["GalaxyFlow", "paper_schedule"]
 
 _KIND = "a galaxy flow"
-
-
-class OutsideTrainingRange(UserWarning):
-    """Conditions lie outside the range of the galaxies that the flow has seen."""
 
 
 def paper_schedule(step: int) -> float:
@@ -33,7 +30,7 @@ def paper_schedule(step: int) -> float:
 
     Falls by 0.998 every 10 steps down to 3e-6, then by 0.998 every 120 steps.
     """
-    fast = 1698  # the first k with 9e-5 * 0.998**k <= 3e-6
+    fast = 1699  # the first k with 9e-5 * 0.998**k <= 3e-6
     slow = max(step // 10 - fast, 0) * 10 // 120
     return 0.998 ** (min(step // 10, fast) + slow)
 
@@ -87,8 +84,7 @@ class GalaxyFlow:
             "conditioner": conditioner,
         }
         self.stars = Scaling(self.columns, log=tuple(log), bounds=bounds or {})
-        self.conditions = Scaling(self.condition_columns, log=tuple(log))
-        self.condition_range: dict[str, tuple[float, float]] = {}
+        self.conditions = Conditions(self.condition_columns, log=log)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.flow = neural_spline_flow(
@@ -149,27 +145,29 @@ class GalaxyFlow:
         Raises:
             ValueError: If the catalogue lacks a column or condition, or one does not vary.
         """
-        self._set_scales(catalogue, stars_per_galaxy)
+        catalogue.check_conditions(self.condition_columns)
+        self.conditions.fit(catalogue)
+        self.stars.set_moments(*catalogue.moments(self.columns, transform=self.stars.curve))
+        rank, world = start_processes(self._device())
         stream = catalogue.batches(
             batch_size,
             columns=self.columns,
             conditions=self.condition_columns,
             seed=seed,
             stars_per_galaxy=stars_per_galaxy,
+            rank=rank,
+            world=world,
         )
         if steps is None:
             steps = max(1, round(epochs * len(stream)))
         if validation is not None:
-            held = _Pooled.of(validation, self, validation_stars)
-            options["validation"] = lambda: -self._mean_log_prob(held)
-        device = self._device()
+            options["validation"] = [
+                self._scaled(galaxy.select(self.columns).stars[:validation_stars], galaxy)
+                for galaxy in validation
+            ]
 
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            stars, conditions = stream(step)
-            return (
-                _tensor(self.stars.forward(stars.numpy()), device),
-                _tensor(self.conditions.forward(conditions.numpy()), device),
-            )
+        def batch(step: int) -> tuple[Tensor, Tensor | None]:
+            return self._scaled(*(part.numpy() for part in stream(step)))
 
         return fit(
             lambda pair: -self.flow.log_prob(*pair).mean(),
@@ -181,22 +179,6 @@ class GalaxyFlow:
             schedule=paper_schedule if schedule == "paper" else schedule,
             **options,
         )
-
-    def _set_scales(self, catalogue: Catalogue, stars_per_galaxy: int | None) -> None:
-        table = {name: np.asarray(catalogue.conditions[name]) for name in self.condition_columns}
-        values = np.stack([table[name] for name in self.condition_columns], axis=1)
-        weights = np.asarray(catalogue.n_stars, dtype=np.float64)
-        if stars_per_galaxy is not None:
-            weights = np.minimum(weights, stars_per_galaxy)
-        # Star-weighted, as in the paper: the moments of the stacked rows.
-        curved = self.conditions.curve(values)
-        mean = np.average(curved, axis=0, weights=weights)
-        std = np.sqrt(np.average((curved - mean) ** 2, axis=0, weights=weights))
-        self.conditions.set_moments(mean, std)
-        self.condition_range = {
-            name: (float(column.min()), float(column.max())) for name, column in table.items()
-        }
-        self.stars.set_moments(*_stream_moments(catalogue, self.stars, stars_per_galaxy))
 
     def log_prob(
         self, stars: np.ndarray | Galaxy, conditions=None, *, batch_size: int = 20_000
@@ -231,19 +213,18 @@ class GalaxyFlow:
             raise ValueError(
                 f"found {wrong} of {len(stars)} stars with NaN or infinite values: remove them"
             )
-        rows = self._condition_rows(conditions)
+        rows = self.conditions.rows(conditions)
         if len(rows) not in (1, len(stars)):
             raise ValueError(
                 f"found {len(rows)} rows of conditions for {len(stars)} stars, expected as many "
                 "or one"
             )
-        scaled = self.conditions.forward(rows)
         result = np.empty(len(stars))
         with torch.no_grad():
             for start in range(0, len(stars), batch_size):
                 part = slice(start, start + batch_size)
-                context = scaled if len(scaled) == 1 else scaled[part]
-                result[part] = self.flow.log_prob(self.stars.forward(stars[part]), context).cpu()
+                scaled = self._scaled(stars[part], rows if len(rows) == 1 else rows[part])
+                result[part] = self.flow.log_prob(*scaled).cpu()
         return result + self.stars.log_abs_det(stars)
 
     def sample(
@@ -281,7 +262,7 @@ class GalaxyFlow:
         ):
             stars[start : start + len(batch)] = batch
             start += len(batch)
-        row = self._condition_rows(conditions)[0]
+        row = self.conditions.rows(conditions)[0]
         named = {k: float(v) for k, v in zip(self.condition_columns, row, strict=True)}
         mass = named.get("M_stars")
         return Galaxy(
@@ -307,15 +288,14 @@ class GalaxyFlow:
         """
         self._require_fitted()
         n = _count(n)
-        rows = self._condition_rows(conditions)
+        rows = self.conditions.rows(conditions)
         if len(rows) != 1:
             raise ValueError(f"found conditions of {len(rows)} galaxies, expected one: loop over")
-        self._warn_outside(rows[0])
-        device = self._device()
-        context = _tensor(self.conditions.forward(rows), device)
+        context = self._context(rows)
+        self.conditions.warn_outside(rows[0], stacklevel=3)
         generator = None
         if seed is not None:
-            generator = torch.Generator(device).manual_seed(seed)
+            generator = torch.Generator(self._device()).manual_seed(seed)
         return self._draw(context, n, batch_size, generator, progress)
 
     def _draw(self, context, n, batch_size, generator, progress) -> Iterator[np.ndarray]:
@@ -323,9 +303,10 @@ class GalaxyFlow:
             for start in range(0, n, batch_size):
                 count = min(batch_size, n - start)
                 with torch.no_grad():
-                    scaled = self.flow.sample(count, context, generator=generator)[0]
+                    scaled = self.flow.sample(count, context, generator=generator)
+                scaled = scaled.reshape(count, -1).cpu().numpy()
                 bar.update(count)
-                yield self.stars.inverse(scaled.cpu().numpy()).astype(np.float32)
+                yield self.stars.inverse(scaled).astype(np.float32)
 
     def save(self, path: str | Path) -> None:
         """Write weights, architecture and scales to one safetensors file with a JSON header."""
@@ -334,16 +315,9 @@ class GalaxyFlow:
             "columns": self.columns,
             "condition_columns": self.condition_columns,
             "settings": self.settings,
-            "scales": {
-                name: {
-                    "log": scaling.log,
-                    "bounds": dict(scaling.bounds),
-                    "mean": scaling.mean.tolist(),
-                    "std": scaling.std.tolist(),
-                }
-                for name, scaling in (("stars", self.stars), ("conditions", self.conditions))
-            },
-            "condition_range": self.condition_range,
+            "star_scaling": _state(self.stars),
+            "condition_scaling": _state(self.conditions.scaling),
+            "condition_range": self.conditions.range,
             "weights": self.flow.state_dict(),
         }
         write_state(path, state, kind=_KIND)
@@ -359,13 +333,9 @@ class GalaxyFlow:
         """
         state = read_state(path, kind=_KIND)
         model = cls(state["columns"], state["condition_columns"], **state["settings"])
-        for name in ("stars", "conditions"):
-            saved = state["scales"][name]
-            columns = model.columns if name == "stars" else model.condition_columns
-            scaling = Scaling(columns, log=saved["log"], bounds=saved["bounds"])
-            scaling.set_moments(saved["mean"], saved["std"])
-            setattr(model, name, scaling)
-        model.condition_range = {k: tuple(v) for k, v in state["condition_range"].items()}
+        model.stars = _scaling(model.columns, state["star_scaling"])
+        model.conditions.scaling = _scaling(model.condition_columns, state["condition_scaling"])
+        model.conditions.range = {k: tuple(v) for k, v in state["condition_range"].items()}
         try:
             model.flow.load_state_dict(state["weights"])
         except RuntimeError as error:
@@ -375,14 +345,15 @@ class GalaxyFlow:
             ) from None
         return model
 
-    def _mean_log_prob(self, pooled: _Pooled) -> float:
-        """Mean log-density in standardised coordinates, comparable with the training loss."""
-        with torch.no_grad():
-            parts = [
-                self.flow.log_prob(pooled.stars[i : i + 10_000], pooled.conditions[i : i + 10_000])
-                for i in range(0, len(pooled.stars), 10_000)
-            ]
-        return float(torch.cat(parts).mean())
+    def _scaled(self, stars: np.ndarray, conditions) -> tuple[Tensor, Tensor | None]:
+        """What the flow takes: standardised stars, and conditions or None."""
+        scaled = _tensor(self.stars.forward(stars), self._device())
+        return scaled, self._context(self.conditions.rows(conditions))
+
+    def _context(self, rows: np.ndarray) -> Tensor | None:
+        if not self.condition_columns:
+            return None
+        return _tensor(self.conditions.scaling.forward(rows), self._device())
 
     def _device(self) -> torch.device:
         return next(self.flow.parameters()).device
@@ -390,86 +361,6 @@ class GalaxyFlow:
     def _require_fitted(self) -> None:
         if self.stars.mean is None:
             raise ValueError("this flow has not been trained yet: call fit() or load() first")
-
-    def _condition_rows(self, conditions) -> np.ndarray:
-        """Conditions as an array of shape (rows, len(condition_columns)), float64."""
-        names = self.condition_columns
-        if not names:
-            return np.zeros((1, 0))
-        if conditions is None:
-            raise ValueError(f"found no conditions, expected {', '.join(names)}")
-        if isinstance(conditions, Galaxy):
-            conditions = conditions.conditions
-        if isinstance(conditions, Mapping):
-            missing = [name for name in names if name not in conditions]
-            if missing:
-                raise ValueError(
-                    f"found no value for the condition(s) {', '.join(missing)}, expected "
-                    f"{', '.join(names)}: add them"
-                )
-            rows = np.array([[conditions[name] for name in names]], dtype=np.float64)
-        else:
-            rows = np.atleast_2d(np.asarray(conditions, dtype=np.float64))
-        if rows.ndim != 2 or rows.shape[1] != len(names):
-            raise ValueError(
-                f"found conditions of shape {np.shape(conditions)}, expected {len(names)} values: "
-                f"{', '.join(names)}"
-            )
-        if not np.isfinite(rows).all():
-            raise ValueError("found a NaN or infinite condition, expected finite numbers")
-        return rows
-
-    def _warn_outside(self, row: np.ndarray) -> None:
-        for name, value in zip(self.condition_columns, row, strict=True):
-            low, high = self.condition_range[name]
-            if low <= value <= high:
-                continue
-            excess = value - high if value > high else low - value
-            warnings.warn(
-                f"{name} = {value:.4g} {UNITS.get(name, '')} lies outside the training range "
-                f"{low:.4g} to {high:.4g} by {excess:.2g} ({excess / (high - low):.0%} of its "
-                "width): the flow extrapolates",
-                OutsideTrainingRange,
-                stacklevel=4,
-            )
-
-
-class _Pooled:
-    """Scaled stars and conditions of several galaxies, stacked."""
-
-    def __init__(self, stars: Tensor, conditions: Tensor) -> None:
-        self.stars, self.conditions = stars, conditions
-
-    @classmethod
-    def of(cls, catalogue: Catalogue, model: GalaxyFlow, stars_per_galaxy: int) -> _Pooled:
-        stars, conditions = [], []
-        for galaxy in catalogue:
-            rows = galaxy.select(model.columns).stars[:stars_per_galaxy]
-            one = model.conditions.forward(model._condition_rows(galaxy))
-            stars.append(model.stars.forward(rows))
-            conditions.append(np.repeat(one, len(rows), axis=0))
-        device = model._device()
-        return cls(
-            _tensor(np.concatenate(stars), device), _tensor(np.concatenate(conditions), device)
-        )
-
-
-def _stream_moments(
-    catalogue: Catalogue, scaling: Scaling, stars_per_galaxy: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the curved columns over all stars, one galaxy at a time."""
-    count, mean, squares = 0, 0.0, 0.0
-    for galaxy in catalogue:
-        rows = scaling.curve(galaxy.select(scaling.columns).stars)
-        # Chan's update: exact in any order and stable where the mean is far from zero.
-        n, m = len(rows), rows.mean(axis=0)
-        weight = n if stars_per_galaxy is None else min(n, stars_per_galaxy)
-        shift = m - mean
-        squares = squares + ((rows - m) ** 2).sum(axis=0) * (weight / n)
-        squares = squares + shift**2 * (count * weight / (count + weight))
-        mean = mean + shift * (weight / (count + weight))
-        count += weight
-    return mean, np.sqrt(squares / count)
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
@@ -480,3 +371,18 @@ def _count(n) -> int:
     if isinstance(n, bool) or int(n) != n or n < 1:
         raise ValueError(f"found n={n!r}, expected a positive number of stars")
     return int(n)
+
+
+def _state(scaling: Scaling) -> dict:
+    return {
+        "log": scaling.log,
+        "bounds": dict(scaling.bounds),
+        "mean": scaling.mean.tolist(),
+        "std": scaling.std.tolist(),
+    }
+
+
+def _scaling(columns: tuple[str, ...], state: dict) -> Scaling:
+    scaling = Scaling(columns, log=state["log"], bounds=state["bounds"])
+    scaling.set_moments(state["mean"], state["std"])
+    return scaling

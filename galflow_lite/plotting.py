@@ -1,0 +1,305 @@
+"""The figures that the notebooks share: one look, one way to show a figure."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Image, Markdown, display
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from PIL import Image as PillowImage
+
+from galflow_lite.galaxies.profiles import PROFILES, face_on_map, radial_profile
+from galflow_lite.galaxies.table import UNITS, Galaxy
+
+__all__ = [
+    "COLORS",
+    "LABELS",
+    "abundance_plane",
+    "corner",
+    "face_on",
+    "profiles",
+    "show",
+    "use_style",
+]
+
+# Okabe & Ito's palette: told apart in every common form of colour blindness.
+COLORS = {
+    "data": "#000000",
+    "flow": "#D55E00",
+    "nearest": "#0072B2",
+    "mixture": "#009E73",
+    "other": "#CC79A7",
+    "light": "#56B4E9",
+}
+
+LABELS = {
+    "x": "$x$ [kpc]",
+    "y": "$y$ [kpc]",
+    "z": "$z$ [kpc]",
+    "vx": "$v_x$ [km/s]",
+    "vy": "$v_y$ [km/s]",
+    "vz": "$v_z$ [km/s]",
+    "Z": "$Z$",
+    "feh": "[Fe/H]",
+    "ofe": "[O/Fe]",
+    "age": "age [Gyr]",
+    "M_stars": "$M_\\star$ [M$_\\odot$]",
+    "tau50": "$\\tau_{50}$ [Gyr]",
+    "tau10": "$\\tau_{10}$ [Gyr]",
+    "Z_av": "$Z_{\\rm av}$",
+}
+
+_DENSITY_MAP, _VALUE_MAP, _RESIDUAL_MAP = "magma_r", "viridis", "RdBu_r"
+
+
+def use_style() -> None:
+    """Apply the figure style of the notebooks to matplotlib."""
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 10,
+            "axes.labelsize": 10,
+            "legend.frameon": False,
+            "legend.fontsize": 9,
+            "image.origin": "lower",
+            "axes.prop_cycle": plt.cycler(color=[c for k, c in COLORS.items() if k != "data"]),
+        }
+    )
+
+
+def show(figure: Figure, *, caption: str, alt: str, dpi: int = 100) -> None:
+    """Display a figure in a notebook with its caption and a text for those who cannot see it.
+
+    The picture is stored with at most 256 colours, which keeps a notebook small.
+
+    Args:
+        figure: Figure to show; closed afterwards.
+        caption: One or two sentences under the figure, Markdown.
+        alt: What the figure shows, in words.
+        dpi: Resolution.
+
+    Raises:
+        ValueError: If the caption or the text is empty.
+    """
+    if not caption.strip() or not alt.strip():
+        raise ValueError("found an empty caption or alt text, expected both: describe the figure")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    plt.close(figure)
+    small = io.BytesIO()
+    picture = PillowImage.open(buffer).convert("RGB")
+    picture.quantize(256, dither=PillowImage.Dither.NONE).save(small, "PNG", optimize=True)
+    display(Image(small.getvalue(), alt=" ".join(alt.split())))
+    display(Markdown(f"**Figure.** {' '.join(caption.split())}"))
+
+
+def corner(
+    data: Galaxy,
+    model: Galaxy,
+    columns: Sequence[str] | None = None,
+    *,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    bins: int = 45,
+) -> Figure:
+    """Corner plot: data below the diagonal, model above it, both on the diagonal.
+
+    Both triangles share limits and colour scales, so that they compare as mirror images: the panel
+    at (i, j) above the diagonal has the axes of the panel at (j, i) below it.
+
+    Args:
+        data, model: Galaxies with the same columns.
+        columns: Columns to show; all by default.
+        limits: Display range of columns; by default the central 99 % of the data.
+        bins: Bins on a side.
+    """
+    columns = tuple(columns or data.columns)
+    ranges = {c: tuple(np.quantile(data[c], [0.005, 0.995])) for c in columns}
+    ranges.update({c: v for c, v in (limits or {}).items() if c in columns})
+    n = len(columns)
+    figure, axes = plt.subplots(n, n, figsize=(1.15 * n + 0.6, 1.15 * n + 0.4))
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    for i, row in enumerate(columns):
+        for j, column in enumerate(columns):
+            axis = axes[i, j]
+            if i == j:
+                for galaxy, name in ((data, "data"), (model, "flow")):
+                    axis.hist(
+                        galaxy[row],
+                        bins=bins,
+                        range=ranges[row],
+                        density=True,
+                        histtype="step",
+                        color=COLORS[name],
+                        lw=1.2,
+                    )
+                axis.set(xlim=ranges[row], yticks=[])
+            else:
+                # Above the diagonal the same pair is drawn with the same axes, from the model.
+                first, second = (column, row) if i > j else (row, column)
+                _density(axis, data if i > j else model, data, first, second, ranges, bins)
+            axis.tick_params(labelsize=6, length=2)
+            axis.locator_params(nbins=3)
+            if i < n - 1:
+                axis.set_xticklabels([])
+            else:
+                axis.set_xlabel(LABELS.get(column, column), fontsize=8)
+            if j > 0 or i == 0:
+                axis.set_yticklabels([])
+            if j == 0:
+                axis.set_ylabel(LABELS.get(row, row) if i else "", fontsize=8)
+    figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+def _density(axis, galaxy, reference, first, second, ranges, bins) -> None:
+    """Two-dimensional histogram on the reference's colour scale, log-scaled."""
+    span = [ranges[first], ranges[second]]
+    counts = np.histogram2d(galaxy[first], galaxy[second], bins=bins, range=span)[0].T
+    top = np.histogram2d(reference[first], reference[second], bins=bins, range=span)[0].max()
+    top = top / len(reference)
+    share = counts / len(galaxy)
+    axis.imshow(
+        np.where(share > 0, share, np.nan),
+        extent=[*ranges[first], *ranges[second]],
+        aspect="auto",
+        norm=LogNorm(vmin=top / 300, vmax=top),
+        cmap=_DENSITY_MAP,
+        interpolation="nearest",
+    )
+
+
+def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40) -> Figure:
+    """Face-on maps of density and mean metallicity: data, model and residual.
+
+    The density residual is in standard deviations of the star counts; the residual of [Fe/H] is
+    in dex.
+    """
+    figure, axes = plt.subplots(2, 3, figsize=(8.6, 5.4), sharex=True, sharey=True)
+    extent = [-half_width, half_width] * 2
+    area = (2 * half_width / pixels) ** 2
+    rows = ("density", "feh")
+    for row, quantity in zip(axes, rows, strict=True):
+        maps = [
+            face_on_map(g, quantity, half_width=half_width, pixels=pixels, min_stars=least)
+            for g, least in ((data, 1), (model, 1))
+        ]
+        if quantity == "density":
+            norm = {"norm": LogNorm(vmin=np.nanmin(maps[0]), vmax=np.nanmax(maps[0]))}
+            label, unit, cmap = "density", "share of stars kpc$^{-2}$", _DENSITY_MAP
+            filled = [np.nan_to_num(m) for m in maps]
+            variance = filled[0] / len(data) / area + filled[1] / len(model) / area
+            with np.errstate(invalid="ignore", divide="ignore"):
+                residual = (filled[1] - filled[0]) / np.sqrt(variance)
+            span, residual_unit = 5.0, "(flow - data) / $\\sigma$"
+        else:
+            low, high = np.nanquantile(maps[0], [0.02, 0.98])
+            norm = {"vmin": low, "vmax": high}
+            label, unit, cmap = "mean [Fe/H]", "dex", _VALUE_MAP
+            residual = maps[1] - maps[0]
+            span, residual_unit = 0.5, "flow - data [dex]"
+        for axis, shown, title in zip(row[:2], maps, ("data", "flow"), strict=True):
+            image = axis.imshow(shown, extent=extent, cmap=cmap, interpolation="nearest", **norm)
+            axis.set_title(f"{title}: {label}")
+        figure.colorbar(image, ax=row[:2], label=unit, shrink=0.9)
+        image = row[2].imshow(
+            residual,
+            extent=extent,
+            cmap=_RESIDUAL_MAP,
+            vmin=-span,
+            vmax=span,
+            interpolation="nearest",
+        )
+        row[2].set_title("residual")
+        figure.colorbar(image, ax=row[2], label=residual_unit, shrink=0.9)
+    for axis in axes[-1]:
+        axis.set_xlabel(LABELS["x"])
+    for axis in axes[:, 0]:
+        axis.set_ylabel(LABELS["y"])
+    return figure
+
+
+def profiles(
+    galaxies: Mapping[str, Galaxy],
+    *,
+    rings: int = 10,
+    quantities: Sequence[str] = tuple(PROFILES),
+) -> Figure:
+    """Radial profiles of several galaxies; the first one sets the rings and is drawn with errors.
+
+    Args:
+        galaxies: Label to galaxy; the label ``"data"``, ``"flow"``, ... picks the colour.
+        rings: Rings with equal numbers of stars of the first galaxy.
+        quantities: Keys of :data:`galflow_lite.galaxies.profiles.PROFILES`.
+    """
+    first = next(iter(galaxies.values()))
+    radius = np.hypot(first["x"], first["y"])
+    edges = np.quantile(radius, np.linspace(0.0, 1.0, rings + 1))
+    columns = 4
+    lines = -(-len(quantities) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(11, 2.6 * lines), sharex=True)
+    axes = np.atleast_2d(axes)
+    for axis, quantity in zip(axes.flat, quantities, strict=False):
+        for name, galaxy in galaxies.items():
+            found = radial_profile(galaxy, quantity, edges)
+            style = {"color": COLORS.get(name.split()[0], COLORS["other"]), "label": name}
+            if galaxy is first:
+                axis.errorbar(
+                    found.radius, found.value, found.error, fmt="o", ms=3, zorder=3, **style
+                )
+            else:
+                axis.plot(found.radius, found.value, lw=1.6, **style)
+        axis.set_ylabel(PROFILES[quantity][0])
+        if quantity == "surface_density":
+            axis.set_yscale("log")
+    spare = list(axes.flat)[len(quantities) :]
+    for axis in spare:
+        axis.axis("off")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    (spare[0] if spare else axes.flat[0]).legend(handles, labels, loc="center", fontsize=10)
+    for axis in list(axes.flat)[max(0, len(quantities) - columns) : len(quantities)]:
+        axis.set_xlabel("$R$ [kpc]")
+        axis.tick_params(labelbottom=True)
+    return figure
+
+
+def abundance_plane(
+    galaxies: Mapping[str, Galaxy],
+    *,
+    feh: tuple[float, float] = (-2.3, 0.6),
+    ofe: tuple[float, float] = (-0.1, 0.5),
+    bins: int = 60,
+) -> Figure:
+    """The [O/Fe]-[Fe/H] plane, one panel a galaxy; each column of density on the same scale.
+
+    The default ranges are those of the paper's corner plot (public code of arXiv:2312.06017).
+    """
+    figure, axes = plt.subplots(
+        1, len(galaxies), figsize=(3.1 * len(galaxies) + 0.8, 3.0), sharex=True, sharey=True
+    )
+    top = None
+    for axis, (name, galaxy) in zip(np.atleast_1d(axes), galaxies.items(), strict=True):
+        counts = np.histogram2d(galaxy["feh"], galaxy["ofe"], bins=bins, range=[feh, ofe])[0].T
+        share = counts / len(galaxy)
+        top = share.max() if top is None else top
+        image = axis.imshow(
+            np.where(share > 0, share, np.nan),
+            extent=[*feh, *ofe],
+            aspect="auto",
+            norm=LogNorm(vmin=top / 300, vmax=top),
+            cmap=_DENSITY_MAP,
+            interpolation="nearest",
+        )
+        axis.set(title=name, xlabel=f"{LABELS['feh']} [{UNITS['feh']}]")
+    np.atleast_1d(axes)[0].set_ylabel(f"{LABELS['ofe']} [{UNITS['ofe']}]")
+    figure.colorbar(image, ax=axes, label="share of stars in a pixel", shrink=0.9)
+    return figure

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -177,7 +178,8 @@ def _run(
             on_cell_executed=executed,
         )
         try:
-            client.execute(env=dict(environment))
+            # What the kernel itself says, beside the outputs of cells, would tear the bar apart.
+            client.execute(env=dict(environment), stderr=subprocess.DEVNULL)
         except Exception as error:
             # nbclient answers Ctrl-C by ending the kernel; what breaks next depends on the moment.
             if hasattr(client, "_async_cleanup_kernel_future"):
@@ -202,8 +204,6 @@ def _client() -> type:
     class ThisPython(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-            # Remarks of the kernel on its transport would tear the progress bar apart.
-            argv.append("--log-level=ERROR")
             return KernelSpec(argv=argv, display_name="Python 3 (ipykernel)", language="python")
 
     class Client(NotebookClient):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -235,14 +234,6 @@ def test_c2st_is_fast_enough():
     start = time.process_time()
     c2st(x, y)
     assert time.process_time() - start < 6
-
-
-def test_memory_of_column_distances():
-    x, y = normal(20_000, 2, 0), normal(20_000, 2, 1)
-    tracemalloc.start()
-    column_distances(x, y)
-    assert tracemalloc.get_traced_memory()[1] < 50e6
-    tracemalloc.stop()
 
 
 def test_estimate_prints_and_standardises():

@@ -435,3 +435,8 @@ def test_loss_that_is_not_a_scalar(value):
 def test_batches_of_a_wrong_type(batches, message):
     with pytest.raises(TypeError, match=message):
         call(batches=batches)
+
+
+def test_validation_of_a_wrong_type():
+    with pytest.raises(TypeError, match="validation is a Tensor, expected a callable or an iter"):
+        call(validation=torch.zeros(9, 3))

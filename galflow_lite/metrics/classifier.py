@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neural_network import MLPClassifier
@@ -66,7 +68,9 @@ def c2st(
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels)
     values, variances = [], []
     # One thread: many threads on few cores are slower than one for data of this size.
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        # A classifier that has not converged is a weaker test, not a wrong one.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         for train, test in splits:
             model = _classifier(classifier, seed).fit(rows[train], labels[train])
             chance = model.predict_proba(rows[test])[:, 1]

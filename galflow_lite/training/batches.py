@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .parallel import process_rank
 
-__all__ = ["TensorBatches", "by_step"]
+__all__ = ["TensorBatches", "by_step", "require_no_tensor"]
 
 
 class TensorBatches:
@@ -137,11 +137,7 @@ def by_step(batches: Callable[[int], Any] | Iterable[Any], start: int) -> Callab
         TypeError: `batches` is a tensor or neither callable nor iterable.
         ValueError: the iterable is empty, or an iterator that ended before the training did.
     """
-    if isinstance(batches, Tensor):
-        raise TypeError(
-            "batches is a Tensor, expected a callable or an iterable of batches: wrap it as "
-            "TensorBatches(tensor, batch_size=...)"
-        )
+    require_no_tensor("batches", batches)
     if callable(batches):
         return batches
     if not isinstance(batches, Iterable):
@@ -153,6 +149,15 @@ def by_step(batches: Callable[[int], Any] | Iterable[Any], start: int) -> Callab
     for _ in range(start):
         next(stream)
     return lambda step: next(stream)
+
+
+def require_no_tensor(name: str, batches: Any) -> None:
+    """A tensor is an iterable too, but of its rows."""
+    if isinstance(batches, Tensor):
+        raise TypeError(
+            f"{name} is a Tensor, expected a callable or an iterable of batches: wrap it as "
+            "TensorBatches(tensor, batch_size=...)"
+        )
 
 
 def _cycle(batches: Iterable[Any]) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints import read_state, write_state
-from .batches import TensorBatches, by_step
+from .batches import TensorBatches, by_step, require_no_tensor
 from .optimization import make_optimizer, rate_factor
 from .parallel import average_over, broadcast, data_parallel, start_processes, sum_over
 from .resuming import random_state, require_same, restore_random_state
@@ -138,7 +138,8 @@ def fit(
         TrainingDiverged: the loss is NaN or infinite; the module holds the last good weights.
         ValueError: `steps` below 1, no trainable parameters, a loss that is not a scalar or does
             not depend on them, unknown names, or a checkpoint of another model or other settings.
-        TypeError: `batches` is neither callable nor iterable.
+        TypeError: `batches` is neither callable nor iterable, or is a tensor.
+        OSError: the checkpoint cannot be written; the file before it is intact.
     """
     began = time.perf_counter()
     weights = Weights(parameters)
@@ -152,6 +153,7 @@ def fit(
     )
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm is {clip_norm}, expected a number above 0: raise it")
+    require_no_tensor("validation", validation)
     if patience is not None and validation is None:
         raise ValueError("patience is given without validation: pass validation=... as well")
     if ema_decay is not None and not 0 <= ema_decay < 1:

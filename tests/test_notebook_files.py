@@ -92,12 +92,11 @@ def texts(output) -> Iterator[str]:
 
 
 def printed(cell) -> str:
-    """Text output of a cell, the stand-in text of figures left out."""
+    """Plain text output of a cell; figures, captions and tables have only a stand-in for it."""
     return "".join(
-        text
+        "".join(texts(output))
         for output in cell.outputs
-        for text in texts(output)
-        if output.output_type == "stream" or "text/html" not in output.data
+        if output.output_type == "stream" or set(output.get("data", {})) == {"text/plain"}
     ).strip()
 
 
@@ -188,21 +187,22 @@ def output_problems(book) -> Iterator[str]:
 def figure_problems(book) -> Iterator[str]:
     for cell in code_cells(book):
         where = cell.source.splitlines()[0]
-        for output in cell.outputs:
+        for output, after in zip(cell.outputs, [*cell.outputs, {}][1:], strict=True):
             content = output.get("data", {})
-            page = content.get("text/html", "")
-            bare = [kind for kind in content if kind.startswith("image/")]
-            if bare and "<figcaption" not in page:
-                yield f"a bare {bare[0]} without alt text and caption: {where}"
-            figures = Figures(page)
-            if len(figures.captions) < len(figures.alts):
+            kinds = [kind for kind in content if kind.startswith("image/")]
+            figures = Figures(content.get("text/html", ""))
+            alts = figures.alts + [
+                output.get("metadata", {}).get(k, {}).get("alt", "") for k in kinds[:1]
+            ]
+            if any(len(text.strip()) < FEWEST_LETTERS for text in alts):
+                yield f"a figure without alt text: {where}"
+            # plotting.show displays the caption next, as Markdown.
+            caption = re.match(
+                r"\*\*Figure.*?\*\*(.*)", after.get("data", {}).get("text/markdown", "")
+            )
+            captions = figures.captions + [caption.group(1) for _ in kinds[:1] if caption]
+            if sum(len(text.strip()) >= FEWEST_LETTERS for text in captions) < len(alts):
                 yield f"a figure without a caption: {where}"
-            for text in figures.alts:
-                if len(text) < FEWEST_LETTERS:
-                    yield f"a figure without alt text: {where}"
-            for text in figures.captions:
-                if len(text.strip()) < FEWEST_LETTERS:
-                    yield f"a figure with an empty caption: {where}"
     for cell in book.cells:
         if cell.cell_type == "markdown":
             images = re.findall(r"!\[([^\]]*)\]\(", cell.source) + Figures(cell.source).alts
@@ -281,9 +281,11 @@ def test_shipped_notebook_without_outputs_or_a_verdict_fails(shipped):
 
 # ---- the guard itself -------------------------------------------------------------------------
 
+ALT = "Scatter plot of age against metallicity"
+CAPTION = "Age falls with metallicity."
 PICTURE = (
-    '<figure><img alt="Scatter plot of age against metallicity" src="data:image/png;base64,/tmp/a">'
-    "<figcaption>Figure 1. Age falls with metallicity.</figcaption></figure>"
+    f'<figure><img alt="{ALT}" src="data:image/png;base64,/tmp/a">'
+    f"<figcaption>{CAPTION}</figcaption></figure>"
 )
 TITLE = """# A title
 **You will be able to** fit. **You need to know** Python. **Time** 3 min on 2 cores, 1 min on a GPU,
@@ -303,7 +305,8 @@ def good():
         ("from galflow_lite.reproduction import *\nconfig = settings('01')", IGNORED, "seed 0\n"),
         ("check('a.number', 1.0)", CHECKED, "a.number   in [0, 2]   PASS\n"),
         ("value", IGNORED, "1.2345\n"),
-        ("show(figure)", IGNORED, PICTURE),
+        ("page(figure)", IGNORED, PICTURE),
+        ("show(figure)", None, None),
         ("x = 1", None, None),
         ("table('01')", IGNORED, "<table><caption>Rows</caption></table>"),
     ]
@@ -313,8 +316,18 @@ def good():
         if output:
             cell.outputs = [page(output) if output.startswith("<") else stream(output)]
         book.cells.append(cell)
+    book.cells[4].outputs = [
+        new.new_output(
+            "display_data",
+            {"image/png": "aGk=", "text/plain": "<Image>"},
+            metadata={"image/png": {"alt": ALT}},
+        ),
+        new.new_output(
+            "display_data", {"text/markdown": f"**Figure.** {CAPTION}", "text/plain": "<Markdown>"}
+        ),
+    ]
     book.cells.insert(0, new.new_markdown_cell(TITLE))
-    book.cells.insert(6, new.new_markdown_cell("## The table"))
+    book.cells.insert(7, new.new_markdown_cell("## The table"))
     book.cells.append(new.new_markdown_cell("## Exercises\n1. Do.\n\n## Reading\nRead."))
     return book
 
@@ -336,7 +349,11 @@ def first(book):
 
 
 def figure(book):
-    return next(cell for cell in book.cells if "show(" in cell.source).outputs[0].data
+    return next(cell for cell in book.cells if "page(" in cell.source).outputs[0].data
+
+
+def shown(book):
+    return next(cell for cell in book.cells if "show(" in cell.source).outputs
 
 
 def replace_in(part, old, new):
@@ -365,7 +382,7 @@ DAMAGE = {
         "did not pass",
     ),
     "untagged text": (lambda b: first(b).metadata.clear(), "neither checked nor ignored"),
-    "skipped": (lambda b: code_cells(b)[4].metadata.update(tags=[SKIPPED]), "1 skipped cells"),
+    "skipped": (lambda b: code_cells(b)[5].metadata.update(tags=[SKIPPED]), "1 skipped cells"),
     "stderr": (lambda b: add_output(b, "stream", name="stderr", text="x"), "stderr"),
     "traceback": (lambda b: add_output(b, "error", ename="E"), "a traceback"),
     "warning": (lambda b: add_output(b, "stream", text="UserWarning: old"), "a warning"),
@@ -381,15 +398,18 @@ DAMAGE = {
     ),
     "bare image": (
         lambda b: add_output(b, "display_data", {"image/png": "aGk=", "text/plain": "<Figure>"}),
-        "without alt text and caption",
+        "without alt text",
+    ),
+    "image without alt": (lambda b: shown(b)[0].metadata.clear(), "without alt text"),
+    "image without caption": (lambda b: shown(b).pop(), "without a caption"),
+    "image with empty caption": (
+        lambda b: shown(b)[1].data.update({"text/markdown": "**Figure.** "}),
+        "without a caption",
     ),
     "no alt": (lambda b: replace_in(figure(b), "alt=", "title="), "without alt text"),
     "short alt": (lambda b: replace_in(figure(b), "Scatter plot of age", ""), "without alt text"),
     "no caption": (lambda b: replace_in(figure(b), "figcaption", "p"), "without a caption"),
-    "empty caption": (
-        lambda b: replace_in(figure(b), "Figure 1. Age falls with metallicity.", " "),
-        "empty caption",
-    ),
+    "empty caption": (lambda b: replace_in(figure(b), CAPTION, " "), "without a caption"),
     "long cell": (lambda b: cells_from(b, "x = 1", "x = 1\n" * 19), "19 lines"),
     "code semicolon": (lambda b: cells_from(b, "x = 1", "x = 1;"), "cell that ends in ';'"),
     "no title": (lambda b: cells_from(b, "# A title", "A title"), "no title"),

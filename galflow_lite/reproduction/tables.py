@@ -90,15 +90,18 @@ class Table:
         return "\n".join([*text, "", self.caption])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in _HEADINGS)
+        # Styles stand in the tags: a style sheet would reach every table of the notebook.
+        style = 'style="text-align:left;vertical-align:top;font-weight:{}"'
+        head = "".join(
+            f'<th scope="col" {style.format("bold")}>{html.escape(text)}</th>' for text in _HEADINGS
+        )
         body = []
         for line in self.lines:
             first, *rest = (html.escape(text) for text in line.cells())
-            cells = "".join(f"<td>{text}</td>" for text in rest)
-            body.append(f'<tr><th scope="row" style="font-weight:normal">{first}</th>{cells}</tr>')
-        style = "<style scoped>td, th {text-align: left !important; vertical-align: top}</style>"
+            cells = "".join(f"<td {style.format('normal')}>{text}</td>" for text in rest)
+            body.append(f'<tr><th scope="row" {style.format("normal")}>{first}</th>{cells}</tr>')
         return (
-            f'{style}<table><caption style="caption-side:bottom;text-align:left">'
+            '<table><caption style="caption-side:bottom;text-align:left">'
             f"{html.escape(self.caption)}</caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
         )

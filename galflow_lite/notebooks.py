@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import logging
 import os
@@ -96,7 +97,7 @@ def execute(
     timeout: int | None = 3600,
     progress: bool = True,
     env: Mapping[str, str] | None = None,
-    html: bool = True,
+    report: bool = True,
 ) -> Execution:
     """Run a notebook on a fresh kernel of this Python and write it, executed, with a report.
 
@@ -109,7 +110,7 @@ def execute(
         timeout: seconds for one cell; ``None`` for no limit.
         progress: show a bar that names the section and advances with every cell.
         env: environment variables for the kernel, on top of those of this process.
-        html: whether to write the report.
+        report: whether to write the HTML report.
 
     Returns:
         The files, the seconds and the recorded numbers.
@@ -142,8 +143,8 @@ def execute(
             seconds = time.perf_counter() - begin
             write_aside(target, nbformat.writes(notebook) + "\n")
         records = tuple(read_records(lines))
-    report = _report(notebook, target.with_suffix(".html"), path.stem) if html else None
-    return Execution(target, report, seconds, records)
+    page = _report(notebook, target.with_suffix(".html"), path.stem) if report else None
+    return Execution(target, page, seconds, records)
 
 
 def _run(
@@ -234,12 +235,25 @@ def _first_line(text: str) -> str:
 def _report(notebook: Any, path: Path, title: str) -> Path:
     from nbconvert import HTMLExporter
 
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            _keep_alt(output)
     exporter = HTMLExporter(embed_images=True)
     resources = {"metadata": {"name": title}}
     with _silent("nbconvert", "traitlets"):
-        body, _ = exporter.from_notebook_node(copy.deepcopy(notebook), resources=resources)
+        body, _ = exporter.from_notebook_node(notebook, resources=resources)
     write_aside(path, body)
     return path
+
+
+def _keep_alt(output: Any) -> None:
+    """Turn an image with alt text into HTML: nbconvert's template drops the text otherwise."""
+    picture = output.get("data", {}).get("image/png")
+    alt = output.get("metadata", {}).get("image/png", {}).get("alt")
+    if picture and alt:
+        source = "data:image/png;base64," + "".join(picture.split())
+        output["data"] = {"text/html": f'<img alt="{html.escape(alt)}" src="{source}">'}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from galflow_lite import cli, environment_check, reproduction
+from galflow_lite import cli, environment_check, files, reproduction
 from galflow_lite.reproduction import bands, paper, results
 
 
@@ -177,6 +177,16 @@ def test_check_finds_a_damaged_data_file(tmp_path, monkeypatch):
     found = {f.what: f for f in environment_check._files()}
     assert [found[name].ok for name in ("a.h5", "b.h5", "c.h5")] == [True, False, False]
     assert not found["notebooks"].ok
+
+
+def test_shipped_data_are_listed_with_their_checksums_and_small():
+    data = paper.share("data")
+    listed = environment_check.checksums(data)
+    binary = {path for path in data.rglob("*") if path.suffix in (".h5", ".safetensors")}
+    assert binary == set(listed)
+    for path, digest in listed.items():
+        assert files.sha256(path) == digest
+        assert path.stat().st_size < 6_000_000
 
 
 def test_check_finds_a_full_disk(monkeypatch):

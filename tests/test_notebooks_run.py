@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import tomlkit
+from bs4 import BeautifulSoup
 
 from galflow_lite import notebooks, reproduction
 from galflow_lite.reproduction import bands
@@ -55,7 +56,7 @@ def test_execute_writes_notebook_and_report(tmp_path, monkeypatch):
         "import os, sys; print(sys.executable)",
         "print(os.environ['GALFLOW_QUIET'], os.environ['COLOUR'], os.listdir())",
         "from IPython.display import Image, display\n"
-        "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()",
+        "display(Image(b'\\x89PNG picture', format='png', alt='A \"rising\" line'))",
     )
     before = source.read_bytes()
     run = notebooks.execute(source, tmp_path / "runs", progress=False, env={"COLOUR": "blue"})
@@ -63,7 +64,9 @@ def test_execute_writes_notebook_and_report(tmp_path, monkeypatch):
     assert source.read_bytes() == before
     page = run.report.read_text(encoding="utf-8")
     assert "1 blue []" in page
-    assert "data:image/png;base64" in page
+    picture = BeautifulSoup(page, features="html.parser").find("img")
+    assert picture["alt"] == 'A "rising" line'
+    assert picture["src"].startswith("data:image/png;base64,iVBOR")
     assert 0 < run.seconds < 60
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert names == ["97_tiny.html", "97_tiny.ipynb"]
@@ -71,7 +74,7 @@ def test_execute_writes_notebook_and_report(tmp_path, monkeypatch):
 
 def test_execute_shows_a_bar_that_names_the_section(tmp_path, capfd):
     source = write(tmp_path / "97_tiny.ipynb", "# Training the flow", "1", "# Figures", "2")
-    notebooks.execute(source, tmp_path / "runs", html=False)
+    notebooks.execute(source, tmp_path / "runs", report=False)
     shown = capfd.readouterr().err
     assert "97 Training the flow" in shown
     assert "97 Figures" in shown
@@ -113,7 +116,7 @@ def test_execute_returns_what_the_notebook_recorded(tmp_path):
         "r.check('galaxies.parameters', 2937788)",
         "r.record('galaxies.training.seconds', 2.5)",
     )
-    run = notebooks.execute(source, tmp_path / "runs", progress=False, html=False)
+    run = notebooks.execute(source, tmp_path / "runs", progress=False, report=False)
     assert run.report is None
     assert [(line["id"], line["value"]) for line in run.records] == [
         ("galaxies.parameters", 2937788),

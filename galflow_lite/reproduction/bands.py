@@ -214,7 +214,7 @@ def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, 
         timeout=timeout,
         progress=False,
         env=environment,
-        html=False,
+        report=False,
     )
     return {
         line["id"]: line["value"]

@@ -116,6 +116,8 @@ class ConditionalMixture:
 
     def _given(self, conditions) -> tuple[np.ndarray, np.ndarray]:
         """Log-weights (components,) and means (components, columns) at one galaxy's conditions."""
+        if not self.conditions.columns:
+            return self._log_weights, self._means
         row = np.array([[conditions[name] for name in self.conditions.columns]])
         scaled = self.conditions.forward(row)[0]
         d = len(self.stars.columns)

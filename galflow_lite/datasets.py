@@ -13,6 +13,7 @@ import shutil
 import tarfile
 import tempfile
 import time
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -22,9 +23,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-import pooch
 import requests
-from pooch.downloaders import doi_to_repository
+from tqdm import TqdmWarning
+
+with warnings.catch_warnings():
+    # pooch picks its progress bar on import and warns in a notebook without ipywidgets.
+    warnings.simplefilter("ignore", TqdmWarning)
+    import pooch
+    from pooch.downloaders import doi_to_repository
 
 from .files import share
 from .galaxies import convert

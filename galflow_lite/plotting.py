@@ -109,7 +109,7 @@ def corner(
     columns: Sequence[str] | None = None,
     *,
     limits: Mapping[str, tuple[float, float]] | None = None,
-    bins: int = 45,
+    bins: int = 36,
 ) -> Figure:
     """Corner plot: data below the diagonal, model above it, both on the diagonal.
 
@@ -284,18 +284,19 @@ def abundance_plane(
     The default ranges are those of the paper's corner plot (public code of arXiv:2312.06017).
     """
     figure, axes = plt.subplots(
-        1, len(galaxies), figsize=(3.1 * len(galaxies) + 0.8, 3.0), sharex=True, sharey=True
+        1, len(galaxies), figsize=(2.3 * len(galaxies) + 0.8, 2.6), sharex=True, sharey=True
     )
-    top = None
+    low = top = None
     for axis, (name, galaxy) in zip(np.atleast_1d(axes), galaxies.items(), strict=True):
         counts = np.histogram2d(galaxy["feh"], galaxy["ofe"], bins=bins, range=[feh, ofe])[0].T
         share = counts / len(galaxy)
-        top = share.max() if top is None else top
+        # One star of the first galaxy is the palest colour, its densest pixel the darkest.
+        low, top = (1 / len(galaxy), share.max()) if top is None else (low, top)
         image = axis.imshow(
             np.where(share > 0, share, np.nan),
             extent=[*feh, *ofe],
             aspect="auto",
-            norm=LogNorm(vmin=top / 300, vmax=top),
+            norm=LogNorm(vmin=low / 2, vmax=top),
             cmap=_DENSITY_MAP,
             interpolation="nearest",
         )

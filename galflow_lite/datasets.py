@@ -106,15 +106,7 @@ def data_folder() -> Path:
     Raises:
         FileNotFoundError: If the folder is not there.
     """
-    chosen = os.environ.get("GALFLOW_DATA")
-    if not chosen:
-        return share("data")
-    if not Path(chosen).is_dir():
-        raise FileNotFoundError(
-            f"GALFLOW_DATA names {chosen}, which is no folder, expected one with the data that "
-            "ship: correct or unset the variable."
-        )
-    return Path(chosen)
+    return share("data")
 
 
 def cache_folder() -> Path:

@@ -358,16 +358,6 @@ def test_every_registered_set_is_described():
         assert bool(registered.prepare) == bool(registered.product)
 
 
-def test_data_folder(monkeypatch, tmp_path):
-    monkeypatch.delenv("GALFLOW_DATA", raising=False)
-    assert datasets.data_folder() == Path(__file__).parents[1] / "data"
-    monkeypatch.setenv("GALFLOW_DATA", str(tmp_path))
-    assert datasets.data_folder() == tmp_path
-    monkeypatch.setenv("GALFLOW_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="GALFLOW_DATA names .*nowhere, which is no folder"):
-        datasets.data_folder()
-
-
 def test_cache_folder(monkeypatch, tmp_path, record):
     monkeypatch.delenv("GALFLOW_DOWNLOADS", raising=False)
     assert "galflow-lite" in datasets.cache_folder().parts

@@ -19,7 +19,7 @@ from galflow_lite.galaxies import (
     Catalogue,
     CatalogueError,
     Galaxy,
-    aside,
+    writing,
 )
 
 
@@ -144,7 +144,7 @@ def test_full_disk_leaves_the_old_file_and_says_so(path, monkeypatch, room):
                 raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(data[:left])
 
-    monkeypatch.setattr(aside, "FileIO", FullDisk)
+    monkeypatch.setattr(writing, "FileIO", FullDisk)
     with pytest.raises(OSError, match=r"cannot write .*galaxies.h5 \(no space is left") as caught:
         Catalogue.write(path, some_galaxies(3, 800))
     assert caught.value.errno == errno.ENOSPC

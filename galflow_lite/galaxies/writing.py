@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from .aside import Sink, explain_write_errors, written_aside
+from ..files import explain_write_errors, written_aside
 from .table import UNITS, Galaxy, conditions
 
 __all__ = [
@@ -94,7 +95,7 @@ def write_catalogue(
     provenance_text = to_json(dict(provenance or {}))
     with written_aside(path) as temporary:
         with explain_write_errors(path):
-            sink = Sink(temporary)
+            sink = _Sink(temporary)
         try:
             with h5py.File(sink, "w", track_order=True) as file:
                 writer = _Writer(file, significant_bits, compression, chunk_stars)
@@ -114,6 +115,66 @@ def write_catalogue(
         with explain_write_errors(path):
             sink.check()
     return path
+
+
+class _Sink:
+    """A file that HDF5 writes into through Python, and that never fails HDF5 itself.
+
+    When the disk is full, the HDF5 library cannot close its file any more, complains on stderr
+    and may crash as the process ends. Here the first error is kept, later writes are thrown
+    away, and `check` raises the error once HDF5 is out of the way.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._file = FileIO(path, "w+b")
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the first error of a write.
+
+        Raises:
+            OSError: If there was one.
+        """
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: bytes | memoryview) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while len(left) and self._error is None:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            self._error = self._error or error
 
 
 class _Writer:

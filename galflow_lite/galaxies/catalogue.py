@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 from .batches import CatalogueBatches
 from .reading import CatalogueError, Index, Reader
 from .table import Galaxy
-from .writing import CHUNK_STARS, write_catalogue
+from .writing import write_catalogue
 
 __all__ = ["Catalogue", "CatalogueError"]
 
@@ -70,54 +70,7 @@ class Catalogue:
         }
         self._positions = {name: position for position, name in enumerate(self.ids)}
 
-    @staticmethod
-    def write(
-        path: Path | str,
-        galaxies: Iterable[Galaxy],
-        *,
-        significant_bits: int | None = None,
-        compression: int = 4,
-        chunk_stars: int = CHUNK_STARS,
-        units: Mapping[str, str] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-        drop_invalid: bool = False,
-    ) -> Path:
-        """Write galaxies to a file, one at a time: a generator is never held in memory.
-
-        The file is written aside and renamed, so that a failure leaves an older file intact.
-        The same galaxies give the same bytes with the same version of HDF5.
-
-        Args:
-            path: The file to write; a missing folder is made.
-            galaxies: All with the same columns and conditions as the first, each with its own
-                id. A galaxy that comes without conditions gets those of `conditions`.
-            significant_bits: Bits of the float32 mantissa to keep, 1 to 23. With 10 the
-                relative error is below 0.05 % and the file about half as large; conditions
-                are stored in full. None keeps all.
-            compression: gzip level, 0 to 9.
-            chunk_stars: Stars in one HDF5 chunk, the unit that `batches` shuffles.
-            units: Units of columns that `UNITS` does not know.
-            provenance: Anything JSON can hold: recipe, seed, source.
-            drop_invalid: Drop rows with NaN or infinite values instead of raising.
-
-        Returns:
-            The path.
-
-        Raises:
-            ValueError: If there is no galaxy, or one has no stars, invalid rows, other columns
-                or conditions, or an id that is empty or taken.
-            OSError: If the file cannot be written, e.g. on a full disk.
-        """
-        return write_catalogue(
-            path,
-            galaxies,
-            significant_bits=significant_bits,
-            compression=compression,
-            chunk_stars=chunk_stars,
-            units=units,
-            provenance=provenance,
-            drop_invalid=drop_invalid,
-        )
+    write = staticmethod(write_catalogue)
 
     @classmethod
     def open(cls, path: Path | str) -> Catalogue:
@@ -272,7 +225,7 @@ class Catalogue:
         return Catalogue(self._reader, self._index, self._rows[positions])
 
     def split(
-        self, *, held_out: int | Sequence[str] = 5, seed: int = 0
+        self, *, held_out: int | str | Sequence[str] = 5, seed: int = 0
     ) -> tuple[Catalogue, Catalogue]:
         """Split by galaxy, never within one, into a training part and a held-out part.
 
@@ -280,7 +233,7 @@ class Catalogue:
         conditions that were trained on. The paper holds out 5 of 90 (arXiv:2312.06017).
 
         Args:
-            held_out: Number of galaxies, drawn with ``seed``, or their ids.
+            held_out: Number of galaxies, drawn with ``seed``, or their ids, or one id.
             seed: Seed of the draw.
 
         Returns:
@@ -290,14 +243,17 @@ class Catalogue:
             ValueError: If either part would be empty.
             LookupError: If an id is unknown.
         """
-        number = held_out if isinstance(held_out, int) else len(set(held_out))
+        if isinstance(held_out, str):
+            held_out = [held_out]
+        drawn = isinstance(held_out, int | np.integer)
+        number = int(held_out) if drawn else len(set(held_out))
         if not 0 < number < len(self):
             raise ValueError(
                 f"{number} of {len(self)} galaxies were to be held out, expected 1 to "
                 f"{len(self) - 1}: both parts need a galaxy."
             )
         out = np.zeros(len(self), dtype=bool)
-        if isinstance(held_out, int):
+        if drawn:
             out[np.random.default_rng(seed).permutation(len(self))[:number]] = True
         else:
             out[[self._position(key) for key in held_out]] = True
@@ -362,30 +318,9 @@ class Catalogue:
             raise ValueError(f"this part of {self.path} has no galaxies, expected at least one.")
         return mean, np.sqrt(squares / count)
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        columns: Sequence[str] | None = None,
-        conditions: Sequence[str] | None = None,
-        seed: int = 0,
-        window: int = 2_000_000,
-        stars_per_galaxy: int | None = None,
-        rank: int = 0,
-        world: int = 1,
-    ) -> CatalogueBatches:
-        """Batches of shuffled stars for training, see `CatalogueBatches`."""
-        return CatalogueBatches(
-            self,
-            batch_size,
-            columns=columns,
-            conditions=conditions,
-            seed=seed,
-            window=window,
-            stars_per_galaxy=stars_per_galaxy,
-            rank=rank,
-            world=world,
-        )
+    def batches(self, batch_size: int, **options: Any) -> CatalogueBatches:
+        """Batches of shuffled stars for training; arguments as in `CatalogueBatches`."""
+        return CatalogueBatches(self, batch_size, **options)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content: ids, names, conditions, stars and masses, as hexadecimals.

@@ -83,7 +83,32 @@ def write_catalogue(
     provenance: Mapping[str, Any] | None = None,
     drop_invalid: bool = False,
 ) -> Path:
-    """Write galaxies to one file; see `Catalogue.write`."""
+    """Write galaxies to a file, one at a time: a generator is never held in memory.
+
+    The file is written aside and renamed, so that a failure leaves an older file intact.
+    The same galaxies give the same bytes with the same version of HDF5.
+
+    Args:
+        path: The file to write; a missing folder is made.
+        galaxies: All with the same columns and conditions as the first, each with its own
+            id. A galaxy that comes without conditions gets those of `conditions`.
+        significant_bits: Bits of the float32 mantissa to keep, 1 to 23. With 10 the
+            relative error is below 0.05 % and the file about half as large; conditions
+            are stored in full. None keeps all.
+        compression: gzip level, 0 to 9.
+        chunk_stars: Stars in one HDF5 chunk, the unit that `batches` shuffles.
+        units: Units of columns that `UNITS` does not know.
+        provenance: Anything JSON can hold: recipe, seed, source.
+        drop_invalid: Drop rows with NaN or infinite values instead of raising.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If there is no galaxy, or one has no stars, invalid rows, other columns
+            or conditions, or an id that is empty or taken.
+        OSError: If the file cannot be written, e.g. on a full disk.
+    """
     path = Path(path)
     if chunk_stars < 1 or not 0 <= compression <= 9:
         raise ValueError(

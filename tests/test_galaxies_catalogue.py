@@ -283,6 +283,8 @@ def test_split_is_by_galaxy_complete_and_seeded(catalogue):
     train, held = catalogue.split(held_out=["g3", "g1"])
     assert held.ids == ("g1", "g3")
     assert "g3" not in train.ids
+    assert catalogue.split(held_out="g3")[1].ids == ("g3",)
+    assert len(catalogue.split(held_out=np.int64(2))[1]) == 2
     np.testing.assert_array_equal(held["g3"].stars, catalogue["g3"].stars)
 
 

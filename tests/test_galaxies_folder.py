@@ -43,6 +43,7 @@ def test_galaxies_come_sorted_with_names_masses_and_attributes(folder):
     for name in ROWS:
         found = galaxies[0].masses if name == "mass" else galaxies[0][name]
         np.testing.assert_array_equal(found, raw[ROWS.index(name)])
+    assert [g.id for g in galaxies[1:]] == ["g4.99e09", "g8.26e11"]
 
 
 def test_nothing_is_read_before_it_is_asked_for(folder, monkeypatch):

@@ -401,6 +401,7 @@ def call(**changes) -> History:
     ("changes", "message"),
     [
         ({"steps": 0}, "steps is 0, expected at least 1"),
+        ({"steps": 1e3}, "steps is 1000.0, expected a whole number"),
         ({"validate_every": 0}, "validate_every is 0, expected at least 1"),
         ({"patience": 0}, "patience is 0, expected at least 1"),
         ({"patience": 3}, "patience is given without validation"),

@@ -93,3 +93,8 @@ def test_iterator_that_ends_is_an_error_with_its_length():
 def test_bad_data(tensors, options, message):
     with pytest.raises(ValueError, match=message):
         TensorBatches(*tensors, **options)
+
+
+def test_steps_count_from_zero():
+    with pytest.raises(ValueError, match="found step -1, expected 0 or more"):
+        TensorBatches(torch.arange(10), batch_size=2)(-1)

@@ -179,6 +179,20 @@ def test_extra_state_goes_along(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(expected, run(99), strict=True))
 
 
+def test_extra_state_that_the_checkpoint_lacks(tmp_path):
+    def run(**extra):
+        model = nn.Linear(2, 1)
+        path = tmp_path / "run.safetensors"
+        options = {"checkpoint": path, "progress": False, "extra_state": extra}
+        fit(lambda _: model.weight.square().sum(), model, [0], 2, **options)
+
+    run()
+    with pytest.raises(
+        ValueError, match=r"extra_state = None, but this call has \['critic'\]"
+    ):
+        run(critic=nn.Linear(1, 1))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -76,7 +76,9 @@ class NumpyFolder(Sequence):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, position: int) -> Galaxy:
+    def __getitem__(self, position: int | slice) -> Galaxy | list[Galaxy]:
+        if isinstance(position, slice):
+            return [self[number] for number in range(*position.indices(len(self)))]
         array = _open_array(self.files[position])
         stars = np.stack([array[_ROWS.index(name)] for name in COLUMNS], axis=1)
         return Galaxy(

@@ -80,7 +80,13 @@ class TensorBatches:
         )
 
     def __call__(self, step: int) -> tuple[Tensor, ...]:
-        """The batch of a step (from 0): tensors of shape (batch_size / processes, ...)."""
+        """The batch of a step (from 0): tensors of shape (batch_size / processes, ...).
+
+        Raises:
+            ValueError: a negative step, or a batch that the processes cannot share equally.
+        """
+        if step < 0:
+            raise ValueError(f"found step {step}, expected 0 or more: count steps from 0")
         epoch, index = divmod(step, len(self))
         first = index * self.batch_size
         last = min(first + self.batch_size, self.rows)

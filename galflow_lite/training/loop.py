@@ -136,8 +136,9 @@ def fit(
 
     Raises:
         TrainingDiverged: the loss is NaN or infinite; the module holds the last good weights.
-        ValueError: `steps` below 1, no trainable parameters, a loss that is not a scalar or does
-            not depend on them, unknown names, or a checkpoint of another model or other settings.
+        ValueError: `steps` below 1 or no whole number, no trainable parameters, a loss that is
+            not a scalar or does not depend on them, unknown names, or a checkpoint of another
+            model or other settings.
         TypeError: `batches` is neither callable nor iterable, or is a tensor.
         OSError: the checkpoint cannot be written; the file before it is intact.
     """
@@ -176,6 +177,7 @@ def fit(
         "validate_every": validate_every,
         "patience": patience,
         "batches": repr(batches) if isinstance(batches, TensorBatches) else "custom",
+        "extra_state": sorted(extra_state) if extra_state else None,
     }
 
     history = History()
@@ -338,7 +340,11 @@ def _diverged(
 
 def _require_positive(**numbers: int | None) -> None:
     for name, number in numbers.items():
-        if number is not None and number < 1:
+        if number is None:
+            continue
+        if not isinstance(number, int | np.integer):
+            raise ValueError(f"{name} is {number!r}, expected a whole number: pass an int")
+        if number < 1:
             raise ValueError(f"{name} is {number}, expected at least 1: raise it")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 
 import numpy as np
@@ -103,6 +104,18 @@ def test_one_shared_row_of_context_equals_its_copies(build):
     torch.testing.assert_close(shared, copied, rtol=1e-12, atol=1e-12)
 
 
+def test_indexed_context_equals_its_copies(build):
+    flow = build(3, 2).double()
+    x, rows = torch.randn(40, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    index = torch.randint(5, (40,))
+    gradients = []
+    for context in ((rows, index), (rows[index], None)):
+        log_prob = flow.log_prob(x, *context)
+        gradients.append([log_prob, *torch.autograd.grad(log_prob.sum(), flow.parameters())])
+    for indexed, copied in zip(*gradients, strict=True):
+        torch.testing.assert_close(indexed, copied, rtol=1e-9, atol=1e-9)
+
+
 def test_sample_shapes_and_number_types(build):
     plain, conditional = build(3), build(3, 2)
     assert plain.sample(np.int64(7)).shape == (7, 3)
@@ -184,6 +197,10 @@ def test_a_gradient_can_be_differentiated_again():
         (lambda f: f.log_prob(torch.zeros(5, 3)), "found no context, expected one with 2"),
         (lambda f: f.log_prob(torch.zeros(5, 3), torch.zeros(5, 1)), r"context of shape \(5, 1\)"),
         (lambda f: f.log_prob(torch.zeros(5, 3), torch.zeros(4, 2)), "4 rows of context for 5"),
+        (
+            lambda f: f.log_prob(torch.zeros(5, 3), torch.zeros(2, 2), torch.zeros(4).long()),
+            r"context_index of shape \(4,\) and type torch.int64, expected 5 integers",
+        ),
         (lambda f: f.sample(0, torch.zeros(1, 2)), "num_samples=0, expected a positive"),
         (lambda f: f.sample(-3, torch.zeros(1, 2)), "num_samples=-3, expected a positive"),
         (lambda f: f.sample(2.5, torch.zeros(1, 2)), "num_samples=2.5, expected a positive"),
@@ -332,3 +349,26 @@ def test_coupling_equals_that_of_nflows():
     for mine, other in ((ours, theirs), (ours.inverse, theirs.inverse)):
         for a, b in zip(mine(x, context), other(x, context), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_splines_agree():
+    torch.manual_seed(0)
+    flow = FLOWS["spline, product"](4, 2).double()
+    x, context = 2 * torch.randn(300, 4).double(), torch.randn(300, 2).double()
+
+    def values():
+        log_prob = flow.log_prob(x, context)
+        gradients = torch.autograd.grad(log_prob.sum(), flow.parameters())
+        with torch.no_grad():
+            inverse, _ = flow._transform.inverse(x, context)
+        return [log_prob, inverse, *gradients]
+
+    plain = values()
+    flows.compile_splines()
+    try:
+        compiled = values()
+    finally:
+        flows.compile_splines(False)
+    for a, b in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)

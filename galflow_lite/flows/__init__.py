@@ -12,12 +12,13 @@ nflows 0.14 is not maintained, so only transforms that pass the contract tests o
 from .architectures import masked_autoregressive_flow, neural_spline_flow, real_nvp
 from .base import Flow, LULinear
 from .couplings import SplineCoupling
-from .splines import rational_quadratic_spline
+from .splines import compile_splines, rational_quadratic_spline
 
 __all__ = [
     "Flow",
     "LULinear",
     "SplineCoupling",
+    "compile_splines",
     "masked_autoregressive_flow",
     "neural_spline_flow",
     "rational_quadratic_spline",

@@ -88,7 +88,10 @@ def neural_spline_flow(
             coupling([not is_first for is_first in first_half]),
         ]
     return Flow(
-        CompositeTransform(transforms), features=features, context_features=context_features
+        CompositeTransform(transforms),
+        features=features,
+        context_features=context_features,
+        shares_context=conditioner == "product",
     )
 
 

@@ -12,6 +12,8 @@ from nflows.transforms import LULinear as _NflowsLULinear
 from nflows.transforms.base import Transform
 from torch import Tensor
 
+from .couplings import SharedContext
+
 __all__ = ["Flow", "LULinear", "positive_integer"]
 
 
@@ -22,20 +24,32 @@ class Flow(_NflowsFlow):
         transform: nflows transform from data to noise.
         features: Dimension of the data.
         context_features: Dimension of the condition, 0 for none.
+        shares_context: Whether the transforms take a :class:`SharedContext`, which is faster where
+            many inputs share few conditions.
     """
 
-    def __init__(self, transform: Transform, *, features: int, context_features: int = 0) -> None:
+    def __init__(
+        self,
+        transform: Transform,
+        *,
+        features: int,
+        context_features: int = 0,
+        shares_context: bool = False,
+    ) -> None:
         super().__init__(transform, StandardNormal([features]))
         self.features = features
         self.context_features = context_features
+        self.shares_context = shares_context
 
-    def log_prob(self, inputs, context=None) -> Tensor:
+    def log_prob(self, inputs, context=None, context_index=None) -> Tensor:
         """Log-density of each row.
 
         Args:
             inputs: Tensor or array, shape (n, features).
-            context: Tensor or array, shape (n, context_features), or (1, context_features) for
-                one condition that all rows share; None for a flow without context.
+            context: Tensor or array, shape (n, context_features), one condition for each row of
+                inputs, or (1, context_features), one for all; None for a flow without context.
+            context_index: Integers, shape (n,): the row of ``context``, which then may have any
+                number of rows, that belongs to each input. Faster than repeated rows.
 
         Returns:
             Tensor, shape (n,), in nats.
@@ -44,15 +58,33 @@ class Flow(_NflowsFlow):
             ValueError: On a wrong shape, or a missing or unwanted context.
         """
         inputs = self._tensor(inputs, "inputs", self.features)
-        context = self._context(context)
-        if context is not None and len(context) != len(inputs):
-            if len(context) != 1:
+        rows = self._context(context)
+        if context_index is not None and rows is not None:
+            index = torch.as_tensor(context_index, device=rows.device)
+            if index.shape != (len(inputs),) or index.dtype.is_floating_point:
                 raise ValueError(
-                    f"found {len(context)} rows of context for {len(inputs)} rows of inputs, "
-                    "expected as many or one: repeat the context or select rows"
+                    f"found context_index of shape {tuple(index.shape)} and type {index.dtype}, "
+                    f"expected {len(inputs)} integers: one for each row of inputs"
                 )
-            context = context.expand(len(inputs), -1)
-        return self._log_prob(inputs, context)
+            return self._log_prob(inputs, self._shared(rows, index, len(inputs)))
+        if rows is not None and len(rows) != len(inputs):
+            if len(rows) != 1:
+                raise ValueError(
+                    f"found {len(rows)} rows of context for {len(inputs)} rows of inputs, "
+                    "expected as many or one: repeat the context or pass context_index"
+                )
+            return self._log_prob(inputs, self._shared(rows, None, len(inputs)))
+        return self._log_prob(inputs, rows)
+
+    def _log_prob(self, inputs: Tensor, context: Tensor | SharedContext | None) -> Tensor:
+        noise, log_det = self._transform(inputs, context=context)
+        return self._distribution.log_prob(noise) + log_det
+
+    def _shared(self, rows: Tensor, index: Tensor | None, n: int) -> SharedContext | Tensor:
+        """Conditions that inputs share, in the form that the transforms take."""
+        if self.shares_context:
+            return SharedContext(rows, index)
+        return rows.expand(n, -1) if index is None else rows[index]
 
     def sample(
         self,
@@ -95,8 +127,7 @@ class Flow(_NflowsFlow):
             noise = torch.randn(
                 count, self.features, dtype=like.dtype, device=like.device, generator=generator
             )
-            # A row that is expanded, not copied, tells the couplings that the condition is shared.
-            context = None if row is None else row.expand(count, -1)
+            context = None if row is None else self._shared(row, None, count)
             yield self._transform.inverse(noise, context=context)[0]
 
     def sample_and_log_prob(self, num_samples: int, context=None) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from nflows.nn.nets import ResidualNet
@@ -14,7 +15,25 @@ from galflow_lite.networks import MLP
 
 from .splines import rational_quadratic_spline
 
-__all__ = ["CONDITIONERS", "ProductConditioner", "ResidualConditioner", "SplineCoupling"]
+__all__ = [
+    "CONDITIONERS",
+    "ProductConditioner",
+    "ResidualConditioner",
+    "SharedContext",
+    "SplineCoupling",
+]
+
+
+class SharedContext(NamedTuple):
+    """A few rows of context that many inputs share.
+
+    Attributes:
+        rows: Distinct conditions, shape (rows, context_features).
+        index: Row of each input, shape (batch,); None where all share the only row.
+    """
+
+    rows: Tensor
+    index: Tensor | None = None
 
 
 class ProductConditioner(nn.Module):
@@ -30,20 +49,24 @@ class ProductConditioner(nn.Module):
             MLP,
             out_features=outputs,
             hidden=(hidden, hidden, hidden),
-            activation=partial(nn.LeakyReLU, 0.2),
+            activation=partial(nn.LeakyReLU, 0.2, inplace=True),
             final_activation=True,
         )
         self.of_inputs = build(inputs)
         self.of_context = build(context) if context else None
 
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, context: Tensor | SharedContext | None = None) -> Tensor:
         """Return parameters with the batch last, shape (outputs, batch)."""
         parameters = _batch_last(self.of_inputs.layers, inputs)
         if self.of_context is None:
             return parameters
-        if context.stride(0) == 0:  # one condition, expanded: one pass serves all rows
-            context = context[:1]
-        return parameters * _batch_last(self.of_context.layers, context)
+        if not isinstance(context, SharedContext):
+            return parameters * _batch_last(self.of_context.layers, context)
+        # The network of the context sees each distinct condition once, not once for each star.
+        factors = _batch_last(self.of_context.layers, context.rows)
+        if context.index is not None:
+            factors = factors.index_select(1, context.index)
+        return parameters * factors
 
 
 class ResidualConditioner(ResidualNet):

@@ -166,8 +166,14 @@ class GalaxyFlow:
                 for galaxy in validation
             ]
 
-        def batch(step: int) -> tuple[Tensor, Tensor | None]:
-            return self._scaled(*(part.numpy() for part in stream(step)))
+        def batch(step: int) -> tuple[Tensor, ...]:
+            stars, conditions = (part.numpy() for part in stream(step))
+            if not self.condition_columns:
+                return self._scaled(stars, None)
+            # A batch has many stars and few galaxies.
+            rows, index = np.unique(conditions, axis=0, return_inverse=True)
+            index = torch.from_numpy(index.reshape(-1)).to(self._device())
+            return *self._scaled(stars, rows), index
 
         return fit(
             lambda pair: -self.flow.log_prob(*pair).mean(),

@@ -56,7 +56,7 @@ def rational_quadratic_spline(
 def compile_splines(on: bool = True) -> None:
     """Let torch.compile fuse the spline's operations, in this process, for all flows.
 
-    About 1.3 times faster training and 1.5 times faster sampling on one CPU core, for a wait of some
+    Training gets about 1.3 and sampling about 1.5 times faster on one CPU core, for a wait of some
     15 seconds at the first call and at each new kind of shape; results agree to rounding. Off by
     default, because it needs a C++ compiler.
 

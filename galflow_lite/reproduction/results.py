@@ -33,6 +33,7 @@ class Results:
         hardware: see :func:`galflow_lite.reproduction.hardware`.
         versions: see :func:`galflow_lite.reproduction.versions`.
         date: day of the run, ISO 8601, UTC.
+        remark: what a reader must know of this run, such as that it was cut short.
     """
 
     notebook: str
@@ -43,6 +44,7 @@ class Results:
     hardware: dict[str, Any] = field(default_factory=hardware)
     versions: dict[str, str] = field(default_factory=versions)
     date: str = field(default_factory=lambda: datetime.now(timezone.utc).date().isoformat())
+    remark: str = ""
 
     @classmethod
     def of_run(cls, notebook: str, scale: str, run: Execution) -> Results:
@@ -138,6 +140,8 @@ class Results:
     def __str__(self) -> str:
         known: Mapping[str, Any] = rows()
         lines = [f"Stored reference: {self.origin()}"]
+        if self.remark:
+            lines.append(self.remark)
         width = max((len(name) for name in self.rows), default=0)
         for name, entry in self.rows.items():
             number = format_number(entry["value"], entry.get("standard_error"))

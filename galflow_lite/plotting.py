@@ -121,20 +121,28 @@ def corner(
         columns: Columns to show; all by default.
         limits: Display range of columns; by default the central 99 % of the data.
         bins: Bins on a side.
+
+    Raises:
+        ValueError: If a galaxy lacks a column.
     """
     columns = tuple(columns or data.columns)
-    ranges = {c: tuple(np.quantile(data[c], [0.005, 0.995])) for c in columns}
+    ranges = {c: _central(data[c]) for c in columns}
     ranges.update({c: v for c, v in (limits or {}).items() if c in columns})
     n = len(columns)
-    figure, axes = plt.subplots(n, n, figsize=(1.15 * n + 0.6, 1.15 * n + 0.4))
+    figure, axes = plt.subplots(
+        n, n, figsize=(1.15 * n + 0.6, 1.15 * n + 0.4), squeeze=False, layout="constrained"
+    )
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     for i, row in enumerate(columns):
         for j, column in enumerate(columns):
             axis = axes[i, j]
             if i == j:
                 for galaxy, name in ((data, "data"), (model, "flow")):
+                    inside = (ranges[row][0] <= galaxy[row]) & (galaxy[row] <= ranges[row][1])
+                    if not inside.any():
+                        continue  # matplotlib would divide by their number
                     axis.hist(
-                        galaxy[row],
+                        galaxy[row][inside],
                         bins=bins,
                         range=ranges[row],
                         density=True,
@@ -161,12 +169,19 @@ def corner(
     return figure
 
 
+def _central(values: np.ndarray) -> tuple[float, float]:
+    """Central 99 % of the values; a range of some width even where they are all the same."""
+    low, high = (float(end) for end in np.quantile(values, [0.005, 0.995]))
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
 def _density(axis, galaxy, reference, first, second, ranges, bins) -> None:
     """Two-dimensional histogram on the reference's colour scale, log-scaled."""
     span = [ranges[first], ranges[second]]
     counts = np.histogram2d(galaxy[first], galaxy[second], bins=bins, range=span)[0].T
     top = np.histogram2d(reference[first], reference[second], bins=bins, range=span)[0].max()
-    top = top / len(reference)
+    # Without a star of the reference in sight, one star sets the scale.
+    top = max(top, 1.0) / len(reference)
     share = counts / len(galaxy)
     axis.imshow(
         np.where(share > 0, share, np.nan),
@@ -175,6 +190,7 @@ def _density(axis, galaxy, reference, first, second, ranges, bins) -> None:
         norm=LogNorm(vmin=top / 300, vmax=top),
         cmap=_DENSITY_MAP,
         interpolation="nearest",
+        origin="lower",
     )
 
 
@@ -183,8 +199,18 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
 
     The density residual is in standard deviations of the star counts; the residual of [Fe/H] is
     in dex.
+
+    Raises:
+        ValueError: If no star of the data lies within the map.
     """
-    figure, axes = plt.subplots(2, 3, figsize=(8.6, 5.4), sharex=True, sharey=True)
+    if not np.any(np.maximum(np.abs(data["x"]), np.abs(data["y"])) <= half_width):
+        raise ValueError(
+            f"found no star of the data within half_width={half_width:g} kpc, expected some: "
+            "choose a larger map"
+        )
+    figure, axes = plt.subplots(
+        2, 3, figsize=(8.6, 5.4), sharex=True, sharey=True, layout="constrained"
+    )
     extent = [-half_width, half_width] * 2
     area = (2 * half_width / pixels) ** 2
     rows = ("density", "feh")
@@ -208,7 +234,9 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
             residual = maps[1] - maps[0]
             span, residual_unit = 0.5, "flow - data [dex]"
         for axis, shown, title in zip(row[:2], maps, ("data", "flow"), strict=True):
-            image = axis.imshow(shown, extent=extent, cmap=cmap, interpolation="nearest", **norm)
+            image = axis.imshow(
+                shown, extent=extent, cmap=cmap, interpolation="nearest", origin="lower", **norm
+            )
             axis.set_title(f"{title}: {label}")
         figure.colorbar(image, ax=row[:2], label=unit, shrink=0.9)
         image = row[2].imshow(
@@ -218,6 +246,7 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
             vmin=-span,
             vmax=span,
             interpolation="nearest",
+            origin="lower",
         )
         row[2].set_title("residual")
         figure.colorbar(image, ax=row[2], label=residual_unit, shrink=0.9)
@@ -246,7 +275,9 @@ def profiles(
     edges = np.quantile(radius, np.linspace(0.0, 1.0, rings + 1))
     columns = 4
     lines = -(-len(quantities) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(11, 2.6 * lines), sharex=True)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(11, 2.6 * lines), sharex=True, layout="constrained"
+    )
     axes = np.atleast_2d(axes)
     for axis, quantity in zip(axes.flat, quantities, strict=False):
         for name, galaxy in galaxies.items():
@@ -284,14 +315,21 @@ def abundance_plane(
     The default ranges are those of the paper's corner plot (public code of arXiv:2312.06017).
     """
     figure, axes = plt.subplots(
-        1, len(galaxies), figsize=(2.3 * len(galaxies) + 0.8, 2.6), sharex=True, sharey=True
+        1,
+        len(galaxies),
+        figsize=(2.3 * len(galaxies) + 0.8, 2.6),
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
     low = top = None
     for axis, (name, galaxy) in zip(np.atleast_1d(axes), galaxies.items(), strict=True):
         counts = np.histogram2d(galaxy["feh"], galaxy["ofe"], bins=bins, range=[feh, ofe])[0].T
         share = counts / len(galaxy)
         # One star of the first galaxy is the palest colour, its densest pixel the darkest.
-        low, top = (1 / len(galaxy), share.max()) if top is None else (low, top)
+        if top is None:
+            low = 1 / len(galaxy)
+            top = max(share.max(), low)
         image = axis.imshow(
             np.where(share > 0, share, np.nan),
             extent=[*feh, *ofe],
@@ -299,6 +337,7 @@ def abundance_plane(
             norm=LogNorm(vmin=low / 2, vmax=top),
             cmap=_DENSITY_MAP,
             interpolation="nearest",
+            origin="lower",
         )
         axis.set(title=name, xlabel=f"{LABELS['feh']} [{UNITS['feh']}]")
     np.atleast_1d(axes)[0].set_ylabel(f"{LABELS['ofe']} [{UNITS['ofe']}]")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from .catalogue import Catalogue
+from .conditioning import Conditions, star_count
 from .scaling import Scaling
 from .table import COLUMNS, CONDITIONS, Galaxy
 
@@ -22,32 +26,65 @@ class NearestGalaxy:
     Closest in the standardised conditions (log10 of the stellar mass), each with the same weight.
 
     Args:
-        condition_columns: Conditions that count.
+        condition_columns: Conditions that count, at least one.
         log: Conditions on a logarithmic scale.
+
+    Raises:
+        ValueError: If there is no condition to be close in.
     """
 
-    def __init__(self, condition_columns=CONDITIONS, *, log=("M_stars",)) -> None:
-        self.conditions = Scaling(tuple(condition_columns), log=tuple(log))
+    def __init__(
+        self, condition_columns: Sequence[str] = CONDITIONS, *, log: Sequence[str] = ("M_stars",)
+    ) -> None:
+        if not condition_columns:
+            raise ValueError("found no condition columns, expected at least one: name some")
+        self.conditions = Conditions(condition_columns, log=log)
+        self.catalogue: Catalogue | None = None
 
     def fit(self, catalogue: Catalogue) -> NearestGalaxy:
-        """Keep the catalogue and standardise its conditions."""
+        """Keep the catalogue and standardise its conditions.
+
+        Raises:
+            ValueError: If the catalogue lacks a condition, or one does not vary.
+        """
+        self.conditions.fit(catalogue, by_star=False)
+        self._table = self.conditions.scaling.forward(
+            catalogue.condition_table(self.conditions.names)
+        )
         self.catalogue = catalogue
-        self._table = catalogue.condition_table(self.conditions.columns)
-        curved = self.conditions.curve(self._table)
-        self.conditions.set_moments(curved.mean(axis=0), curved.std(axis=0))
         return self
 
-    def nearest(self, conditions) -> Galaxy:
-        """The closest training galaxy, all its stars."""
-        wanted = np.array([[conditions[name] for name in self.conditions.columns]])
-        offset = self.conditions.forward(self._table) - self.conditions.forward(wanted)
-        return self.catalogue[int(np.argmin((offset**2).sum(axis=1)))]
+    def nearest(self, conditions: Any) -> Galaxy:
+        """The closest training galaxy, all its stars.
 
-    def sample(self, conditions, n: int, *, seed: int = 0) -> Galaxy:
-        """Draw n stars of the closest galaxy, without replacement as long as there are enough."""
+        Args:
+            conditions: As in :meth:`GalaxyFlow.sample`.
+
+        Raises:
+            ValueError: On wrong conditions, or before :meth:`fit`.
+        """
+        if self.catalogue is None:
+            raise _not_fitted("NearestGalaxy")
+        wanted = self.conditions.scaling.forward(self.conditions.one(conditions)[None])
+        distance = ((self._table - wanted) ** 2).sum(axis=1)
+        return self.catalogue[int(np.argmin(distance))]
+
+    def sample(self, conditions: Any, n: int, *, seed: int = 0) -> Galaxy:
+        """Draw n stars of the closest galaxy, without replacement as long as there are enough.
+
+        The sample has the conditions that were asked for, as one of :meth:`GalaxyFlow.sample`,
+        and the id of the galaxy.
+
+        Raises:
+            ValueError: On wrong conditions, n below one, or before :meth:`fit`.
+        """
+        n = star_count(n)
         galaxy = self.nearest(conditions)
         rng = np.random.default_rng(seed)
-        return galaxy.take(rng.choice(len(galaxy), size=n, replace=n > len(galaxy)))
+        rows = rng.choice(len(galaxy), size=n, replace=n > len(galaxy))
+        return self.conditions.galaxy(
+            galaxy.stars[rows], conditions, columns=galaxy.columns, id=galaxy.id
+        )
 
 
 class ConditionalMixture:
@@ -70,36 +107,48 @@ class ConditionalMixture:
 
     def __init__(
         self,
-        columns=COLUMNS,
-        condition_columns=CONDITIONS,
+        columns: Sequence[str] = COLUMNS,
+        condition_columns: Sequence[str] = CONDITIONS,
         *,
         components: int = 32,
-        log=("M_stars",),
+        log: Sequence[str] = ("M_stars",),
         max_stars: int = 40_000,
         jitter: float = 0.1,
         seed: int = 0,
     ) -> None:
         self.stars = Scaling(tuple(columns), log=tuple(log))
-        self.conditions = Scaling(tuple(condition_columns), log=tuple(log))
+        self.conditions = Conditions(condition_columns, log=log)
         self.components, self.max_stars = components, max_stars
         self.jitter, self.seed = jitter, seed
+        self._log_weights: np.ndarray | None = None
 
     def fit(self, catalogue: Catalogue) -> ConditionalMixture:
-        """Fit the joint mixture by expectation maximisation."""
+        """Fit the joint mixture by expectation maximisation, at most 100 iterations.
+
+        Raises:
+            ValueError: If the catalogue lacks a column or condition, one does not vary, or there
+                are fewer stars than components.
+        """
         stars, conditions = catalogue.stack(
-            columns=self.stars.columns, conditions=self.conditions.columns
+            columns=self.stars.columns, conditions=self.conditions.names
         )
+        self.conditions.fit(catalogue)
+        self.stars.set_moments(*catalogue.moments(self.stars.columns, transform=self.stars.curve))
         rng = np.random.default_rng(self.seed)
         rows = rng.permutation(len(stars))[: self.max_stars]
-        joint = []
-        for scaling, values in ((self.stars, stars), (self.conditions, conditions)):
-            curved = scaling.curve(values)
-            scaling.set_moments(curved.mean(axis=0), curved.std(axis=0))
-            joint.append(((curved - scaling.mean) / scaling.std)[rows])
-        joint[1] = joint[1] + self.jitter * rng.standard_normal(joint[1].shape)
-        mixture = GaussianMixture(
-            self.components, reg_covar=1e-4, random_state=self.seed, max_iter=100, tol=1e-3
-        ).fit(np.hstack(joint))
+        if len(rows) < self.components:
+            raise ValueError(
+                f"found {len(rows)} stars for {self.components} components, expected at least as "
+                "many stars: choose fewer components"
+            )
+        seen = self.conditions.scaling.forward(conditions[rows])
+        seen = seen + self.jitter * rng.standard_normal(seen.shape)
+        with warnings.catch_warnings():
+            # After the last iteration the mixture is a baseline as good as any.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture = GaussianMixture(
+                self.components, reg_covar=1e-4, random_state=self.seed, max_iter=100, tol=1e-3
+            ).fit(np.hstack([self.stars.forward(stars[rows]), seen]))
         d = len(self.stars.columns)
         self._log_weights = np.log(mixture.weights_)
         self._means, covariances = mixture.means_, mixture.covariances_
@@ -114,12 +163,13 @@ class ConditionalMixture:
         )
         return self
 
-    def _given(self, conditions) -> tuple[np.ndarray, np.ndarray]:
+    def _given(self, conditions: Any) -> tuple[np.ndarray, np.ndarray]:
         """Log-weights (components,) and means (components, columns) at one galaxy's conditions."""
-        if not self.conditions.columns:
+        if self._log_weights is None:
+            raise _not_fitted("ConditionalMixture")
+        if not self.conditions.names:
             return self._log_weights, self._means
-        row = np.array([[conditions[name] for name in self.conditions.columns]])
-        scaled = self.conditions.forward(row)[0]
+        scaled = self.conditions.scaling.forward(self.conditions.one(conditions)[None])[0]
         d = len(self.stars.columns)
         log_weights = self._log_weights + [
             multivariate_normal.logpdf(scaled, mean[d:], covariance)
@@ -129,9 +179,13 @@ class ConditionalMixture:
         return log_weights - logsumexp(log_weights), self._means[:, :d] + shifts
 
     def log_prob(self, galaxy: Galaxy) -> np.ndarray:
-        """Log-density of a galaxy's stars given its conditions, physical units, shape (n,)."""
-        stars = galaxy.select(self.stars.columns).stars
-        log_weights, means = self._given(galaxy.conditions)
+        """Log-density of a galaxy's stars given its conditions, physical units, shape (n,).
+
+        Raises:
+            ValueError: On missing columns or conditions, NaN, or before :meth:`fit`.
+        """
+        log_weights, means = self._given(galaxy)
+        stars = galaxy.select(self.stars.columns).require_finite().stars
         scaled = self.stars.forward(stars)
         parts = np.stack(
             [
@@ -143,8 +197,13 @@ class ConditionalMixture:
         )
         return logsumexp(parts, axis=0) + self.stars.log_abs_det(stars)
 
-    def sample(self, conditions, n: int, *, seed: int = 0) -> Galaxy:
-        """Draw n stars at one galaxy's conditions."""
+    def sample(self, conditions: Any, n: int, *, seed: int = 0) -> Galaxy:
+        """Draw n stars at one galaxy's conditions, taken as in :meth:`GalaxyFlow.sample`.
+
+        Raises:
+            ValueError: On wrong conditions, n below one, or before :meth:`fit`.
+        """
+        n = star_count(n)
         log_weights, means = self._given(conditions)
         rng = np.random.default_rng(seed)
         weights = np.exp(log_weights)
@@ -156,8 +215,8 @@ class ConditionalMixture:
             ]
         )
         stars = self.stars.inverse(rng.permutation(drawn)).astype(np.float32)
-        galaxy = Galaxy(stars, id="mixture", columns=self.stars.columns)
-        mass = conditions.get("M_stars")
-        return replace(
-            galaxy, conditions=dict(conditions), masses=None if mass is None else mass / n
-        )
+        return self.conditions.galaxy(stars, conditions, columns=self.stars.columns, id="mixture")
+
+
+def _not_fitted(name: str) -> ValueError:
+    return ValueError(f"this {name} has seen no galaxies yet, expected some: call fit() first")

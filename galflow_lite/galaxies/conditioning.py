@@ -12,7 +12,7 @@ from .catalogue import Catalogue
 from .scaling import Scaling
 from .table import UNITS, Galaxy
 
-__all__ = ["Conditions", "OutsideTrainingRange"]
+__all__ = ["Conditions", "OutsideTrainingRange", "star_count"]
 
 
 class OutsideTrainingRange(UserWarning):
@@ -32,14 +32,22 @@ class Conditions:
         self.scaling = Scaling(self.names, log=tuple(log))
         self.range: dict[str, tuple[float, float]] = {}
 
-    def fit(self, catalogue: Catalogue) -> None:
-        """Take moments, weighted by star numbers as in the paper, and range from galaxies."""
+    def fit(self, catalogue: Catalogue, *, by_star: bool = True) -> None:
+        """Take moments and range from galaxies.
+
+        Args:
+            catalogue: The galaxies.
+            by_star: Whether a galaxy counts in the moments by its stars, as in the paper, or once.
+
+        Raises:
+            ValueError: If the catalogue lacks a condition, or one does not vary.
+        """
         if not self.names:
             self.scaling.set_moments([], [])
             return
         table = catalogue.condition_table(self.names)
         curved = self.scaling.curve(table)
-        weights = np.asarray(catalogue.n_stars, dtype=np.float64)
+        weights = catalogue.n_stars.astype(np.float64) if by_star else None
         mean = np.average(curved, axis=0, weights=weights)
         variance = np.average((curved - mean) ** 2, axis=0, weights=weights)
         self.scaling.set_moments(mean, np.sqrt(variance))
@@ -54,7 +62,7 @@ class Conditions:
                 array with one row for each star.
 
         Raises:
-            ValueError: On missing names, a wrong length, or values that are not finite.
+            ValueError: On missing names, a wrong length, or values that are not finite numbers.
         """
         if not self.names:
             return np.zeros((1, 0))
@@ -70,7 +78,13 @@ class Conditions:
                     f"{', '.join(self.names)}: add them"
                 )
             conditions = [conditions[name] for name in self.names]
-        rows = np.atleast_2d(np.asarray(conditions, dtype=np.float64))
+        try:
+            rows = np.atleast_2d(np.asarray(conditions, dtype=np.float64))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"found the conditions {conditions!r}, expected {len(self.names)} numbers, in this "
+                f"order: {', '.join(self.names)}"
+            ) from None
         if rows.ndim != 2 or rows.shape[1] != len(self.names):
             raise ValueError(
                 f"found conditions of shape {np.shape(conditions)}, expected {len(self.names)} "
@@ -79,6 +93,36 @@ class Conditions:
         if not np.isfinite(rows).all():
             raise ValueError("found a NaN or infinite condition, expected finite numbers")
         return rows
+
+    def one(self, conditions: Any) -> np.ndarray:
+        """Conditions of one galaxy, float64, shape (names,).
+
+        Raises:
+            ValueError: As :meth:`rows`, or if there are several galaxies.
+        """
+        rows = self.rows(conditions)
+        if len(rows) != 1:
+            raise ValueError(
+                f"found conditions of {len(rows)} galaxies, expected one: loop over them"
+            )
+        return rows[0]
+
+    def galaxy(
+        self, stars: np.ndarray, conditions: Any, *, columns: Sequence[str], id: str
+    ) -> Galaxy:
+        """Stars drawn at one galaxy's conditions, as a Galaxy.
+
+        The stars share the mass asked for equally; without M_stars they have none.
+        """
+        named = dict(zip(self.names, self.one(conditions).tolist(), strict=True))
+        mass = named.get("M_stars")
+        return Galaxy(
+            stars,
+            conditions=named,
+            id=id,
+            columns=tuple(columns),
+            masses=None if mass is None else mass / len(stars),
+        )
 
     def warn_outside(self, row: np.ndarray, *, stacklevel: int) -> None:
         """Warn of each condition outside the range seen in training, and say by how much."""
@@ -100,3 +144,14 @@ class Conditions:
                 OutsideTrainingRange,
                 stacklevel=stacklevel + 1,
             )
+
+
+def star_count(n: Any) -> int:
+    """Number of stars that was asked for.
+
+    Raises:
+        ValueError: If it is not a positive whole number.
+    """
+    if isinstance(n, bool) or int(n) != n or n < 1:
+        raise ValueError(f"found n={n!r}, expected a positive number of stars")
+    return int(n)

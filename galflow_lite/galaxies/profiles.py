@@ -69,20 +69,29 @@ def radial_profile(
     """Profile of one quantity in rings.
 
     Args:
-        galaxy: Stars, centred and face-on; masses where the surface density is wanted in Msun,
-            else it counts stars.
+        galaxy: Stars, centred and face-on. With masses the surface density is in Msun: the number
+            of stars times their mean mass over the galaxy; without it counts stars.
         quantity: A key of :data:`PROFILES`, or the name of a column, whose mean is taken.
         edges: Edges of the rings in cylindrical radius [kpc], shape (rings + 1,).
         min_stars: Rings with fewer stars are NaN.
+
+    Raises:
+        ValueError: If the galaxy lacks a column that the profile needs, or the edges do not
+            increase.
     """
     edges = np.asarray(edges, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise ValueError(
+            f"found the edges {edges.tolist()}, expected at least two radii that increase: choose "
+            "other edges or fewer rings"
+        )
     _, name, statistic = PROFILES.get(quantity, ("", quantity, "mean"))
     frame = cylindrical(galaxy)
     radius = frame["R"]
     counts = np.histogram(radius, edges)[0]
     centre = _in_rings(radius, radius, edges, "median")
     if statistic == "density":
-        mass = 1.0 if galaxy.masses is None else float(np.mean(galaxy.masses))
+        mass = _total(galaxy) / max(len(galaxy), 1)
         area = np.pi * np.diff(edges**2)
         value, error = counts * mass / area, np.sqrt(counts) * mass / area
     else:
@@ -96,6 +105,8 @@ def radial_profile(
 
 
 def _in_rings(radius, values, edges, statistic) -> np.ndarray:
+    if not len(radius):
+        return np.full(len(edges) - 1, np.nan)  # scipy takes no empty sample
     return binned_statistic(radius, values, statistic=statistic, bins=edges).statistic
 
 
@@ -112,22 +123,32 @@ def profile_distance(
         model: The sample; its masses, if any, are put on the data's total.
         quantity: As in :func:`radial_profile`.
         rings: Number of rings.
-        min_stars: Fewest stars in a ring, in the data and in the model.
+        min_stars: Rings with fewer stars, in the data or in the model, do not count.
+
+    Returns:
+        The distance; NaN where fewer than two rings count or the data's profile is flat.
+
+    Raises:
+        ValueError: If a galaxy lacks a column that the profile needs.
     """
     edges = np.quantile(cylindrical(data)["R"], np.linspace(0, 1, rings + 1))
     one = radial_profile(data, quantity, edges, min_stars=min_stars).value
     other = radial_profile(model, quantity, edges, min_stars=min_stars).value
     if PROFILES.get(quantity, (None,) * 3)[2] == "density":
         # Per star, so that samples of another size or without masses compare.
-        one = np.log(one / np.mean(data.masses if data.masses is not None else 1.0) / len(data))
-        other = np.log(
-            other / np.mean(model.masses if model.masses is not None else 1.0) / len(model)
-        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            one, other = np.log(one / _total(data)), np.log(other / _total(model))
     valid = np.isfinite(one) & np.isfinite(other)
-    if valid.sum() < 2:
+    spread = one[valid].std() if valid.sum() > 1 else 0.0
+    if not spread > 0:
         return float("nan")
-    spread = one[valid].std()
     return float(np.sqrt(np.mean((other[valid] - one[valid]) ** 2)) / spread)
+
+
+def _total(galaxy: Galaxy) -> float:
+    """Total mass, or the number of stars where their masses are unknown."""
+    masses = 1.0 if galaxy.masses is None else galaxy.masses
+    return float(np.broadcast_to(masses, len(galaxy)).sum())
 
 
 def face_on_map(

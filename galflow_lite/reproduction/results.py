@@ -128,20 +128,18 @@ class Results:
         return {name: entry["value"] for name, entry in self.rows.items()}
 
     def origin(self) -> str:
-        """One line: scale, device, seconds, seeds, date."""
+        """One line: scale, device, seconds, seeds, date, and the remark if there is one."""
         device = self.hardware.get("gpu") or self.hardware.get("cpu") or "unknown device"
         seeds = ", ".join(map(str, self.seeds))
         return (
             f"{self.scale} scale, {device}, {_duration(self.seconds)}, "
             f"seed{'s' * (len(self.seeds) > 1)} {seeds}, {self.date}, "
-            f"torch {self.versions.get('torch', 'unknown')}"
+            f"torch {self.versions.get('torch', 'unknown')}{self.remark and '; '}{self.remark}"
         )
 
     def __str__(self) -> str:
         known: Mapping[str, Any] = rows()
         lines = [f"Stored reference: {self.origin()}"]
-        if self.remark:
-            lines.append(self.remark)
         width = max((len(name) for name in self.rows), default=0)
         for name, entry in self.rows.items():
             number = format_number(entry["value"], entry.get("standard_error"))

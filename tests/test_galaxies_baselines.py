@@ -1,0 +1,307 @@
+"""The two baselines against direct computations."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from galflow_lite.galaxies import (
+    Catalogue,
+    ConditionalMixture,
+    Galaxy,
+    NearestGalaxy,
+    baselines,
+)
+
+# Masses over decades and very unequal numbers of stars: what is closest depends on the
+# logarithm, on the standardisation and on whether stars or galaxies count in it.
+GALAXIES = {
+    "light": ({"M_stars": 1e8, "tau50": 2.0}, 40),
+    "young": ({"M_stars": 3e9, "tau50": 3.0}, 50),
+    "old": ({"M_stars": 1e10, "tau50": 9.0}, 60),
+    "large": ({"M_stars": 1e11, "tau50": 8.0}, 900),
+}
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory) -> Catalogue:
+    rng = np.random.default_rng(1)
+    path = tmp_path_factory.mktemp("four") / "galaxies.h5"
+    Catalogue.write(
+        path,
+        [
+            Galaxy(
+                rng.normal(size=(n, 2)) + number,
+                conditions,
+                id=name,
+                columns=("x", "age"),
+                masses=rng.uniform(1e4, 1e6, n),
+            )
+            for number, (name, (conditions, n)) in enumerate(GALAXIES.items())
+        ],
+    )
+    return Catalogue.open(path)
+
+
+def closest(wanted: dict[str, float]) -> str:
+    """The nearest galaxy by a plain loop."""
+    rows = {n: (np.log10(c["M_stars"]), c["tau50"]) for n, (c, _) in GALAXIES.items()}
+    spread = [np.std([row[k] for row in rows.values()]) for k in range(2)]
+    aim = (np.log10(wanted["M_stars"]), wanted["tau50"])
+    distance = {
+        name: sum(((row[k] - aim[k]) / spread[k]) ** 2 for k in range(2))
+        for name, row in rows.items()
+    }
+    return min(distance, key=distance.get)
+
+
+def test_nearest_in_standardised_conditions(four):
+    nearest = NearestGalaxy(("M_stars", "tau50")).fit(four)
+    rng = np.random.default_rng(0)
+    found = set()
+    for _ in range(300):
+        wanted = {"M_stars": 10 ** rng.uniform(7.5, 11.5), "tau50": rng.uniform(1, 10)}
+        assert nearest.nearest(wanted).id == closest(wanted)
+        found.add(closest(wanted))
+    assert found == set(GALAXIES)
+    for name, (conditions, n) in GALAXIES.items():
+        assert nearest.nearest(conditions).id == name
+        assert len(nearest.nearest([conditions["M_stars"], conditions["tau50"]])) == n
+
+
+def test_only_the_conditions_that_count(four):
+    assert NearestGalaxy(("tau50",)).fit(four).nearest({"tau50": 8.9}).id == "old"
+    assert NearestGalaxy(("M_stars",)).fit(four).nearest({"M_stars": 1e7}).id == "light"
+
+
+@pytest.mark.parametrize("n", [7, 60, 500])
+def test_a_sample_has_the_mass_asked_for_and_stars_of_the_galaxy(four, n):
+    wanted = {"M_stars": 1.2e10, "tau50": 9.1}
+    sample = NearestGalaxy(("M_stars", "tau50")).fit(four).sample(wanted, n, seed=3)
+    rows = [tuple(star) for star in sample.stars]
+    assert set(rows) <= {tuple(star) for star in four["old"].stars}
+    # Without replacement as long as there are enough.
+    assert len(set(rows)) == n if n <= 60 else len(set(rows)) <= 60
+    assert sample.masses * n == pytest.approx(1.2e10)
+    assert sample.conditions == wanted
+    assert sample.id == "old"
+    assert sample.columns == ("x", "age")
+
+
+def test_a_sample_without_the_mass_has_no_masses(four):
+    assert NearestGalaxy(("tau50",)).fit(four).sample({"tau50": 9.0}, 70).masses is None
+
+
+def test_samples_follow_the_seed(four):
+    nearest = NearestGalaxy(("M_stars", "tau50")).fit(four)
+    mixture = ConditionalMixture(("x", "age"), ("M_stars", "tau50"), components=2).fit(four)
+    for model in (nearest, mixture):
+        draws = [model.sample([1e10, 9.0], 20, seed=s).stars for s in (1, 1, 2)]
+        np.testing.assert_array_equal(draws[0], draws[1])
+        assert not np.array_equal(draws[0], draws[2])
+
+
+# --- mixture ----------------------------------------------------------------------------------
+
+
+SLOPE = np.array([[0.7, -1.2], [0.4, 0.9]])
+INTERCEPT = np.array([3.0, 10.0])
+NOISE = np.array([[0.5, 0.2], [0.2, 0.8]])
+
+
+def linear(n_galaxies: int, stars: int) -> list[Galaxy]:
+    """Stars whose mean is linear in two conditions; the second column is the log10 of one."""
+    rng = np.random.default_rng(5)
+    galaxies = []
+    for number in range(n_galaxies):
+        c, d = rng.normal(size=2)
+        table = INTERCEPT + SLOPE @ [c, d] + rng.multivariate_normal([0, 0], NOISE, stars)
+        table[:, 1] = 10 ** (table[:, 1] / 4)
+        galaxies.append(Galaxy(table, {"c": c, "d": d}, id=str(number), columns=("a", "b")))
+    return galaxies
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Catalogue:
+    path = tmp_path_factory.mktemp("many") / "galaxies.h5"
+    Catalogue.write(path, linear(300, 20))
+    return Catalogue.open(path)
+
+
+def mixture(catalogue: Catalogue, names=("c", "d"), **options) -> ConditionalMixture:
+    return ConditionalMixture(("a", "b"), names, log=("b",), **options).fit(catalogue)
+
+
+def test_log_prob_is_joint_over_marginal(many, monkeypatch):
+    """The same mixture, its density from scipy alone."""
+    fitted = []
+
+    class Kept(GaussianMixture):
+        def fit(self, x):
+            fitted.append(self)
+            return super().fit(x)
+
+    monkeypatch.setattr(baselines, "GaussianMixture", Kept)
+    model = mixture(many, components=4)
+    stars, conditions = many.stack()
+    logs = np.column_stack([stars[:, 0], np.log10(stars[:, 1])]).astype(np.float64)
+    galaxy = many[7]
+    x = np.column_stack([galaxy["a"], np.log10(galaxy["b"])]).astype(np.float64)
+    x = (x - logs.mean(axis=0)) / logs.std(axis=0)
+    c = (np.array(list(galaxy.conditions.values())) - conditions.mean(axis=0)) / conditions.std(0)
+    joint, marginal = [], []
+    for weight, mean, covariance in zip(
+        fitted[0].weights_, fitted[0].means_, fitted[0].covariances_, strict=True
+    ):
+        row = np.column_stack([x, np.tile(c, (len(x), 1))])
+        joint.append(np.log(weight) + multivariate_normal.logpdf(row, mean, covariance))
+        marginal.append(
+            np.log(weight) + multivariate_normal.logpdf(c, mean[2:], covariance[2:, 2:])
+        )
+    expected = logsumexp(joint, axis=0) - logsumexp(marginal)
+    # Per unit of b: d log10(b) = db / (b ln 10).
+    expected -= np.log(logs.std(axis=0)).sum() + np.log(galaxy["b"] * np.log(10))
+    np.testing.assert_allclose(model.log_prob(galaxy), expected, rtol=1e-5, atol=1e-5)
+
+
+def on_a_grid(model: ConditionalMixture, conditions: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Stars (cells, 2) at the middle of the cells of a grid, and the probability in each."""
+    a, log_b = np.linspace(-6, 12, 500), np.linspace(-0.5, 5.5, 500)
+    table = np.stack(np.meshgrid(a, 10**log_b, indexing="ij"), axis=-1).reshape(-1, 2)
+    density = np.exp(model.log_prob(Galaxy(table, conditions, columns=("a", "b"))))
+    area = (a[1] - a[0]) * (log_b[1] - log_b[0]) * np.log(10) * table[:, 1]
+    return table, density * area
+
+
+@pytest.mark.parametrize("names", [("c", "d"), ("d",), ()])
+def test_density_integrates_to_one_and_samples_follow_it(many, names):
+    model = mixture(many, names, components=3)
+    wanted = {name: 0.5 for name in names}
+    table, share = on_a_grid(model, wanted)
+    assert share.sum() == pytest.approx(1, abs=1e-3)
+    n = 20_000
+    sample = model.sample(wanted or None, n, seed=1)
+    assert sample.stars.shape == (n, 2)
+    assert sample.conditions == wanted
+    assert sample.masses is None
+    drawn = np.column_stack([sample["a"], np.log10(sample["b"])])
+    seen = np.column_stack([table[:, 0], np.log10(table[:, 1])])
+    mean = share @ seen
+    covariance = (seen - mean).T @ ((seen - mean) * share[:, None])
+    error = np.sqrt(np.diag(covariance) / n)
+    assert (np.abs(drawn.mean(axis=0) - mean) < 4.5 * error).all()
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.05 * covariance.max())
+
+
+def test_one_gaussian_recovers_a_linear_model(many):
+    model = mixture(many, components=1, jitter=0.0)
+    for c, d in [(0.0, 0.0), (1.5, -1.0), (-1.0, 2.0)]:
+        sample = model.sample([c, d], 40_000, seed=2)
+        drawn = np.column_stack([sample["a"], 4 * np.log10(sample["b"])])
+        # From 6000 stars the mean has a standard error of about 0.025 at these places.
+        expected = INTERCEPT + SLOPE @ [c, d]
+        np.testing.assert_allclose(drawn.mean(axis=0), expected, atol=0.1)
+        np.testing.assert_allclose(np.cov(drawn.T), NOISE, atol=0.06)
+
+
+def test_mixture_shares_the_mass_asked_for(four):
+    model = ConditionalMixture(("age",), ("M_stars",), components=2).fit(four)
+    sample = model.sample({"M_stars": 3e9, "tau50": 1.0}, 250)
+    assert sample.masses * 250 == pytest.approx(3e9)
+    assert sample.columns == ("age",)
+    assert sample.conditions == {"M_stars": 3e9}
+
+
+def test_no_warning_where_the_fit_has_not_converged(many, monkeypatch):
+    def hasty(components, **options):
+        return GaussianMixture(components, **options | {"max_iter": 1})
+
+    stars, _ = many.stack()
+    with pytest.warns(ConvergenceWarning):
+        hasty(5, random_state=0).fit(stars)
+    monkeypatch.setattr(baselines, "GaussianMixture", hasty)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mixture(many, components=5)
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fitted(four) -> dict:
+    names = ("M_stars", "tau50")
+    return {
+        "nearest": NearestGalaxy(names).fit(four),
+        "mixture": ConditionalMixture(("x", "age"), names, components=2).fit(four),
+    }
+
+
+@pytest.mark.parametrize("model", ["nearest", "mixture"])
+@pytest.mark.parametrize(
+    ("conditions", "n", "message"),
+    [
+        (
+            {"tau50": 1.0},
+            5,
+            r"found no value for the condition\(s\) M_stars, expected M_stars, tau",
+        ),
+        (None, 5, "found no conditions, expected M_stars, tau50: pass them"),
+        ([1e9], 5, r"conditions of shape \(1,\), expected 2 values, in this order: M_stars, tau50"),
+        (
+            {"M_stars": 1e9, "tau50": "old"},
+            5,
+            r"found the conditions \[1.*, 'old'\], expected 2 numbers",
+        ),
+        ({"M_stars": 1e9, "tau50": np.nan}, 5, "NaN or infinite condition, expected finite"),
+        ({"M_stars": -1e9, "tau50": 1.0}, 5, "'M_stars' out of range, expected positive"),
+        (np.ones((2, 2)), 5, "conditions of 2 galaxies, expected one: loop over them"),
+        ({"M_stars": 1e9, "tau50": 1.0}, 0, "n=0, expected a positive number of stars"),
+        ({"M_stars": 1e9, "tau50": 1.0}, 2.5, "n=2.5, expected a positive number of stars"),
+    ],
+)
+def test_bad_requests(fitted, model, conditions, n, message):
+    with pytest.raises(ValueError, match=message):
+        fitted[model].sample(conditions, n)
+
+
+def test_bad_stars(fitted):
+    wanted = {"M_stars": 1e9, "tau50": 1.0}
+    model = fitted["mixture"]
+    with pytest.raises(ValueError, match="has no column.s. age"):
+        model.log_prob(Galaxy(np.zeros((3, 1)), wanted, columns=("x",)))
+    with pytest.raises(ValueError, match="2 of 2 rows with NaN or infinite"):
+        model.log_prob(Galaxy(np.full((2, 2), np.nan), wanted, columns=("x", "age")))
+    with pytest.raises(ValueError, match=r"found no value for the condition\(s\) M_stars, tau50"):
+        model.log_prob(Galaxy(np.zeros((2, 2)), columns=("x", "age")))
+
+
+@pytest.mark.parametrize("model", [NearestGalaxy(), ConditionalMixture()])
+def test_before_fit(model):
+    name = type(model).__name__
+    with pytest.raises(ValueError, match=f"this {name} has seen no galaxies yet, .*: call fit"):
+        model.sample({"M_stars": 1e9, "tau50": 5.0, "tau10": 1.0, "Z_av": 0.01}, 5)
+
+
+def test_catalogues_that_do_not_fit(four):
+    for model in (NearestGalaxy(("spin",)), ConditionalMixture(("x",), ("spin",))):
+        with pytest.raises(ValueError, match=r"has no condition\(s\) spin, it has M_stars, tau50"):
+            model.fit(four)
+    with pytest.raises(ValueError, match=r"has no column\(s\) mgfe"):
+        ConditionalMixture(("x", "mgfe"), ("tau50",)).fit(four)
+    for model in (NearestGalaxy(("tau50",)), ConditionalMixture(("x",), ("tau50",))):
+        with pytest.raises(ValueError, match="the same value everywhere in tau50"):
+            model.fit(four.subset(["old"]))
+    with pytest.raises(ValueError, match="found 90 stars for 91 components, expected at least"):
+        ConditionalMixture(("x",), ("tau50",), components=91).fit(four[:2])
+
+
+def test_nearest_in_nothing():
+    with pytest.raises(ValueError, match="no condition columns, expected at least one"):
+        NearestGalaxy(())

@@ -1,0 +1,186 @@
+"""Profiles and maps against plain loops and known galaxies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from galflow_lite.galaxies import (
+    Galaxy,
+    cylindrical,
+    face_on_map,
+    profile_distance,
+    radial_profile,
+)
+from galflow_lite.galaxies.profiles import PROFILES
+
+
+def disc(n: int = 4000, seed: int = 0) -> Galaxy:
+    """An exponential disc that turns faster, and is hotter and older, towards its centre."""
+    rng = np.random.default_rng(seed)
+    radius, phi = rng.gamma(2.0, 2.0, n), rng.uniform(0, 2 * np.pi, n)
+    v_r, v_phi = rng.normal(0, 30 + 200 / (1 + radius)), rng.normal(200 - 10 * radius, 20)
+    stars = {
+        "x": radius * np.cos(phi),
+        "y": radius * np.sin(phi),
+        "z": rng.normal(0, 0.3, n),
+        "vx": v_r * np.cos(phi) - v_phi * np.sin(phi),
+        "vy": v_r * np.sin(phi) + v_phi * np.cos(phi),
+        "vz": rng.normal(0, 80 * np.exp(-radius / 5)),
+        "Z": rng.uniform(0, 0.03, n),
+        "feh": -0.05 * radius + rng.normal(0, 0.1, n),
+        "ofe": rng.normal(0, 0.1, n),
+        "age": 12 * np.exp(-radius / 8) + rng.normal(0, 0.3, n),
+    }
+    return Galaxy.from_columns(stars, masses=2e5)
+
+
+def test_rotation_at_known_places():
+    """Stars on the axes that move counter-clockwise seen from +z, and one that moves outwards."""
+    rows = [
+        [2, 0, 0, 0, 50, 0],
+        [0, 3, 0, -50, 0, 0],
+        [-2, 0, 0, 0, -50, 0],
+        [0, -1, 0, 50, 0, 0],
+        [3, 4, 0, 30, 40, 0],
+    ]
+    galaxy = Galaxy(np.array(rows, float), columns=("x", "y", "z", "vx", "vy", "vz"))
+    found = cylindrical(galaxy)
+    np.testing.assert_allclose(found["R"], [2, 3, 2, 1, 5])
+    np.testing.assert_allclose(found["phi"][:4], [0, np.pi / 2, np.pi, -np.pi / 2])
+    np.testing.assert_allclose(found["v_phi"], [50, 50, 50, 50, 0], atol=1e-12)
+    np.testing.assert_allclose(found["v_R"], [0, 0, 0, 0, 50], atol=1e-12)
+    assert set(cylindrical(galaxy.select(("x", "y")))) == {"R", "phi"}
+
+
+def by_loop(galaxy: Galaxy, quantity: str, low: float, high: float) -> tuple[float, float]:
+    """Value and error of one ring, star by star."""
+    radius, values = [], []
+    for star in galaxy.stars:
+        row = dict(zip(galaxy.columns, star.tolist(), strict=True))
+        r = math.hypot(row["x"], row["y"])
+        if low <= r < high:
+            radius.append(r)
+            row["v_R"] = (row["vx"] * row["x"] + row["vy"] * row["y"]) / r
+            row["v_phi"] = (row["vy"] * row["x"] - row["vx"] * row["y"]) / r
+            values.append(row)
+    n = len(radius)
+    if quantity == "surface_density":
+        unit = 2e5 / (math.pi * (high**2 - low**2))
+        return n * unit, math.sqrt(n) * unit
+    name = {"rotation": "v_phi", "sigma_R": "v_R", "sigma_phi": "v_phi", "sigma_z": "vz"}
+    taken = [row[name.get(quantity, quantity)] for row in values]
+    mean = sum(taken) / n
+    spread = math.sqrt(sum((v - mean) ** 2 for v in taken) / n)
+    if quantity.startswith("sigma"):
+        return spread, spread / math.sqrt(2 * n)
+    return mean, spread / math.sqrt(n)
+
+
+@pytest.mark.parametrize("quantity", [*PROFILES, "ofe"])
+def test_profile_equals_a_loop_over_the_stars(quantity):
+    galaxy, edges = disc(600), [0.0, 2.0, 3.5, 7.0]
+    found = radial_profile(galaxy, quantity, edges)
+    for ring, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        value, error = by_loop(galaxy, quantity, low, high)
+        assert found.value[ring] == pytest.approx(value, rel=1e-9)
+        assert found.error[ring] == pytest.approx(error, rel=1e-9)
+    inside = np.hypot(galaxy["x"], galaxy["y"])
+    assert found.radius[0] == pytest.approx(np.median(inside[inside < 2]))
+
+
+def test_profile_of_a_disc_is_what_it_was_drawn_from():
+    profile = radial_profile(disc(40_000), "rotation", np.linspace(0.5, 10, 11))
+    off = (profile.value - (200 - 10 * profile.radius)) / profile.error
+    # The mean radius of a wide ring is not its median: a small systematic, far below 20 km/s.
+    assert np.abs(profile.value - (200 - 10 * profile.radius)).max() < 2
+    assert np.abs(off).max() < 5
+
+
+def test_rings_with_few_stars_are_nan():
+    galaxy = disc(500)
+    profile = radial_profile(galaxy, "age", [0, 3, 500, 1000], min_stars=20)
+    assert np.isfinite(profile.value[:2]).all()
+    assert np.isnan(profile.value[2])
+    assert np.isnan(profile.error[2])
+    assert np.isnan(radial_profile(galaxy, "age", [0, 3, 500], min_stars=501).value).all()
+
+
+@pytest.mark.parametrize("edges", [[], [1.0], [0.0, 2.0, 2.0], [3.0, 1.0]])
+def test_edges_that_do_not_increase(edges):
+    with pytest.raises(ValueError, match=r"found the edges \[.*expected at least two radii"):
+        radial_profile(disc(50), "age", edges)
+
+
+def test_column_that_is_not_there():
+    with pytest.raises(ValueError, match="has no column 'mgfe'"):
+        radial_profile(disc(50), "mgfe", [0, 1])
+    with pytest.raises(ValueError, match="has no column 'v_phi'"):
+        radial_profile(disc(50).select(("x", "y", "age")), "rotation", [0, 1])
+
+
+@pytest.mark.parametrize("quantity", PROFILES)
+def test_distance_is_zero_for_itself_and_small_for_another_draw(quantity):
+    galaxy = disc()
+    assert profile_distance(galaxy, galaxy, quantity) == 0
+    assert 0 < profile_distance(galaxy, disc(seed=1), quantity) < 0.3
+
+
+@pytest.mark.parametrize("quantity", ["rotation", "sigma_R", "sigma_z", "feh", "age"])
+def test_shuffled_stars_have_the_profile_of_no_disc(quantity):
+    galaxy = disc()
+    stars = galaxy.stars.copy()
+    rows = np.random.default_rng(0).permutation(len(stars))
+    stars[:, 3:] = stars[rows, 3:]
+    shuffled = replace(galaxy, stars=stars)
+    assert profile_distance(galaxy, shuffled, quantity) > 0.5
+    assert profile_distance(galaxy, shuffled, "surface_density") == 0
+
+
+def test_distance_of_densities_is_of_shares_and_not_of_totals():
+    galaxy = disc()
+    twice = Galaxy(np.concatenate([galaxy.stars, galaxy.stars]))
+    assert profile_distance(galaxy, twice, "surface_density") == pytest.approx(0, abs=1e-9)
+    wide = replace(galaxy, stars=galaxy.stars * 2)
+    assert profile_distance(galaxy, wide, "surface_density") > 0.3
+
+
+def test_distance_leaves_out_rings_that_one_side_lacks():
+    galaxy = disc()
+    inner = galaxy.take(np.hypot(galaxy["x"], galaxy["y"]) < 4)
+    assert profile_distance(galaxy, inner, "feh") < 0.1
+    empty = galaxy.take(np.zeros(len(galaxy), bool))
+    assert math.isnan(profile_distance(galaxy, empty, "feh"))
+    assert math.isnan(profile_distance(galaxy, empty, "surface_density", min_stars=0))
+
+
+def test_distance_from_a_flat_profile_is_nan():
+    galaxy = disc()
+    galaxy["age"][:] = 5.0
+    assert math.isnan(profile_distance(galaxy, disc(seed=1), "age"))
+
+
+def test_map_sums_to_the_share_of_the_stars_that_it_covers():
+    galaxy = disc()
+    half_width, pixels = 4.0, 20
+    density = face_on_map(galaxy, "density", half_width=half_width, pixels=pixels, min_stars=0)
+    inside = (np.abs(galaxy["x"]) <= half_width) & (np.abs(galaxy["y"]) <= half_width)
+    assert density.shape == (pixels, pixels)
+    assert 0.3 < inside.mean() < 0.9
+    assert density.sum() * (2 * half_width / pixels) ** 2 == pytest.approx(inside.mean())
+
+
+def test_map_has_y_first_and_the_lowest_row_first():
+    stars = np.array([[3.5, -2.5, 1.0]] * 4 + [[-0.5, 0.5, 9.0]] * 3 + [[0.5, 0.5, 7.0]] * 2)
+    galaxy = Galaxy(stars, columns=("x", "y", "age"))
+    counts = face_on_map(galaxy, "density", half_width=4, pixels=8) * len(galaxy)
+    age = face_on_map(galaxy, "age", half_width=4, pixels=8)
+    for found, values in ((counts, (4, 3)), (age, (1, 9))):
+        assert found[1, 7] == pytest.approx(values[0])
+        assert found[4, 3] == pytest.approx(values[1])
+        # The pixel with two stars has too few.
+        assert np.isfinite(found).sum() == 2
+    assert face_on_map(galaxy, "age", half_width=4, pixels=8, min_stars=2)[4, 4] == 7

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -220,6 +223,38 @@ def test_paper_schedule():
     # From there one factor every 120 steps; about 4e-8 at the end of 272,000 steps.
     assert paper_schedule(floor + 120) == pytest.approx(0.998 * paper_schedule(floor))
     assert 3e-8 < 9e-5 * paper_schedule(272_000) < 5e-8
+
+
+PROGRAM = """
+import json, sys
+from galflow_lite.galaxies import Catalogue, GalaxyFlow
+from galflow_lite.training import process_rank
+
+options = json.loads(sys.argv[2])
+history = GalaxyFlow(layers=2, hidden=16).fit(Catalogue.open(sys.argv[1]), **options)
+if process_rank()[0] == 0:
+    print(json.dumps([process_rank()[1], history.loss]))
+"""
+
+
+def test_two_processes_under_torchrun_train_as_one(catalogue, tmp_path):
+    (tmp_path / "train.py").write_text(PROGRAM)
+    options = json.dumps(QUICK | {"steps": 20})
+    program = [str(tmp_path / "train.py"), str(catalogue.path), options]
+    runs = []
+    for start in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]):
+        run = subprocess.run(
+            [sys.executable, *start, *program],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=240,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        runs.append(json.loads(run.stdout.strip().splitlines()[-1]))
+    assert [world for world, _ in runs] == [1, 2]
+    # float32: the sums over the batch are taken in another order.
+    np.testing.assert_allclose(runs[0][1], runs[1][1], rtol=1e-3)
 
 
 WANTED = {"M_stars": 1e9, "tau50": 5.0, "tau10": 1.0, "Z_av": 0.01}

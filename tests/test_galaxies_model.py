@@ -167,6 +167,16 @@ def test_resumed_fit_equals_one_without_a_pause(catalogue, fitted, tmp_path):
         assert torch.equal(a, b)
 
 
+def test_checkpoint_refuses_other_stars(catalogue, tmp_path):
+    options = QUICK | {"steps": 4, "schedule": "constant", "checkpoint": tmp_path / "fit.st"}
+    GalaxyFlow(**SMALL).fit(catalogue, **options)
+    for changed in ({"seed": 1}, {"batch_size": 128}, {"stars_per_galaxy": 500}):
+        with pytest.raises(ValueError, match="batches"):
+            GalaxyFlow(**SMALL).fit(catalogue, **options | {"steps": 8} | changed)
+    with pytest.raises(ValueError, match="batches"):
+        GalaxyFlow(**SMALL).fit(catalogue.subset(catalogue.ids[:4]), **options | {"steps": 8})
+
+
 def test_warns_outside_the_training_range_and_says_by_how_much(catalogue, fitted):
     low, high = fitted.conditions.range["M_stars"]
     wanted = dict(catalogue[0].conditions, M_stars=high * 10)
@@ -176,6 +186,9 @@ def test_warns_outside_the_training_range_and_says_by_how_much(catalogue, fitted
     wanted = dict(catalogue[0].conditions, tau50=tau_low - 1)
     with pytest.warns(OutsideTrainingRange, match="tau50 = .* Gyr by 1 Gyr") as caught:
         fitted.sample(wanted, 5)
+    assert caught[0].filename == __file__
+    with pytest.warns(OutsideTrainingRange) as caught:
+        next(fitted.sample_batches(wanted, 5))
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -271,6 +284,7 @@ WANTED = {"M_stars": 1e9, "tau50": 5.0, "tau10": 1.0, "Z_av": 0.01}
         (lambda f: f.sample(WANTED, -5), "n=-5, expected a positive number"),
         (lambda f: f.sample(WANTED, 0), "n=0, expected a positive number"),
         (lambda f: f.sample(WANTED, 1.5), "n=1.5, expected a positive number"),
+        (lambda f: f.sample(WANTED, 5, batch_size=0), "batch_size=0, expected a positive number"),
         (lambda f: f.sample(np.ones((2, 4)), 5), "conditions of 2 galaxies, expected one"),
         (lambda f: f.log_prob(np.zeros((3, 9)), WANTED), r"stars of shape \(3, 9\)"),
         (lambda f: f.log_prob(np.full((3, 10), np.nan), WANTED), "3 of 3 stars with NaN"),

@@ -187,9 +187,7 @@ def test_extra_state_that_the_checkpoint_lacks(tmp_path):
         fit(lambda _: model.weight.square().sum(), model, [0], 2, **options)
 
     run()
-    with pytest.raises(
-        ValueError, match=r"extra_state = None, but this call has \['critic'\]"
-    ):
+    with pytest.raises(ValueError, match=r"extra_state = None, but this call has \['critic'\]"):
         run(critic=nn.Linear(1, 1))
 
 

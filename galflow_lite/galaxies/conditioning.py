@@ -146,12 +146,12 @@ class Conditions:
             )
 
 
-def star_count(n: Any) -> int:
+def star_count(n: Any, name: str = "n") -> int:
     """Number of stars that was asked for.
 
     Raises:
         ValueError: If it is not a positive whole number.
     """
     if isinstance(n, bool) or int(n) != n or n < 1:
-        raise ValueError(f"found n={n!r}, expected a positive number of stars")
+        raise ValueError(f"found {name}={n!r}, expected a positive number of stars")
     return int(n)

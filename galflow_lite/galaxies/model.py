@@ -16,7 +16,7 @@ from galflow_lite.training import History, fit
 from galflow_lite.training.parallel import start_processes
 
 from .catalogue import Catalogue
-from .conditioning import Conditions
+from .conditioning import Conditions, star_count
 from .scaling import Scaling
 from .table import COLUMNS, CONDITIONS, Galaxy
 
@@ -161,9 +161,9 @@ class GalaxyFlow:
         if steps is None:
             steps = max(1, round(epochs * len(stream)))
         if validation is not None:
+            held = [_some(galaxy, validation_stars, seed) for galaxy in validation]
             options["validation"] = [
-                self._scaled(galaxy.select(self.columns).stars[:validation_stars], galaxy)
-                for galaxy in validation
+                self._scaled(galaxy.select(self.columns).stars, galaxy) for galaxy in held
             ]
 
         def batch(step: int) -> tuple[Tensor, ...]:
@@ -175,6 +175,11 @@ class GalaxyFlow:
             index = torch.from_numpy(index.reshape(-1)).to(self._device())
             return *self._scaled(stars, rows), index
 
+        if options.get("checkpoint") is not None:  # which refuses to go on with other stars
+            batch.settings = (
+                f"{catalogue.fingerprint()}, batch_size={batch_size}, seed={seed}, "
+                f"stars_per_galaxy={stars_per_galaxy}"
+            )
         return fit(
             lambda pair: -self.flow.log_prob(*pair).mean(),
             self.flow,
@@ -261,23 +266,13 @@ class GalaxyFlow:
         Warns:
             OutsideTrainingRange: If a condition lies outside the range of the training galaxies.
         """
-        stars = np.empty((_count(n), len(self.columns)), dtype=np.float32)
+        batches = self._batches(conditions, n, batch_size, seed, progress)
+        stars = np.empty((int(n), len(self.columns)), dtype=np.float32)
         start = 0
-        for batch in self.sample_batches(
-            conditions, n, batch_size=batch_size, seed=seed, progress=progress
-        ):
+        for batch in batches:
             stars[start : start + len(batch)] = batch
             start += len(batch)
-        row = self.conditions.rows(conditions)[0]
-        named = {k: float(v) for k, v in zip(self.condition_columns, row, strict=True)}
-        mass = named.get("M_stars")
-        return Galaxy(
-            stars,
-            conditions=named,
-            id="sample",
-            columns=self.columns,
-            masses=None if mass is None else mass / n,
-        )
+        return self.conditions.galaxy(stars, conditions, columns=self.columns, id="sample")
 
     def sample_batches(
         self,
@@ -292,13 +287,14 @@ class GalaxyFlow:
 
         Arguments, errors and warnings are those of :meth:`sample`.
         """
+        return self._batches(conditions, n, batch_size, seed, progress)
+
+    def _batches(self, conditions, n, batch_size, seed, progress) -> Iterator[np.ndarray]:
         self._require_fitted()
-        n = _count(n)
-        rows = self.conditions.rows(conditions)
-        if len(rows) != 1:
-            raise ValueError(f"found conditions of {len(rows)} galaxies, expected one: loop over")
-        context = self._context(rows)
-        self.conditions.warn_outside(rows[0], stacklevel=3)
+        n, batch_size = star_count(n), star_count(batch_size, "batch_size")
+        row = self.conditions.one(conditions)
+        context = self._context(row[None])
+        self.conditions.warn_outside(row, stacklevel=3)
         generator = None
         if seed is not None:
             generator = torch.Generator(self._device()).manual_seed(seed)
@@ -369,14 +365,13 @@ class GalaxyFlow:
             raise ValueError("this flow has not been trained yet: call fit() or load() first")
 
 
+def _some(galaxy: Galaxy, n: int, seed: int) -> Galaxy:
+    """At most n stars of a galaxy, drawn at random: stars may be stored in an order."""
+    return galaxy.take(np.random.default_rng(seed).permutation(len(galaxy))[:n])
+
+
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float32).to(device)
-
-
-def _count(n) -> int:
-    if isinstance(n, bool) or int(n) != n or n < 1:
-        raise ValueError(f"found n={n!r}, expected a positive number of stars")
-    return int(n)
 
 
 def _state(scaling: Scaling) -> dict:

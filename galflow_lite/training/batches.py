@@ -79,6 +79,11 @@ class TensorBatches:
             f"drop_last={self.drop_last})"
         )
 
+    @property
+    def settings(self) -> str:
+        """What a checkpoint compares before it goes on with these batches."""
+        return repr(self)
+
     def __call__(self, step: int) -> tuple[Tensor, ...]:
         """The batch of a step (from 0): tensors of shape (batch_size / processes, ...).
 

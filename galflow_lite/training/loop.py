@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints import read_state, write_state
-from .batches import TensorBatches, by_step, require_no_tensor
+from .batches import by_step, require_no_tensor
 from .optimization import make_optimizer, rate_factor
 from .parallel import average_over, broadcast, data_parallel, start_processes, sum_over
 from .resuming import random_state, require_same, restore_random_state
@@ -176,7 +176,7 @@ def fit(
         "ema_decay": ema_decay,
         "validate_every": validate_every,
         "patience": patience,
-        "batches": repr(batches) if isinstance(batches, TensorBatches) else "custom",
+        "batches": getattr(batches, "settings", "custom"),
         "extra_state": sorted(extra_state) if extra_state else None,
     }
 

@@ -113,8 +113,8 @@ def corner(
 ) -> Figure:
     """Corner plot: data below the diagonal, model above it, both on the diagonal.
 
-    Both triangles share limits and colour scales, so that they compare as mirror images: the panel
-    at (i, j) above the diagonal has the axes of the panel at (j, i) below it.
+    Both triangles share limits and colour scales, so that a panel and its partner across the
+    diagonal compare as mirror images.
 
     Args:
         data, model: Galaxies with the same columns.
@@ -152,19 +152,17 @@ def corner(
                     )
                 axis.set(xlim=ranges[row], yticks=[])
             else:
-                # Above the diagonal the same pair is drawn with the same axes, from the model.
-                first, second = (column, row) if i > j else (row, column)
-                _density(axis, data if i > j else model, data, first, second, ranges, bins)
-            axis.tick_params(labelsize=6, length=2)
+                _density(axis, data if i > j else model, data, column, row, ranges, bins)
+            axis.tick_params(labelsize=7, length=2)
             axis.locator_params(nbins=3)
             if i < n - 1:
                 axis.set_xticklabels([])
             else:
-                axis.set_xlabel(LABELS.get(column, column), fontsize=8)
+                axis.set_xlabel(LABELS.get(column, column), fontsize=10)
             if j > 0 or i == 0:
                 axis.set_yticklabels([])
             if j == 0:
-                axis.set_ylabel(LABELS.get(row, row) if i else "", fontsize=8)
+                axis.set_ylabel(LABELS.get(row, row) if i else "", fontsize=10)
     figure.align_ylabels(axes[:, 0])
     return figure
 
@@ -194,11 +192,15 @@ def _density(axis, galaxy, reference, first, second, ranges, bins) -> None:
     )
 
 
+# Fewest stars in a pixel of a map.
+_FEWEST = {"density": 1, "feh": 5}
+
+
 def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40) -> Figure:
     """Face-on maps of density and mean metallicity: data, model and residual.
 
-    The density residual is in standard deviations of the star counts; the residual of [Fe/H] is
-    in dex.
+    The density residual is in standard deviations of the star counts, where both together have at
+    least five stars; the residual of [Fe/H] is in dex, where both have.
 
     Raises:
         ValueError: If no star of the data lies within the map.
@@ -217,7 +219,7 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
     for row, quantity in zip(axes, rows, strict=True):
         maps = [
             face_on_map(g, quantity, half_width=half_width, pixels=pixels, min_stars=least)
-            for g, least in ((data, 1), (model, 1))
+            for g, least in ((data, _FEWEST[quantity]), (model, _FEWEST[quantity]))
         ]
         if quantity == "density":
             norm = {"norm": LogNorm(vmin=np.nanmin(maps[0]), vmax=np.nanmax(maps[0]))}
@@ -226,6 +228,9 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
             variance = filled[0] / len(data) / area + filled[1] / len(model) / area
             with np.errstate(invalid="ignore", divide="ignore"):
                 residual = (filled[1] - filled[0]) / np.sqrt(variance)
+            # A handful of stars has no Gaussian error.
+            stars = (filled[0] * len(data) + filled[1] * len(model)) * area
+            residual[stars < 5] = np.nan
             span, residual_unit = 5.0, "(flow - data) / $\\sigma$"
         else:
             low, high = np.nanquantile(maps[0], [0.02, 0.98])
@@ -238,7 +243,7 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
                 shown, extent=extent, cmap=cmap, interpolation="nearest", origin="lower", **norm
             )
             axis.set_title(f"{title}: {label}")
-        figure.colorbar(image, ax=row[:2], label=unit, shrink=0.9)
+        figure.colorbar(image, ax=row[:2], label=unit, shrink=0.9, extend="both")
         image = row[2].imshow(
             residual,
             extent=extent,
@@ -249,7 +254,7 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
             origin="lower",
         )
         row[2].set_title("residual")
-        figure.colorbar(image, ax=row[2], label=residual_unit, shrink=0.9)
+        figure.colorbar(image, ax=row[2], label=residual_unit, shrink=0.9, extend="both")
     for axis in axes[-1]:
         axis.set_xlabel(LABELS["x"])
     for axis in axes[:, 0]:

@@ -38,7 +38,7 @@ def paper_schedule(step: int) -> float:
 class GalaxyFlow:
     """p(star | galaxy): a conditional neural spline flow over the stars of all galaxies.
 
-    The extended distribution function of Wolf & Buck 2023 (arXiv:2312.06017, section 2):
+    The extended distribution function of Wolf & Buck 2023 (arXiv:2312.06017):
     positions, velocities, chemistry and ages of stars, given the stellar mass, two percentiles of
     the ages and the mean metallicity of their galaxy. Everything goes in and comes out in physical
     units (:data:`galflow_lite.galaxies.UNITS`).

@@ -13,7 +13,7 @@ __all__ = ["gaussian_mmd", "linear_mmd"]
 
 
 def linear_mmd(x: Any, y: Any, *, std: Any = None) -> Estimate:
-    r"""The MMD of GalacticFlow (arXiv:2312.05960): biased, squared, with a linear kernel.
+    r"""The MMD in the public code of arXiv:2312.06017: biased, squared, with a linear kernel.
 
     .. math:: \sum_j (\bar x_j - \bar y_j)^2 / s_j^2
 

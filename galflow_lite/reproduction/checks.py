@@ -108,6 +108,9 @@ def check(row_id: str, value: Any, *, standard_error: float | None = None) -> No
     if os.environ.get("GALFLOW_RECORD_ONLY") == "1":
         print(f"{row_id}   recorded, not checked")
         return
+    if _settings is not None and not _settings.judged:
+        print(f"{row_id}   recorded, not checked: bands hold for the default data")
+        return
     row = rows().get(row_id)
     if row is not None and row.expected is not None:
         if plain != row.expected:

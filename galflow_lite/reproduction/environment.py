@@ -29,6 +29,7 @@ class Settings:
         device: where networks are trained.
         seed: seed of everything random in the notebook.
         quiet: whether progress bars stay away, as in a notebook that is stored with its outputs.
+        judged: whether numbers are held against their bands, which were made on the default data.
     """
 
     notebook: str
@@ -36,6 +37,7 @@ class Settings:
     device: torch.device
     seed: int
     quiet: bool
+    judged: bool = True
 
     @property
     def cuda(self) -> bool:
@@ -59,7 +61,12 @@ class Settings:
 
 
 def settings(
-    notebook: str, *, scale: str | None = None, seed: int = 0, quiet: bool | None = None
+    notebook: str,
+    *,
+    scale: str | None = None,
+    seed: int = 0,
+    quiet: bool | None = None,
+    judged: bool = True,
 ) -> Settings:
     """Prepare this process for a notebook and start its list of results.
 
@@ -73,6 +80,8 @@ def settings(
         seed: seed of the run; the environment variable ``GALFLOW_SEED`` goes before it, so that
             ``galflow-lite bands`` can repeat a notebook as it stands.
         quiet: no progress bars; left out, whether ``GALFLOW_QUIET`` is 1.
+        judged: False where the notebook runs on other data than those its bands were made on:
+            numbers are then kept and not held against them.
 
     Raises:
         ValueError: unknown scale, or a seed that is not a whole number.
@@ -99,7 +108,7 @@ def settings(
     # Libraries underneath (scikit-learn among them) draw from numpy's global state.
     np.random.seed(int(text) % 2**32)  # noqa: NPY002
     _apply_figure_style()
-    result = Settings(str(notebook), scale, device, int(text), bool(quiet))
+    result = Settings(str(notebook), scale, device, int(text), bool(quiet), judged)
     checks.start(result)
     return result
 

@@ -233,7 +233,9 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
             residual[stars < 5] = np.nan
             span, residual_unit = 5.0, "(flow - data) / $\\sigma$"
         else:
-            low, high = np.nanquantile(maps[0], [0.02, 0.98])
+            filled = maps[0][np.isfinite(maps[0])]
+            # With too few stars for any pixel the stars themselves set the scale.
+            low, high = np.quantile(filled if filled.size else data["feh"], [0.02, 0.98])
             norm = {"vmin": low, "vmax": high}
             label, unit, cmap = "mean [Fe/H]", "dex", _VALUE_MAP
             residual = maps[1] - maps[0]

@@ -104,12 +104,15 @@ def test_corner_shows_data_below_and_model_above_as_mirror_images():
     limits = {"x": (-1.0, 2.0), "age": (-2.0, 2.0)}
     figure = plotting.corner(data, model, ("x", "age"), limits=limits, bins=6)
     axes = np.reshape(figure.axes, (2, 2))
-    for axis, source in ((axes[1, 0], data), (axes[0, 1], model)):
+    span = [(-2, 2), (-1, 2)]
+    for axis, source, mirrored in ((axes[1, 0], data, False), (axes[0, 1], model, True)):
         image = axis.images[0]
-        assert image.get_extent() == [-1, 2, -2, 2]
-        counts = np.histogram2d(source["age"], source["x"], bins=6, range=[(-2, 2), (-1, 2)])[0]
-        np.testing.assert_allclose(np.nan_to_num(image.get_array().filled(0)), counts / len(source))
-        # The lowest age is drawn at the bottom.
+        # The horizontal axis is that of the column's label, the vertical one that of the row's.
+        assert image.get_extent() == ([-2, 2, -1, 2] if mirrored else [-1, 2, -2, 2])
+        counts = np.histogram2d(source["age"], source["x"], bins=6, range=span)[0]
+        drawn = np.nan_to_num(image.get_array().filled(0))
+        np.testing.assert_allclose(drawn.T if mirrored else drawn, counts / len(source))
+        # The lowest value is drawn at the bottom.
         assert image.origin == "lower"
     assert axes[1, 0].images[0].get_clim() == axes[0, 1].images[0].get_clim()
 

@@ -351,6 +351,8 @@ def test_coupling_equals_that_of_nflows():
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+# torch.compile loads torch.jit, which warns of itself.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_splines_agree():
     torch.manual_seed(0)

@@ -268,6 +268,22 @@ def test_infinite_validation_is_never_the_best():
     assert (history.best_step, history.best_loss, weight.item()) == (2, 2.0, -2.0)
 
 
+def test_a_validation_that_is_never_a_number_is_noticed():
+    model = network()
+    x, y = data()
+    with pytest.warns(RuntimeWarning, match="none of 2 validation losses is a number") as caught:
+        fit(
+            square_loss(model),
+            model,
+            TensorBatches(x, y, batch_size=40),
+            steps=8,
+            validation=lambda: math.nan,
+            validate_every=4,
+            progress=False,
+        )
+    assert caught[0].filename == __file__
+
+
 @pytest.mark.parametrize("check_every", [1, 4])
 def test_nan_stops_with_its_step_and_the_last_good_weights(check_every):
     x, y = data()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,9 @@ def fit(
             model or other settings.
         TypeError: `batches` is neither callable nor iterable, or is a tensor.
         OSError: the checkpoint cannot be written; the file before it is intact.
+
+    Warns:
+        RuntimeWarning: no validation loss was a number.
     """
     began = time.perf_counter()
     weights = Weights(parameters)
@@ -287,6 +291,13 @@ def fit(
     finally:
         bar.close()
         weights.train(False)
+    if history.validation_loss and best is None and rank == 0:
+        warnings.warn(
+            f"none of {len(history.validation_loss)} validation losses is a number, so the last "
+            "weights are kept and not the best: look at the validation data",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     if best is not None:
         weights.put(best)
     elif average is not None:

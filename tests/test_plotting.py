@@ -38,7 +38,9 @@ def galaxy(stars: int, *, seed: int = 0, shift: float = 0.0) -> Galaxy:
 def shown(monkeypatch) -> list:
     """What is displayed, as Jupyter would store it: pairs of data and metadata."""
     found: list = []
-    monkeypatch.setattr(plotting, "display", lambda o: found.append(DisplayFormatter().format(o)))
+    monkeypatch.setattr(
+        plotting.style, "display", lambda o: found.append(DisplayFormatter().format(o))
+    )
     return found
 
 

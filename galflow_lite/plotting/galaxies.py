@@ -1,41 +1,19 @@
-"""The figures that the notebooks share: one look, one way to show a figure."""
+"""Figures of galaxies: corner plot, maps, profiles and the plane of abundances."""
 
 from __future__ import annotations
 
-import io
-import logging
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Image, Markdown, display
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from PIL import Image as PillowImage
 
-from galflow_lite.galaxies.profiles import PROFILES, face_on_map, radial_profile
-from galflow_lite.galaxies.table import UNITS, Galaxy
+from ..galaxies.profiles import PROFILES, face_on_map, radial_profile
+from ..galaxies.table import UNITS, Galaxy
+from .style import COLORS, DENSITY_MAP, RESIDUAL_MAP, VALUE_MAP
 
-__all__ = [
-    "COLORS",
-    "LABELS",
-    "abundance_plane",
-    "corner",
-    "face_on",
-    "profiles",
-    "show",
-    "use_style",
-]
-
-# Okabe & Ito's palette: told apart in every common form of colour blindness.
-COLORS = {
-    "data": "#000000",
-    "flow": "#D55E00",
-    "nearest": "#0072B2",
-    "mixture": "#009E73",
-    "other": "#CC79A7",
-    "light": "#56B4E9",
-}
+__all__ = ["LABELS", "abundance_plane", "corner", "face_on", "profiles"]
 
 LABELS = {
     "x": "$x$ [kpc]",
@@ -53,54 +31,6 @@ LABELS = {
     "tau10": "$\\tau_{10}$ [Gyr]",
     "Z_av": "$Z_{\\rm av}$",
 }
-
-_DENSITY_MAP, _VALUE_MAP, _RESIDUAL_MAP = "magma_r", "viridis", "RdBu_r"
-
-
-def use_style() -> None:
-    """Apply the figure style of the notebooks to matplotlib."""
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    plt.rcParams.update(
-        {
-            "figure.dpi": 100,
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 10,
-            "axes.labelsize": 10,
-            "legend.frameon": False,
-            "legend.fontsize": 9,
-            "image.origin": "lower",
-            "axes.prop_cycle": plt.cycler(color=[c for k, c in COLORS.items() if k != "data"]),
-        }
-    )
-
-
-def show(figure: Figure, *, caption: str, alt: str, dpi: int = 100) -> None:
-    """Display a figure in a notebook with its caption and a text for those who cannot see it.
-
-    The picture is stored with at most 256 colours, which keeps a notebook small.
-
-    Args:
-        figure: Figure to show; closed afterwards.
-        caption: One or two sentences under the figure, Markdown.
-        alt: What the figure shows, in words.
-        dpi: Resolution.
-
-    Raises:
-        ValueError: If the caption or the text is empty.
-    """
-    if not caption.strip() or not alt.strip():
-        raise ValueError("found an empty caption or alt text, expected both: describe the figure")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    plt.close(figure)
-    small = io.BytesIO()
-    picture = PillowImage.open(buffer).convert("RGB")
-    picture.quantize(256, dither=PillowImage.Dither.NONE).save(small, "PNG", optimize=True)
-    display(Image(small.getvalue(), alt=" ".join(alt.split())))
-    display(Markdown(f"**Figure.** {' '.join(caption.split())}"))
 
 
 def corner(
@@ -186,7 +116,7 @@ def _density(axis, galaxy, reference, first, second, ranges, bins) -> None:
         extent=[*ranges[first], *ranges[second]],
         aspect="auto",
         norm=LogNorm(vmin=top / 300, vmax=top),
-        cmap=_DENSITY_MAP,
+        cmap=DENSITY_MAP,
         interpolation="nearest",
         origin="lower",
     )
@@ -223,7 +153,7 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
         ]
         if quantity == "density":
             norm = {"norm": LogNorm(vmin=np.nanmin(maps[0]), vmax=np.nanmax(maps[0]))}
-            label, unit, cmap = "density", "share of stars kpc$^{-2}$", _DENSITY_MAP
+            label, unit, cmap = "density", "share of stars kpc$^{-2}$", DENSITY_MAP
             filled = [np.nan_to_num(m) for m in maps]
             variance = filled[0] / len(data) / area + filled[1] / len(model) / area
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -237,7 +167,7 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
             # With too few stars for any pixel the stars themselves set the scale.
             low, high = np.quantile(filled if filled.size else data["feh"], [0.02, 0.98])
             norm = {"vmin": low, "vmax": high}
-            label, unit, cmap = "mean [Fe/H]", "dex", _VALUE_MAP
+            label, unit, cmap = "mean [Fe/H]", "dex", VALUE_MAP
             residual = maps[1] - maps[0]
             span, residual_unit = 0.5, "flow - data [dex]"
         for axis, shown, title in zip(row[:2], maps, ("data", "flow"), strict=True):
@@ -249,7 +179,7 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
         image = row[2].imshow(
             residual,
             extent=extent,
-            cmap=_RESIDUAL_MAP,
+            cmap=RESIDUAL_MAP,
             vmin=-span,
             vmax=span,
             interpolation="nearest",
@@ -342,7 +272,7 @@ def abundance_plane(
             extent=[*feh, *ofe],
             aspect="auto",
             norm=LogNorm(vmin=low / 2, vmax=top),
-            cmap=_DENSITY_MAP,
+            cmap=DENSITY_MAP,
             interpolation="nearest",
             origin="lower",
         )

@@ -1,0 +1,17 @@
+"""The figures that the notebooks share: one look, one way to show a figure."""
+
+from __future__ import annotations
+
+from .galaxies import LABELS, abundance_plane, corner, face_on, profiles
+from .style import COLORS, show, use_style
+
+__all__ = [
+    "COLORS",
+    "LABELS",
+    "abundance_plane",
+    "corner",
+    "face_on",
+    "profiles",
+    "show",
+    "use_style",
+]

@@ -7,18 +7,21 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from nflows.distributions import StandardNormal
+from nflows.distributions.base import Distribution
 from nflows.flows import Flow as _NflowsFlow
 from nflows.transforms import LULinear as _NflowsLULinear
 from nflows.transforms.base import Transform
 from torch import Tensor
 
+from .bases import GaussianMixtureBase, ResampledBase
 from .couplings import SharedContext
+from .sizes import positive_integer
 
-__all__ = ["Flow", "LULinear", "positive_integer"]
+__all__ = ["Flow", "LULinear"]
 
 
 class Flow(_NflowsFlow):
-    """An nflows flow with a standard normal base, forgiving in what it takes.
+    """An nflows flow, forgiving in what it takes.
 
     Args:
         transform: nflows transform from data to noise.
@@ -35,8 +38,9 @@ class Flow(_NflowsFlow):
         features: int,
         context_features: int = 0,
         shares_context: bool = False,
+        base: ResampledBase | GaussianMixtureBase | None = None,
     ) -> None:
-        super().__init__(transform, StandardNormal([features]))
+        super().__init__(transform, base or StandardNormal([features]))
         self.features = features
         self.context_features = context_features
         self.shares_context = shares_context
@@ -120,15 +124,25 @@ class Flow(_NflowsFlow):
     def _batches(
         self, n: int, row: Tensor | None, batch_size: int | None, generator
     ) -> Iterator[Tensor]:
-        like = self._like()
         size = n if batch_size is None else positive_integer(batch_size, "batch_size")
         for start in range(0, n, size):
             count = min(size, n - start)
-            noise = torch.randn(
-                count, self.features, dtype=like.dtype, device=like.device, generator=generator
-            )
+            noise = self._noise(count, generator)
             context = None if row is None else self._shared(row, None, count)
             yield self._transform.inverse(noise, context=context)[0]
+
+    def _noise(self, n: int, generator: torch.Generator | None) -> Tensor:
+        if not isinstance(self._distribution, StandardNormal):
+            return self._distribution.draw(n, generator=generator)
+        like = self._like()
+        return torch.randn(
+            n, self.features, dtype=like.dtype, device=like.device, generator=generator
+        )
+
+    @property
+    def base(self) -> Distribution:
+        """Distribution of the noise."""
+        return self._distribution
 
     def sample_and_log_prob(self, num_samples: int, context=None) -> tuple[Tensor, Tensor]:
         """Draw samples with their log-densities, of the shape of the samples less the last axis."""
@@ -184,9 +198,3 @@ class LULinear(_NflowsLULinear):
         identity = torch.eye(self.features, dtype=lower.dtype, device=lower.device)
         inverse = torch.linalg.solve_triangular(lower, identity, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, inverse, upper=True)
-
-
-def positive_integer(value, name: str) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"found {name}={value!r}, expected a positive integer")
-    return int(value)

@@ -1,4 +1,4 @@
-"""The rational-quadratic coupling and the networks that set its splines."""
+"""Coupling layers, affine and rational-quadratic, and the networks that set them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .splines import rational_quadratic_spline
 
 __all__ = [
     "CONDITIONERS",
+    "ActNorm",
+    "AffineCoupling",
     "ProductConditioner",
     "ResidualConditioner",
     "SharedContext",
@@ -151,6 +153,81 @@ class SplineCoupling(Transform):
         )
         outputs = torch.cat((bent, kept))[self._restore]
         return outputs.t(), log_derivative.sum(dim=0)
+
+
+_LOG_SCALE_LIMIT = 3.0
+
+
+class AffineCoupling(Transform):
+    """Affine coupling: one part of the features is scaled and shifted as the rest says.
+
+    Starts at the identity; no layer scales by more than exp(3). Unlike nflows' own it writes into no tensor, so that many can run as
+    one batched model (:class:`galflow_lite.flows.StackedFlows`).
+
+    Args:
+        transformed: For each feature, whether it is transformed.
+        context_features: Dimension of the condition, 0 for none.
+        hidden: Width of the two hidden layers of the conditioner.
+    """
+
+    def __init__(
+        self, transformed: Sequence[bool], *, context_features: int = 0, hidden: int = 32
+    ) -> None:
+        super().__init__()
+        mask = torch.as_tensor(transformed, dtype=torch.bool)
+        self.register_buffer("_moved", mask.nonzero().flatten(), persistent=False)
+        self.register_buffer("_kept", (~mask).nonzero().flatten(), persistent=False)
+        order = torch.cat((self._moved, self._kept))
+        self.register_buffer("_restore", order.argsort(), persistent=False)
+        self.conditioner = MLP(
+            len(self._kept),
+            2 * len(self._moved),
+            hidden=(hidden, hidden),
+            context_features=context_features,
+        )
+        nn.init.zeros_(self.conditioner.layers[-1].weight)
+        nn.init.zeros_(self.conditioner.layers[-1].bias)
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map (batch, features) to outputs of the same shape and log|det J|, shape (batch,)."""
+        moved, kept, shift, log_scale = self._parts(inputs, context)
+        outputs = torch.cat((moved * log_scale.exp() + shift, kept), dim=1)
+        return outputs[:, self._restore], log_scale.sum(dim=1)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The inverse map and its log|det J|; shapes as in :meth:`forward`."""
+        moved, kept, shift, log_scale = self._parts(inputs, context)
+        outputs = torch.cat(((moved - shift) * (-log_scale).exp(), kept), dim=1)
+        return outputs[:, self._restore], -log_scale.sum(dim=1)
+
+    def _parts(self, inputs: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        kept = inputs[:, self._kept]
+        shift, log_scale = self.conditioner(kept, context).chunk(2, dim=1)
+        # A ReLU network grows without end, and its exponential overflows a few units from the data.
+        log_scale = _LOG_SCALE_LIMIT * torch.tanh(log_scale / _LOG_SCALE_LIMIT)
+        return inputs[:, self._moved], kept, shift, log_scale
+
+
+class ActNorm(Transform):
+    """A scale and a shift for each feature (Kingma & Dhariwal 2018, arXiv:1807.03039).
+
+    Starts at the identity and not at the moments of the first batch: standardise the data.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.log_scale = nn.Parameter(torch.zeros(features))
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map (batch, features) to outputs of the same shape and log|det J|, shape (batch,)."""
+        log_det = self.log_scale.sum().expand(len(inputs))
+        return inputs * self.log_scale.exp() + self.shift, log_det
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The inverse map and its log|det J|; shapes as in :meth:`forward`."""
+        log_det = -self.log_scale.sum().expand(len(inputs))
+        return (inputs - self.shift) * (-self.log_scale).exp(), log_det
 
 
 def _batch_last(layers: nn.Sequential, inputs: Tensor) -> Tensor:

@@ -1,0 +1,168 @@
+"""Base distributions with several modes: learned rejection, and a mixture of Gaussians."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from nflows.distributions.base import Distribution
+from torch import Tensor, nn
+
+from galflow_lite.networks import MLP
+
+from .sizes import positive_integer
+
+__all__ = ["GaussianMixtureBase", "ResampledBase"]
+
+
+class ResampledBase(Distribution):
+    r"""Standard normal noise, accepted or rejected by a learned network.
+
+    The base of Stimper et al. 2022 (arXiv:2110.15828), which can have several modes and holes where
+    a Gaussian has none: a proposal z from N(0, I) is accepted with probability a(z); after T - 1
+    rejections the next proposal is taken unseen. Its density is
+
+    .. math:: p(z) = (1 - \alpha) \frac{a(z)}{Z} N(z) + \alpha N(z), \quad
+              \alpha = (1 - Z)^{T - 1}, \quad Z = \int a(z) N(z) dz.
+
+    While it is trained, Z is a running mean over fresh draws from N(0, I), with the gradient of the
+    latest draws; afterwards the mean is kept as it is, and :meth:`refine` replaces it by an
+    accurate one: with a wrong Z the density does not integrate to one, so call it before densities
+    are compared.
+
+    Args:
+        features: Dimension of the noise.
+        hidden: Widths of the hidden layers of the acceptance network, which ends in a sigmoid.
+        truncation: Number of proposals T, the last of which is always accepted; 100 in the paper.
+        momentum: Weight of the latest draws in the running mean; 0.1 in the paper's code.
+        draws: Draws from N(0, I) at each step of the training.
+
+    Raises:
+        ValueError: On a size below one, or a momentum outside (0, 1].
+
+    Example:
+        >>> ResampledBase(2, hidden=(16,)).log_prob(torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        hidden: tuple[int, ...] = (128, 128),
+        truncation: int = 100,
+        momentum: float = 0.1,
+        draws: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.features = positive_integer(features, "features")
+        self.truncation = positive_integer(truncation, "truncation")
+        self.draws = positive_integer(draws, "draws")
+        if not 0 < momentum <= 1:
+            raise ValueError(f"found momentum={momentum}, expected 0 < momentum <= 1: change it")
+        self.momentum = momentum
+        self.network = MLP(features, 1, hidden=hidden)
+        self.register_buffer("normalizer", torch.tensor(0.5))
+        self.refine(10_000)
+
+    def acceptance(self, z: Tensor) -> Tensor:
+        """Probability of accepting each row of z, shape (n,)."""
+        return self.network(z).squeeze(-1).sigmoid()
+
+    @torch.no_grad()
+    def refine(self, draws: int = 1_000_000, *, generator: torch.Generator | None = None) -> float:
+        """Set Z to the mean acceptance of this many draws; returns its standard error."""
+        total = squares = torch.zeros((), dtype=torch.float64)
+        for start in range(0, draws, 50_000):
+            count = min(50_000, draws - start)
+            accepted = self.acceptance(self._normal(count, generator)).double().cpu()
+            total, squares = total + accepted.sum(), squares + accepted.square().sum()
+        mean = total / draws
+        self.normalizer.copy_(mean)
+        return float((squares / draws - mean**2).clamp(min=0).div(draws).sqrt())
+
+    def _log_prob(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        z = self._normalizer()
+        alpha = (1 - z) ** (self.truncation - 1)
+        normal = torch.distributions.Normal(0.0, 1.0).log_prob(inputs).sum(dim=1)
+        return normal + torch.log((1 - alpha) * self.acceptance(inputs) / z + alpha)
+
+    def _normalizer(self) -> Tensor:
+        if not self.training:
+            return self.normalizer
+        latest = self.acceptance(self._normal(self.draws, None)).mean()
+        mean = torch.lerp(self.normalizer, latest.detach(), self.momentum)
+        self.normalizer.copy_(mean)
+        return mean + latest - latest.detach()  # value of the mean, gradient of the latest
+
+    def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Samples, shape (n, features)."""
+        z = self._normal(n, generator)
+        waiting = torch.arange(n, device=z.device)
+        for _ in range(self.truncation - 1):
+            uniform = torch.rand(len(waiting), dtype=z.dtype, device=z.device, generator=generator)
+            waiting = waiting[uniform >= self.acceptance(z[waiting])]
+            if not len(waiting):
+                break
+            z[waiting] = self._normal(len(waiting), generator)
+        return z
+
+    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
+        return self.draw(num_samples)
+
+    def _normal(self, n: int, generator: torch.Generator | None) -> Tensor:
+        like = next(self.parameters())
+        return torch.randn(
+            n, self.features, dtype=like.dtype, device=like.device, generator=generator
+        )
+
+
+class GaussianMixtureBase(Distribution):
+    """A mixture of Gaussians with diagonal covariances, trained with the flow.
+
+    The most common alternative to a standard normal base for data with several modes (Izmailov et
+    al. 2020, arXiv:1912.13025, use one for classes).
+
+    Args:
+        means: Where the components start, shape (components, features); for example the centres of
+            clusters of the standardised data.
+        scale: Standard deviation that they start with.
+
+    Raises:
+        ValueError: On means of another shape, or a scale that is not positive.
+
+    Example:
+        >>> GaussianMixtureBase(torch.randn(8, 2)).log_prob(torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, means, *, scale: float = 0.5) -> None:
+        super().__init__()
+        means = torch.as_tensor(means, dtype=torch.get_default_dtype())
+        if means.dim() != 2 or not means.numel():
+            raise ValueError(
+                f"found means of shape {tuple(means.shape)}, expected (components, features)"
+            )
+        if not scale > 0:
+            raise ValueError(f"found scale={scale}, expected a positive number")
+        self.features = means.shape[1]
+        self.means = nn.Parameter(means.clone())
+        self.log_scales = nn.Parameter(torch.full_like(means, math.log(scale)))
+        self.logits = nn.Parameter(means.new_zeros(len(means)))
+
+    def _log_prob(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        components = torch.distributions.Normal(self.means, self.log_scales.exp())
+        log_prob = components.log_prob(inputs[:, None]).sum(dim=2)
+        return torch.logsumexp(self.logits.log_softmax(0) + log_prob, dim=1)
+
+    def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Samples, shape (n, features)."""
+        chosen = torch.multinomial(self.logits.softmax(0), n, True, generator=generator)
+        like = self.means
+        noise = torch.randn(
+            n, self.features, dtype=like.dtype, device=like.device, generator=generator
+        )
+        return self.means[chosen] + self.log_scales[chosen].exp() * noise
+
+    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
+        return self.draw(num_samples)

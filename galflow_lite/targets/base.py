@@ -1,0 +1,152 @@
+"""What every target offers: density and score; where they are known, normaliser and samples."""
+
+from __future__ import annotations
+
+import operator
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Target", "whole_number"]
+
+
+class Target:
+    """A density known up to a constant.
+
+    A subclass sets `dim` and writes `_log_density`. Where the target is normalised it also writes
+    `log_normalizer`; where it can be drawn from, `_sample`; and `entropy` and `box` as it can. What
+    a target does not write raises `NotImplementedError`.
+
+    Attributes:
+        dim: number of columns of a point.
+    """
+
+    dim: int
+
+    def log_density(self, x: Any) -> Tensor:
+        """Unnormalised log-density log f, in nats; gradients flow back to `x`.
+
+        Args:
+            x: points, shape (n, dim). A floating tensor keeps its dtype and device; anything else
+                is taken as float64.
+
+        Returns:
+            Shape (n,).
+
+        Raises:
+            ValueError: other shape, NaN.
+        """
+        return self._log_density(self._points(x))
+
+    def log_prob(self, x: Any) -> Tensor:
+        """Normalised log-density, log f - log Z; arguments and errors as in `log_density`.
+
+        Raises:
+            NotImplementedError: the normaliser is not known.
+        """
+        return self.log_density(x) - self.log_normalizer
+
+    def score(self, x: Any) -> Tensor:
+        """Gradient of log f, shape (n, dim), detached from `x`.
+
+        Raises:
+            ValueError: other shape, NaN or infinite points.
+        """
+        x = self._points(x)
+        bad = int((~x.isfinite()).any(1).sum())
+        if bad:
+            raise ValueError(
+                f"x has infinite values in {bad} of {len(x)} points, where a gradient has no "
+                "meaning: remove these points"
+            )
+        # The caller may be sampling with gradients off.
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x.detach().clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(self._log_density(x).sum(), x)
+        return gradient
+
+    def sample(
+        self, n: int, *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Independent exact draws, shape (n, dim), float64, on the device of the generator.
+
+        Args:
+            n: number of points.
+            seed: of the draw; None continues torch's global generator.
+            generator: drawn from in place of a seed.
+
+        Raises:
+            ValueError: `n` or `seed` is no whole number from 0 up, or both a seed and a generator
+                are given.
+            NotImplementedError: no exact sampler is known.
+        """
+        n = whole_number("n", n, least=0)
+        if seed is not None:
+            if generator is not None:
+                raise ValueError("found both seed and generator, expected one of them: drop one")
+            generator = torch.Generator().manual_seed(whole_number("seed", seed, least=0))
+        return self._sample(n, torch.default_generator if generator is None else generator)
+
+    @cached_property
+    def log_normalizer(self) -> float:
+        """log Z, the logarithm of the integral of f."""
+        self._unknown("log_normalizer")
+
+    @cached_property
+    def entropy(self) -> float:
+        """Differential entropy of the normalised density, in nats."""
+        self._unknown("entropy")
+
+    @property
+    def box(self) -> float:
+        """Half the width of a square about the origin that holds all but a negligible part."""
+        self._unknown("box")
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        """log f at checked points."""
+        raise NotImplementedError(f"{type(self).__name__} has no _log_density: write it")
+
+    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
+        self._unknown("sample")
+
+    def _unknown(self, name: str) -> NoReturn:
+        raise NotImplementedError(
+            f"{type(self).__name__} has no {name}: only log_density and score are known, "
+            "use a measure that needs nothing else"
+        )
+
+    def _points(self, x: Any) -> Tensor:
+        """`x` as a checked floating tensor of shape (n, dim)."""
+        if not isinstance(x, Tensor):
+            # A copy: torch warns when it shares the memory of an array that is read-only.
+            x = torch.tensor(np.asarray(x, dtype=np.float64))
+        elif not x.is_floating_point():
+            x = x.double()
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, expected (n, {self.dim}): give one point a row"
+            )
+        bad = int(x.isnan().any(1).sum())
+        if bad:
+            raise ValueError(
+                f"x has NaN in {bad} of {len(x)} points, expected numbers: remove these points"
+            )
+        return x
+
+
+def whole_number(name: str, value: Any, *, least: int) -> int:
+    """`value` as an int of at least `least`; NumPy integers are welcome, bools are not.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < least:
+        raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+    return number

@@ -1,0 +1,280 @@
+"""Divergences: closed forms of Gaussians, errors against the scatter of repeats, and failures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.stats import multivariate_normal, norm
+
+from galflow_lite import targets
+from galflow_lite.metrics import (
+    Divergence,
+    Estimate,
+    effective_sample_size,
+    forward_kl,
+    reverse_kl,
+    self_normalised_kl,
+)
+
+GAUSSIANS = {
+    "1-D, shifted": (([0.0], [[1.0]]), ([0.7], [[1.0]])),
+    "1-D, narrower": (([0.0], [[1.0]]), ([0.3], [[1.7]])),
+    "2-D": (([0.0, 1.0], [[1.0, 0.3], [0.3, 0.8]]), ([0.2, 0.7], [[1.4, -0.2], [-0.2, 1.1]])),
+}
+every_pair = pytest.mark.parametrize("pair", GAUSSIANS)
+TWO_DENSITIES = {
+    "forward": (forward_kl, "log_p", "log_q"),
+    "reverse": (reverse_kl, "log_q", "log_p"),
+    "self-normalised": (self_normalised_kl, "log_q", "log_f"),
+}
+every_estimator = pytest.mark.parametrize("kind", TWO_DENSITIES)
+
+
+def closed_form(p, q) -> float:
+    """KL(p || q) of two Gaussians."""
+    (mean_p, cov_p), (mean_q, cov_q) = [map(np.array, gaussian) for gaussian in (p, q)]
+    inverse = np.linalg.inv(cov_q)
+    apart = mean_q - mean_p
+    trace, determinants = np.trace(inverse @ cov_p), np.linalg.det(cov_q) / np.linalg.det(cov_p)
+    return 0.5 * (trace + apart @ inverse @ apart - len(apart) + math.log(determinants))
+
+
+def log_densities(p, q, n: int, seed: int):
+    """Both log-densities at samples of the first."""
+    p, q = multivariate_normal(*p), multivariate_normal(*q)
+    x = p.rvs(n, random_state=np.random.default_rng(seed)).reshape(n, -1)
+    return p.logpdf(x), q.logpdf(x)
+
+
+@every_pair
+def test_both_directions_agree_with_the_closed_form(pair):
+    p, q = GAUSSIANS[pair]
+    forward = forward_kl(*log_densities(p, q, 20_000, 0))
+    reverse = reverse_kl(*log_densities(q, p, 20_000, 1))
+    assert abs(forward.value - closed_form(p, q)) < 4 * forward.standard_error
+    assert abs(reverse.value - closed_form(q, p)) < 4 * reverse.standard_error
+    assert forward.robust
+    assert reverse.robust
+    assert forward.standard_error < 0.1 * forward.value
+
+
+@every_pair
+def test_standard_error_is_the_scatter_of_repeats(pair):
+    found = [forward_kl(*log_densities(*GAUSSIANS[pair], 500, seed)) for seed in range(400)]
+    scatter = np.std([estimate.value for estimate in found], ddof=1)
+    claimed = np.mean([estimate.standard_error for estimate in found])
+    # The scatter of 400 values is itself known to 3.5 %.
+    assert 0.86 < scatter / claimed < 1.16
+
+
+def test_divergence_is_an_estimate_with_the_plain_statistics():
+    log_p, log_q = log_densities(*GAUSSIANS["2-D"], 1000, 0)
+    found = forward_kl(log_p, log_q)
+    ratios = log_p - log_q
+    squares = np.sort((ratios - ratios.mean()) ** 2)
+    assert isinstance(found, Divergence)
+    assert isinstance(found, Estimate)
+    assert found.value == pytest.approx(ratios.mean(), abs=1e-14)
+    assert found.standard_error == pytest.approx(ratios.std(ddof=1) / math.sqrt(1000), rel=1e-12)
+    assert found.median == pytest.approx(np.median(ratios), abs=1e-14)
+    assert found.top_share == pytest.approx(squares[-5:].sum() / squares.sum(), rel=1e-12)
+    assert found.z == found.value / found.standard_error
+    assert (found.n, found.infinite, found.null) == (1000, 0, None)
+    with pytest.raises(AttributeError):
+        found.value = 0.0
+
+
+def test_equal_densities_give_zero_without_error():
+    log_p = np.linspace(-5, 0, 50)
+    for found in (forward_kl(log_p, log_p), reverse_kl(log_p, log_p)):
+        assert (found.value, found.standard_error, found.top_share) == (0, 0, 0)
+        assert found.z == 0
+        assert found.robust
+    # A constant is no KL of normalised densities, but its variance is none either.
+    assert self_normalised_kl(log_p, log_p + 3).value == pytest.approx(0, abs=1e-13)
+
+
+@every_estimator
+def test_torch_and_numpy_of_any_precision_give_the_same(kind):
+    estimate = TWO_DENSITIES[kind][0]
+    pair = [np.float32(part) for part in log_densities(*GAUSSIANS["2-D"], 300, 0)]
+    expected = estimate(*(np.float64(part) for part in pair))
+    assert estimate(*pair) == expected
+    assert estimate(*(torch.tensor(part, requires_grad=True) for part in pair)) == expected
+    assert estimate(*(part.tolist() for part in pair)) == expected
+
+
+def test_float64_inside():
+    # In float32 the mean of these would lose its third digit.
+    log_p = torch.full((1000,), 1e4, dtype=torch.float32)
+    log_q = log_p - torch.linspace(0, 1, 1000)
+    exact = (log_p.double() - log_q.double()).mean()
+    assert forward_kl(log_p, log_q).value == pytest.approx(float(exact), rel=1e-12)
+
+
+def limit_of_self_normalised(q, p) -> float:
+    """KL(q || p) - log(int q^2 / int q p), each integral by quadrature."""
+    edges = q.mean() - 12 * q.std(), q.mean() + 12 * q.std()
+    kl, *_ = quad(lambda x: q.pdf(x) * (q.logpdf(x) - p.logpdf(x)), *edges, limit=200)
+    own, *_ = quad(lambda x: q.pdf(x) ** 2, *edges, limit=200)
+    cross, *_ = quad(lambda x: q.pdf(x) * p.pdf(x), *edges, limit=200)
+    return kl - math.log(own / cross)
+
+
+@pytest.mark.parametrize("variance", [0.5, 0.8, 1.5])
+@pytest.mark.parametrize("log_z", [0.0, 3.0])
+def test_self_normalised_tends_to_its_limit_and_not_to_the_kl(variance, log_z):
+    p, q = norm(0, 1), norm(0, math.sqrt(variance))
+    values = []
+    for seed in range(40):
+        x = q.rvs(20_000, random_state=np.random.default_rng(seed))
+        values.append(self_normalised_kl(q.logpdf(x), p.logpdf(x) + log_z).value)
+    limit = limit_of_self_normalised(q, p)
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    assert abs(np.mean(values) - limit) < 4 * error
+    assert limit == pytest.approx((variance - 1) / 2 - 0.5 * math.log((1 + variance) / 2))
+    kl = 0.5 * (variance - 1 - math.log(variance))
+    assert abs(np.mean(values) - kl) > 20 * error
+    if variance < 1:
+        assert np.mean(values) < -20 * error
+
+
+def test_self_normalised_is_the_public_formula():
+    log_q, log_f = log_densities(*GAUSSIANS["2-D"], 200, 0)
+    difference = log_q - np.log(np.exp(log_q).sum()) - log_f + np.log(np.exp(log_f).sum())
+    found = self_normalised_kl(log_q, log_f)
+    assert found.value == pytest.approx(difference.mean(), rel=1e-12)
+    assert found.standard_error == pytest.approx(difference.std(ddof=1) / math.sqrt(200), rel=1e-9)
+
+
+def test_effective_sample_size_of_known_weights():
+    assert effective_sample_size(np.full(7, -3.0)) == 1
+    assert effective_sample_size([0.0, *[-math.inf] * 9]) == pytest.approx(0.1)
+    assert effective_sample_size([0.0, *[-900.0] * 9]) == pytest.approx(0.1)
+    assert effective_sample_size(np.log([3.0, 1.0])) == pytest.approx(16 / 20)
+    # Neither the scale of the weights nor its overflow matters.
+    assert effective_sample_size(np.log([3.0, 1.0]) + 1e4) == pytest.approx(16 / 20, rel=1e-10)
+    assert effective_sample_size(torch.tensor([0.0, 1e-3]) - 1e4) == pytest.approx(1, rel=1e-5)
+
+
+def test_effective_sample_size_of_lognormal_weights():
+    # E[w]^2 / E[w^2] = exp(-s^2).
+    found = [
+        effective_sample_size(0.6 * np.random.default_rng(seed).standard_normal(20_000))
+        for seed in range(30)
+    ]
+    error = np.std(found, ddof=1) / math.sqrt(len(found))
+    assert abs(np.mean(found) - math.exp(-0.36)) < 4 * error
+    assert error < 0.002
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_heavy_tails_are_not_robust(seed):
+    x = torch.tensor(np.random.default_rng(seed).standard_cauchy(5000))
+    log_cauchy = -(1 + x.square()).log() - math.log(math.pi)
+    log_normal = -x.square() / 2 - 0.5 * math.log(2 * math.pi)
+    found = forward_kl(log_cauchy, log_normal)
+    assert not found.robust
+    assert found.top_share > 0.5
+    assert found.median < 1 < found.value
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("scale", [0.1, 0.5, 1.0])
+def test_lognormal_ratios_are_robust(seed, scale):
+    ratios = np.random.default_rng(seed).lognormal(0, scale, 10_000)
+    found = reverse_kl(ratios, np.zeros(10_000))
+    assert found.robust
+    assert found.top_share < 0.5
+    expected = math.exp(scale**2 / 2)
+    assert abs(found.value - expected) < 4.5 * found.standard_error
+
+
+def test_one_far_point_is_noticed_and_the_median_kept():
+    ratios = np.random.default_rng(0).standard_normal(10_000) * 0.1
+    ratios[17] = 1e13
+    found = reverse_kl(ratios, np.zeros(10_000))
+    assert not found.robust
+    # The other points lie 1e13 / n from the mean, which takes 1/n of the sum.
+    assert found.top_share == pytest.approx(1, abs=2e-4)
+    assert abs(found.median) < 0.01
+    assert "not robust: 5 of 10000 points carry 100% of the variance; median" in str(found)
+    assert "robust" not in str(reverse_kl(np.delete(ratios, 17), np.zeros(9_999)))
+
+
+def test_log_ratios_near_the_largest_number_do_not_overflow():
+    found = forward_kl(np.zeros(100), np.array([-1e200] + [0.0] * 99))
+    # One outlier among n equal points, worked out: it and four others, and the standard error.
+    assert found.top_share == pytest.approx((99**2 + 4) / (99**2 + 99))
+    assert found.standard_error == pytest.approx(1e198)
+    assert not found.robust
+
+
+@every_estimator
+def test_no_density_at_a_sample_is_an_infinite_divergence(kind):
+    own = np.linspace(-3, 0, 100)
+    other = own - 0.1
+    other[[3, 60]] = -math.inf
+    found = TWO_DENSITIES[kind][0](own, other)
+    assert found.value == math.inf
+    assert math.isnan(found.standard_error)
+    assert not found.robust
+    assert (found.infinite, found.top_share) == (2, 1)
+    assert math.isfinite(found.median)
+    assert str(found).startswith("inf ± nan (not robust: infinite at 2 of 100 points; median ")
+
+
+@every_estimator
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, b: (a[:1], b[:1]), r"{0} has shape \(1,\), expected \(n,\) with at least 2"),
+        (lambda a, b: (a, b[:, None]), r"{1} has shape \(10, 1\), expected \(n,\)"),
+        (lambda a, b: (a, 0.0), r"{1} has shape \(\), expected \(n,\)"),
+        (lambda a, b: (a, b[:7]), "{0} has 10 values and {1} has 7, expected both"),
+        (lambda a, b: (a, np.where(b > -2.5, np.nan, b)), "{1} is NaN or .inf at 5 of 10 points"),
+        (lambda a, b: (np.where(a > -2.5, np.inf, a), b), "{0} is NaN or .inf at 5 of 10 points"),
+        (
+            lambda a, b: (np.where(a > -2.5, -np.inf, a), b),
+            "{0} is -inf at 5 of 10 .*cannot be samp",
+        ),
+    ],
+)
+def test_bad_input(kind, change, message):
+    estimate, own, other = TWO_DENSITIES[kind]
+    values = np.linspace(-5, 0, 10)
+    with pytest.raises(ValueError, match=message.format(own, other)):
+        estimate(*change(values, values))
+
+
+def test_no_mass_at_all():
+    nothing = np.full(4, -np.inf)
+    with pytest.raises(ValueError, match="log_f is -inf at all 4 points, expected some mass"):
+        self_normalised_kl(np.zeros(4), nothing)
+    with pytest.raises(ValueError, match="log_weights is -inf at all 4 points, expected a weight"):
+        effective_sample_size(nothing)
+    with pytest.raises(ValueError, match="log_weights is NaN or .inf at 1 of 3 points"):
+        effective_sample_size([0.0, np.nan, 1.0])
+    with pytest.raises(ValueError, match=r"log_weights has shape \(1,\)"):
+        effective_sample_size([0.0])
+
+
+def test_read_only_arrays_raise_no_warning(recwarn):
+    values = np.zeros(3)
+    values.setflags(write=False)
+    forward_kl(values, values)
+    assert not recwarn.list
+
+
+def test_two_targets_and_the_entropy():
+    """KL(p || q) = -H(p) - mean of log q over samples of p."""
+    p, q = targets.TwoRings(2), targets.CircleOfGaussians(8)
+    x = p.sample(20_000, seed=0)
+    found = forward_kl(p.log_prob(x), q.log_prob(x))
+    expected = -p.entropy - float(q.log_prob(x).mean())
+    spread = float(p.log_prob(x).std()) / math.sqrt(len(x))
+    assert abs(found.value - expected) < 4 * spread

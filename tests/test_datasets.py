@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import tarfile
+import time
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -79,7 +80,7 @@ def record(monkeypatch):
 @pytest.fixture
 def no_waiting(monkeypatch):
     waits = []
-    monkeypatch.setattr(datasets.time, "sleep", waits.append)
+    monkeypatch.setattr(time, "sleep", waits.append)
     return waits
 
 

@@ -256,7 +256,7 @@ def _ring_radii(centre: Tensor, width: float, generator: torch.Generator) -> Ten
     """Radii r > 0 with density r exp(-(r - centre)^2 / 2 width^2), exact, shape of `centre`.
 
     With z = (r - centre) / width the density is below (centre + width |z|) exp(-z^2 / 2): a normal
-    and a two-sided Rayleigh density, mixed by their masses. At most a ninth is rejected where the
+    and a two-sided Rayleigh density, mixed by their masses. At most a tenth is rejected where the
     centre is 8 widths or more from the origin.
     """
     radius = torch.empty_like(centre)

@@ -10,15 +10,19 @@ from .bands import Band, make_bands, prediction_interval, read_bands
 from .checks import OutOfBand, Record, check, record, records
 from .environment import Settings, hardware, settings, versions
 from .paper import Row, rows, verdict
+from .repeats import Case, CasesFailed, Summary, repeat
 from .results import Results, reference
 from .tables import Table, table
 
 __all__ = [
     "Band",
+    "Case",
+    "CasesFailed",
     "OutOfBand",
     "Record",
     "Results",
     "Row",
+    "Summary",
     "Settings",
     "Table",
     "check",
@@ -29,6 +33,7 @@ __all__ = [
     "record",
     "records",
     "reference",
+    "repeat",
     "rows",
     "settings",
     "table",

@@ -11,6 +11,7 @@ from typing import Any
 from .bands import read_bands
 from .environment import Settings
 from .paper import Number, format_number, rows
+from .repeats import Summary
 
 __all__ = ["OutOfBand", "Record", "check", "record", "records", "start"]
 
@@ -30,6 +31,8 @@ class Record:
     scale: str
     seed: int | None
     checked: bool
+    scatter: float | None = None
+    runs: int | None = None
 
 
 _settings: Settings | None = None
@@ -69,13 +72,14 @@ def record(
 
     Args:
         row_id: a row of ``data/paper_numbers.toml``.
-        value: a number (one-element arrays and tensors too) or a text.
-        standard_error: its standard error.
+        value: a number (one-element arrays and tensors too), a text, or a :class:`Summary` of
+            several runs, of which mean, standard error, scatter and number of runs are kept.
+        standard_error: its standard error; a summary brings its own.
         scale: the scale it was measured at, where that is not the scale of the notebook: a GPU
             cell of a lite run records ``scale="paper"``.
 
     Raises:
-        ValueError: the row is not known.
+        ValueError: the row is not known, or a summary was given a second standard error.
     """
     known = rows()
     if row_id not in known:
@@ -83,7 +87,7 @@ def record(
             f"row {row_id!r} is not in data/paper_numbers.toml{_similar(row_id, known)}; add it "
             "there, with what it is compared with"
         )
-    _keep(row_id, _plain(value), standard_error, scale, checked=False)
+    _keep(row_id, value, standard_error, scale, checked=False)
 
 
 def check(row_id: str, value: Any, *, standard_error: float | None = None) -> None:
@@ -96,15 +100,17 @@ def check(row_id: str, value: Any, *, standard_error: float | None = None) -> No
 
     Args:
         row_id: a name in ``data/bands.toml``, or a row with an ``expected`` value.
-        value: a number (one-element arrays and tensors too) or, for an exact quantity, a text.
-        standard_error: its standard error, kept for the table.
+        value: a number (one-element arrays and tensors too), a :class:`Summary` of several runs,
+            whose mean is held against the band, or, for an exact quantity, a text.
+        standard_error: its standard error, kept for the table; a summary brings its own.
 
     Raises:
         OutOfBand: the number is outside, or is not a number.
-        ValueError: there is no band with this name.
+        ValueError: there is no band with this name, or a summary was given a second standard
+            error.
     """
-    plain = _plain(value)
-    _keep(row_id, plain, standard_error, None, checked=True)
+    found = _keep(row_id, value, standard_error, None, checked=True)
+    plain, standard_error = found.value, found.standard_error
     if os.environ.get("GALFLOW_RECORD_ONLY") == "1":
         print(f"{row_id}   recorded, not checked")
         return
@@ -141,21 +147,32 @@ def check(row_id: str, value: Any, *, standard_error: float | None = None) -> No
 
 
 def _keep(
-    row_id: str, value: Number, standard_error: Any, scale: str | None, *, checked: bool
-) -> None:
+    row_id: str, value: Any, standard_error: Any, scale: str | None, *, checked: bool
+) -> Record:
+    scatter = runs = None
+    if isinstance(value, Summary):
+        if standard_error is not None:
+            raise ValueError(
+                f"{row_id} was given a summary of {value.n} runs and a standard error, expected "
+                "one of them: a summary brings its own"
+            )
+        standard_error, scatter, runs = value.standard_error, value.scatter, value.n
+        value = value.mean
     found = Record(
         id=row_id,
-        value=value,
+        value=_plain(value),
         standard_error=None if standard_error is None else float(standard_error),
         notebook=current_notebook(),
         scale=scale or _scale(),
         seed=_settings.seed if _settings else None,
         checked=checked,
+        scatter=scatter,
+        runs=runs,
     )
     _records[row_id, found.scale] = found
     path = os.environ.get("GALFLOW_RECORD")
     if not path:
-        return
+        return found
     line = (json.dumps(asdict(found)) + "\n").encode()
     # One write in append mode: a kernel that dies later leaves whole lines behind.
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -163,6 +180,7 @@ def _keep(
         os.write(handle, line)
     finally:
         os.close(handle)
+    return found
 
 
 def _plain(value: Any) -> Number:

@@ -16,17 +16,31 @@ __all__ = ["Row", "rows", "verdict"]
 
 Number = float | int | str
 SOURCES = ("paper abstract", "paper", "public code", "derived", "none")
+# What is kept of a measured value.
+MEASURED = ("value", "standard_error", "scatter", "runs")
 _KINDS = {
     "equal": ("target",),
     "at_most": ("high",),
     "at_least": ("low",),
     "between": ("low", "high"),
+    "agrees": ("target", "error"),
     "reference": ("row", "relation"),
     "not_comparable": ("reason",),
     "out_of_reach": ("reason",),
 }
 _FIELDS = ("notebook", "paper", "where", "source", "quantity", "value", "criterion", "note")
-_OPTIONAL = ("reason", "unit", "only_with", "judged_at", "expected", "sides")
+_OPTIONAL = (
+    "reason",
+    "unit",
+    "estimator",
+    "only_with",
+    "judged_at",
+    "needs",
+    "expected",
+    "sides",
+)
+# Fields of a criterion that name another row.
+_LINKS = ("row", "otherwise")
 
 
 @dataclass(frozen=True)
@@ -44,8 +58,11 @@ class Row:
         value: what is reported; ``None`` where it is not known to us, with the ``reason``.
         criterion: ``{"kind": ..., ...}``, see :func:`verdict`.
         note: why our number differs, or may.
+        estimator: how the quantity is estimated, where papers differ in it.
         only_with: condition under which a met criterion counts, said in the verdict.
         judged_at: scale, ``"lite"`` or ``"paper"``, whose value the verdict is about.
+        needs: what must be there to measure it, such as data that do not ship: said where nothing
+            was measured.
         expected: for a quantity that is fixed before any training: its exact value, which
             :func:`galflow_lite.reproduction.check` then asks for instead of a band.
         sides: ``"both"``, or ``"low"`` or ``"high"`` for a band that has only that end.
@@ -62,8 +79,10 @@ class Row:
     note: str
     reason: str = ""
     unit: str = ""
+    estimator: str = ""
     only_with: str = ""
     judged_at: str = "lite"
+    needs: str = ""
     expected: Number | None = None
     sides: str = "both"
 
@@ -74,8 +93,20 @@ class Row:
         return format_number(self.value)
 
 
-def format_number(value: Number | None, standard_error: float | None = None) -> str:
-    """A number with four significant digits, whole numbers in full with thousands separated."""
+def format_number(
+    value: Number | None,
+    standard_error: float | None = None,
+    scatter: float | None = None,
+    runs: int | None = None,
+) -> str:
+    """A number with four significant digits, whole numbers in full with thousands separated.
+
+    With a standard error both are rounded to its second digit. ``scatter``, the standard deviation
+    over ``runs`` runs, follows in brackets.
+    """
+    if scatter is not None:
+        text = format_number(value, standard_error)
+        return f"{text} ({format_spread(scatter, runs)})"
     if value is None:
         return ""
     if isinstance(value, str):
@@ -89,6 +120,16 @@ def format_number(value: Number | None, standard_error: float | None = None) -> 
             return f"{value:,.{decimals}f} ± {standard_error:.{decimals}f}"
         return f"{value:.3g} ± {standard_error:.1g}"
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:.4g}"
+
+
+def format_entry(entry: Mapping[str, Any]) -> str:
+    """A measured value with what is known of its errors."""
+    return format_number(*(entry.get(key) for key in MEASURED))
+
+
+def format_spread(scatter: float, runs: int | None) -> str:
+    """The scatter over runs, and how many they are."""
+    return f"scatter {scatter:.2g}{'' if runs is None else f', {runs} runs'}"
 
 
 def rows(notebook: str | None = None, *, path: Path | None = None) -> dict[str, Row]:
@@ -113,12 +154,13 @@ def rows(notebook: str | None = None, *, path: Path | None = None) -> dict[str, 
         row = _row(name, entry, path.name)
         found[row.id] = row
     for row in found.values():
-        other = row.criterion.get("row")
-        if other is not None and other not in found:
-            raise ValueError(
-                f"{path.name}: row {row.id!r} is compared with {other!r}, which is no row of the "
-                "file; correct criterion.row"
-            )
+        for link in _LINKS:
+            other = row.criterion.get(link)
+            if other is not None and other not in found:
+                raise ValueError(
+                    f"{path.name}: row {row.id!r} is compared with {other!r}, which is no row of "
+                    f"the file; correct criterion.{link}"
+                )
     if notebook is None:
         return found
     return {name: row for name, row in found.items() if row.notebook == notebook}
@@ -157,6 +199,11 @@ def _row(name: str, entry: Any, file: str) -> Row:
             + "; ".join(f"{k} (with {', '.join(v)})" for k, v in _KINDS.items())
             + "; relation as at_most or at_least"
         )
+    if kind == "agrees" and not _is_positive(criterion["error"]):
+        raise ValueError(
+            f"{file}: row {name!r} has the error {criterion['error']!r}; write one standard "
+            "deviation of the reported value, a number above 0"
+        )
     entry = dict(entry)
     if entry["value"] == "unknown":
         if not entry.get("reason"):
@@ -167,7 +214,17 @@ def _row(name: str, entry: Any, file: str) -> Row:
     return Row(id=name, **entry)
 
 
-def verdict(row: Row, value: Number | None, others: Mapping[str, Number] | None = None) -> str:
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
+
+
+def verdict(
+    row: Row,
+    value: Number | None,
+    others: Mapping[str, Number] | None = None,
+    *,
+    standard_errors: Mapping[str, float | None] | None = None,
+) -> str:
     """Judge ``value`` by the criterion of its row.
 
     Kinds of criterion: ``equal`` (``target``, and optionally ``tolerance``, relative), ``at_most``
@@ -176,10 +233,18 @@ def verdict(row: Row, value: Number | None, others: Mapping[str, Number] | None 
     optionally ``factor`` on the other value), ``not_comparable`` and ``out_of_reach`` (``reason``).
     A row of ``source`` ``"none"``, which nobody has reported, is never "reproduced".
 
+    ``agrees`` (``target`` and ``error``, one standard deviation, as the paper states them) is met
+    when the value lies within two standard deviations of the target; its own standard error, where
+    it has one, adds to ``error`` in quadrature. ``otherwise`` names a row that measures the same
+    quantity with another estimator: when the value does not agree and that of ``otherwise`` does,
+    by the same rule, it is "reproduced only with" what ``with`` says, or else with "the paper's
+    estimator".
+
     Args:
         row: the row.
         value: what we measured; ``None`` where nothing was.
-        others: values of the other rows, for ``reference``.
+        others: values of the other rows, for ``reference`` and ``otherwise``.
+        standard_errors: standard errors by id, of this row and of the others, for ``agrees``.
 
     Returns:
         ``"reproduced"``, ``"reproduced only with ..."``, ``"not reproduced"``,
@@ -189,7 +254,9 @@ def verdict(row: Row, value: Number | None, others: Mapping[str, Number] | None 
     if kind == "out_of_reach":
         return f"not run: {row.criterion['reason']}"
     if value is None:
-        where = "at paper scale, on a GPU" if row.judged_at == "paper" else "here"
+        if row.needs:
+            return f"not run: needs {row.needs}"
+        where = "at paper scale" if row.judged_at == "paper" else "here"
         return f"not run: notebook {row.notebook} has not measured it {where}"
     if kind == "not_comparable":
         return f"not comparable: {row.criterion['reason']}"
@@ -201,7 +268,15 @@ def verdict(row: Row, value: Number | None, others: Mapping[str, Number] | None 
         limit = float(other) * bounds.get("factor", 1.0)
         kind = bounds["relation"]
         bounds = {"high": limit, "low": limit}
-    if kind == "equal":
+    only_with = row.only_with
+    if kind == "agrees":
+        errors = standard_errors or {}
+        met = _agrees(value, errors.get(row.id), bounds)
+        name = bounds.get("otherwise")
+        other = (others or {}).get(name)
+        if not met and other is not None and _agrees(other, errors.get(name), bounds):
+            met, only_with = True, bounds.get("with", "the paper's estimator")
+    elif kind == "equal":
         met = _equal(value, bounds["target"], bounds.get("tolerance", 0.0))
     else:
         number = float(value)
@@ -214,7 +289,13 @@ def verdict(row: Row, value: Number | None, others: Mapping[str, Number] | None 
         return f"not comparable: {row.reason}; our own criterion {state}"
     if not met:
         return "not reproduced"
-    return f"reproduced only with {row.only_with}" if row.only_with else "reproduced"
+    return f"reproduced only with {only_with}" if only_with else "reproduced"
+
+
+def _agrees(value: Number, standard_error: float | None, criterion: Mapping[str, Any]) -> bool:
+    # A comparison with a number that is not finite is false, as it should be.
+    allowed = 2 * math.hypot(criterion["error"], standard_error or 0.0)
+    return math.isfinite(allowed) and abs(float(value) - criterion["target"]) <= allowed
 
 
 def _equal(value: Number, target: Number, tolerance: float) -> bool:

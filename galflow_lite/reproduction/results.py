@@ -13,7 +13,7 @@ from typing import Any
 from ..files import share, write_aside
 from ..notebooks import Execution
 from .environment import SCALES, hardware, versions
-from .paper import format_number, rows
+from .paper import MEASURED, format_entry, rows
 
 __all__ = ["Results", "reference"]
 
@@ -29,7 +29,8 @@ class Results:
         scale: ``"lite"`` or ``"paper"``.
         seconds: wall time of the whole run, or of the mean run.
         seeds: seeds that were run.
-        rows: id to ``{"value", "standard_error", "values"}``; the last two may be missing.
+        rows: id to ``{"value", "standard_error", "scatter", "runs"}``; all but the first may be
+            missing. Scatter is the standard deviation over so many runs.
         hardware: see :func:`galflow_lite.reproduction.hardware`.
         versions: see :func:`galflow_lite.reproduction.versions`.
         date: day of the run, ISO 8601, UTC.
@@ -142,15 +143,14 @@ class Results:
         lines = [f"Stored reference: {self.origin()}"]
         width = max((len(name) for name in self.rows), default=0)
         for name, entry in self.rows.items():
-            number = format_number(entry["value"], entry.get("standard_error"))
+            number = format_entry(entry)
             text = known[name].quantity if name in known else ""
             lines.append(f"  {name:<{width}}  {number:>16}  {text}".rstrip())
         return "\n".join(lines)
 
 
 def _row(line: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("value", "standard_error")
-    return {name: line[name] for name in names if line[name] is not None}
+    return {name: line[name] for name in MEASURED if line.get(name) is not None}
 
 
 def _duration(seconds: float) -> str:

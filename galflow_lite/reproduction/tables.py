@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import checks
-from .paper import Row, format_number, rows, verdict
+from .paper import MEASURED, Row, format_entry, format_number, format_spread, rows, verdict
 from .results import Results
 
 __all__ = ["Line", "Table", "table"]
@@ -18,16 +18,26 @@ _HEADINGS = ("Quantity", "Paper", "Here (lite)", "Reference (paper scale)", "Ver
 # Columns of a terminal 100 wide, with a space between; reasons and notes go below each row.
 _WIDTHS = (34, 18, 14, 14, 16)
 _INDENT = "    "
+_COLUMNS = {"lite": "Here", "paper": "Reference"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table, as texts."""
+    """One line of the table: a row, what was measured at either scale, and the verdict."""
 
     row: Row
-    here: str
-    reference: str
+    found: Mapping[str, Mapping[str, Any]]
     verdict: str
+
+    @property
+    def here(self) -> str:
+        """Our value at lite scale."""
+        return format_entry(self.found.get("lite", {}))
+
+    @property
+    def reference(self) -> str:
+        """Our value at paper scale."""
+        return format_entry(self.found.get("paper", {}))
 
     def cells(self) -> tuple[str, ...]:
         """Texts in the order of the columns."""
@@ -42,13 +52,18 @@ class Line:
         """Why the numbers differ, and where the reported one stands."""
         row = self.row
         place = ", ".join(part for part in (f"arXiv:{row.paper}", row.where) if part)
-        return f"{row.note} ({place})".lstrip() if row.source != "none" else row.note
+        parts = [
+            f"Estimator: {row.estimator}." if row.estimator else "",
+            row.note,
+            f"({place})" if row.source != "none" else "",
+        ]
+        return " ".join(part for part in parts if part)
 
     def text(self) -> str:
         """Aligned columns, with what does not fit a column below them."""
-        quantity, paper, here, reference, *_ = self.cells()
+        quantity, paper, *_ = self.cells()
         kind, reason = _split(self.verdict)
-        sentences = [reason]
+        sentences = [reason, *self._spreads()]
         if self.row.value is None:
             paper = "unknown"
             sentences += [] if self.row.reason in reason else [self.row.reason]
@@ -56,8 +71,20 @@ class Line:
             [f"{text[:1].upper()}{text[1:]}." for text in sentences if text] + [self.note()]
         )
         below = textwrap.fill(below.strip(), 100, initial_indent=_INDENT, subsequent_indent=_INDENT)
-        columns = _wrapped((quantity, paper, here, reference, kind))
+        # Scatter and number of runs have no room in a column.
+        values = [
+            format_number(entry.get("value"), entry.get("standard_error"))
+            for entry in (self.found.get("lite", {}), self.found.get("paper", {}))
+        ]
+        columns = _wrapped((quantity, paper, *values, kind))
         return f"{columns}\n{below}" if below else columns
+
+    def _spreads(self) -> list[str]:
+        return [
+            f"{name}: {format_spread(entry['scatter'], entry.get('runs'))}"
+            for scale, name in _COLUMNS.items()
+            if (entry := self.found.get(scale, {})).get("scatter") is not None
+        ]
 
 
 @dataclass(frozen=True)
@@ -174,17 +201,20 @@ def table(
             origins += [origin] if origin else []
     lines = []
     for row in chosen.values():
-        others = {name: entry["value"] for name, entry in found[row.judged_at].items()}
+        judged = found[row.judged_at]
+        values = {name: entry["value"] for name, entry in judged.items()}
+        errors = {name: entry.get("standard_error") for name, entry in judged.items()}
         lines.append(
             Line(
                 row=row,
-                here=_text(found["lite"].get(row.id)),
-                reference=_text(found["paper"].get(row.id)),
-                verdict=verdict(row, others.get(row.id), others),
+                found={scale: found[scale].get(row.id, {}) for scale in found},
+                verdict=verdict(row, values.get(row.id), values, standard_errors=errors),
             )
         )
     which = f"notebook {notebook}" if notebook else "all notebooks"
-    caption = f"Rows of {which}. ± is one standard error. " + " ".join(origins)
+    quoted = any("±" in row.paper_text() for row in chosen.values())
+    caption = "± is one standard error" + ("; of a paper, what it states" if quoted else "")
+    caption = f"Rows of {which}. {caption}. {' '.join(origins)}"
     return Table(lines, caption.strip(), format)
 
 
@@ -192,7 +222,7 @@ def _measured(
     notebook: str, scale: str, results: Results | None
 ) -> tuple[dict[str, dict[str, Any]], str]:
     """Numbers of a notebook at a scale, and a sentence on where they come from."""
-    name = {"lite": "Here", "paper": "Reference"}[scale]
+    name = _COLUMNS[scale]
     if results is not None and (results.notebook, results.scale) == (notebook, scale):
         return results.rows, f"{name}: {results.origin()}."
     stored = Results.stored(notebook, scale)
@@ -200,7 +230,7 @@ def _measured(
     origin = f"{name}: {stored.origin()}." if stored else ""
     if checks.current_notebook() == notebook:
         fresh = {
-            row_id: {"value": found.value, "standard_error": found.standard_error}
+            row_id: {key: getattr(found, key) for key in MEASURED}
             for row_id, found in checks.records(scale).items()
         }
         if fresh and scale == "lite":
@@ -210,9 +240,3 @@ def _measured(
             entries.update(fresh)
             origin = f"{name}: this run{', and ' + stored.origin() if stored else ''}."
     return entries, origin
-
-
-def _text(entry: dict[str, Any] | None) -> str:
-    if entry is None:
-        return ""
-    return format_number(entry["value"], entry.get("standard_error"))

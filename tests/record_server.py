@@ -1,4 +1,4 @@
-"""A small server on the loopback address that plays doi.org, Zenodo and a mirror."""
+"""A small server on the loopback address that plays doi.org, Zenodo, UCI and a mirror."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, json.dumps(record.listing()).encode())
         elif path.startswith(f"/zenodo.org/api/records/{RECORD}/files/"):
             self.send_file(path.split("/")[-2])
-        elif path.startswith("/mirror.example/"):
+        elif path.startswith(("/mirror.example/", "/archive.ics.uci.edu/static/public/")):
             self.send_file(path.split("/")[-1])
         else:
             self.reply(404, b"not here")
@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(monkeypatch):
-    """Run the server and lead every request to doi.org, zenodo.org and a mirror to it."""
+    """Run the server and lead every request to doi.org, zenodo.org, UCI and a mirror to it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.record = Record()
@@ -109,7 +109,7 @@ def serving(monkeypatch):
     def redirected(self, request, **options):
         # Only the host changes: redirects, the record's API and all of pooch stay as they are.
         address, parts = request.url, urlsplit(request.url)
-        assert parts.netloc in ("doi.org", "zenodo.org", "mirror.example")
+        assert parts.netloc in ("doi.org", "zenodo.org", "mirror.example", "archive.ics.uci.edu")
         request.url = f"http://127.0.0.1:{server.server_port}/{parts.netloc}{parts.path}"
         options["proxies"] = {}
         response = original(self, request, **options)

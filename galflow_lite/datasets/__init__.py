@@ -10,7 +10,7 @@ from __future__ import annotations
 from .download import fetch
 from .entry import Dataset, FetchError, cache_folder, data_folder
 from .galaxies import Counts
-from .registry import DATASETS, names
+from .registry import DATASETS, names, tabular
 
 __all__ = [
     "DATASETS",
@@ -21,4 +21,5 @@ __all__ = [
     "data_folder",
     "fetch",
     "names",
+    "tabular",
 ]

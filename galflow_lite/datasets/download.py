@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import requests
 
+from ..files import sha256
 from ._pooch import doi_to_repository, pooch
 from .entry import Dataset, FetchError, brief, cache_folder
 from .registry import DATASETS, names
@@ -32,13 +34,14 @@ def fetch(
 
     The files go to ``folder/<name>/raw``, the product to ``folder/<name>``. What is there already
     and has the right checksum is not loaded again; when the product is there, nothing is done.
-    The raw files are kept and may be deleted afterwards.
+    The raw files are kept and may be deleted afterwards. A file without a known checksum is taken
+    as it comes; the checksum found is shown with the progress, and `prepare` checks the contents.
 
     Args:
         name: One of `names`, or a `Dataset` of your own.
         folder: Where to put it; None takes `cache_folder`.
         base_url: Another source of the same files: a DOI (``"doi:..."``) or the address of a
-            mirror, which works for sets whose checksums are known here.
+            mirror, which works for sets whose files are listed here.
         retries: How often a transfer that broke off is tried again; a wrong checksum is not.
         progress: Show progress bars.
 
@@ -47,7 +50,7 @@ def fetch(
 
     Raises:
         FetchError: If the set is unknown, the source cannot be reached, a transfer breaks off, a
-            checksum is wrong, an archive is damaged or unsafe, or the counts differ from those
+            checksum is wrong, an archive is damaged or unsafe, or the contents differ from those
             that were published.
         OSError: If the files cannot be written.
     """
@@ -68,6 +71,12 @@ def fetch(
         )
         for file in sorted(boy.registry):
             _download(boy, file, downloader, retries)
+            if progress and boy.registry[file] is None:
+                print(
+                    f"{file}: the source publishes no checksum to compare with, found "
+                    f"sha256:{sha256(raw / file)}",
+                    file=sys.stderr,
+                )
     if entry.prepare is None:
         return raw
     entry.prepare(raw, product, progress=progress)

@@ -28,7 +28,8 @@ class Dataset:
         size: Size of the download, for people.
         source: ``"doi:..."``, whose record lists files and checksums, or the address of a folder,
             ending in "/", that holds ``files``.
-        files: File name to checksum (``"sha256:..."`` or ``"md5:..."``); leave it empty for a DOI.
+        files: File name to checksum (``"sha256:..."`` or ``"md5:..."``), None where the source
+            publishes none; leave it empty for a DOI.
         suffixes: Take only files with these endings; empty takes all.
         product: Name of the file that ``prepare`` makes; "" where there is nothing to prepare.
         prepare: Called as ``prepare(raw, product, progress=...)`` with the folder of the files
@@ -40,7 +41,7 @@ class Dataset:
     licence: str
     size: str
     source: str
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str | None] = field(default_factory=dict)
     suffixes: tuple[str, ...] = ()
     product: str = ""
     prepare: Callable[..., None] | None = None

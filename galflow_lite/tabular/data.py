@@ -163,7 +163,7 @@ def last_tenths(n: int, *, name: str) -> tuple[int, int]:
     validation = int(0.1 * (n - test))
     if not test or not validation:
         raise ValueError(
-            f"{name} has {n} complete rows, expected at least 12 so that each part has one: check "
+            f"{name} has {n} complete rows, expected at least 11 so that each part has one: check "
             "that the file is complete."
         )
     return validation, test

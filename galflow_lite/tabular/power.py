@@ -16,7 +16,7 @@ from typing import IO, Literal, TypeVar
 import numpy as np
 
 from .data import TabularData, last_tenths, standardise
-from .reading import is_numpy, no_number, numpy_table, opened
+from .reading import checked, is_numpy, no_number, numpy_table, opened
 
 __all__ = ["PowerReadings", "power", "power_readings"]
 
@@ -160,7 +160,7 @@ def _readings(stream: IO[bytes], source: str) -> PowerReadings:
         )
     return PowerReadings(
         dates=np.frombuffer(days, dtype=np.int64).astype("datetime64[D]"),
-        values=np.frombuffer(values).reshape(len(days), len(_COLUMNS)),
+        values=checked(np.frombuffer(values).reshape(len(days), len(_COLUMNS)), source),
         incomplete=incomplete,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import tarfile
 import zipfile
 import zlib
@@ -14,7 +15,15 @@ from typing import IO
 
 import numpy as np
 
-__all__ = ["is_archive", "is_numpy", "no_number", "numbers", "numpy_table", "opened"]
+__all__ = [
+    "checked",
+    "is_archive",
+    "is_numpy",
+    "no_number",
+    "numbers",
+    "numpy_table",
+    "opened",
+]
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -103,7 +112,9 @@ def numpy_table(stream: IO[bytes], *, source: str, width: int) -> np.ndarray:
         ValueError: If it holds objects, has another shape, or numbers that are not finite.
     """
     try:
-        table = np.lib.format.read_array(stream, allow_pickle=False)
+        # NumPy would ask the stream of a tar archive for a file number, which it has not.
+        content = io.BytesIO(stream.read())
+        table = np.lib.format.read_array(content, allow_pickle=False)
     except (ValueError, EOFError, MemoryError) as error:
         raise ValueError(
             f"{source} cannot be read ({type(error).__name__}), expected a complete .npy "
@@ -114,7 +125,7 @@ def numpy_table(stream: IO[bytes], *, source: str, width: int) -> np.ndarray:
             f"{source} has the shape {table.shape} and type {table.dtype}, expected numbers of "
             f"shape (n, {width}): this is another file."
         )
-    return _checked(table.astype(np.float64), source)
+    return checked(table.astype(np.float64), source)
 
 
 def numbers(
@@ -164,7 +175,7 @@ def numbers(
         raise ValueError(
             f"{source} holds no complete rows, expected some: check that the file is complete."
         )
-    return _checked(np.frombuffer(values).reshape(-1, kept), source)
+    return checked(np.frombuffer(values).reshape(-1, kept), source)
 
 
 def _span(widths: range) -> str:
@@ -185,7 +196,12 @@ def no_number(fields: list[bytes], line: int, source: str) -> ValueError:
     )
 
 
-def _checked(table: np.ndarray, source: str) -> np.ndarray:
+def checked(table: np.ndarray, source: str) -> np.ndarray:
+    """The table itself.
+
+    Raises:
+        ValueError: If a row holds NaN or an infinite value.
+    """
     finite = np.isfinite(table).all(axis=1)
     if not finite.all():
         raise ValueError(

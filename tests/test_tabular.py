@@ -440,7 +440,7 @@ def test_table_is_written_and_read(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["small.h5"]
 
 
-def test_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_table(tmp_path):
     path = tmp_path / "small.h5"
     small().write(path)
     before = path.read_bytes()

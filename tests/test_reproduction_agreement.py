@@ -202,3 +202,78 @@ def test_stored_results_keep_what_they_have(data):
     assert str(summary) in str(read)
     reproduction.settings("97")
     assert reproduction.table("98").lines[0].here == str(summary)
+
+
+# ---- the rows of notebook 02 ------------------------------------------------------------------
+
+
+MODELS = ("maf", "real_nvp", "pieces")
+TARGETS = ("moons", "circle", "rings")
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return reproduction.rows("02")
+
+
+def test_every_number_of_the_four_tables_has_its_row(shipped):
+    names = {
+        f"pieces.{table}.{target}.{model}"
+        for table in ("kl", "cost", "epochs", "seconds")
+        for target in TARGETS
+        for model in MODELS
+    }
+    algorithms = "kmeans mini_batch_kmeans mean_shift spectral agglomerative birch".split()
+    names |= {f"pieces.clustering.{name}" for name in ["maf", "real_nvp", *algorithms]}
+    names |= {
+        f"pieces.uci.{name}.{model}"
+        for name in ("power", "gas", "hepmass", "miniboone")
+        for model in ("maf", "pieces")
+    }
+    assert names <= set(shipped)
+    assert {shipped[name].source for name in names} == {"paper"}
+    assert {shipped[name].judged_at for name in names} == {"paper"}
+
+
+def test_targets_and_errors_are_those_of_the_quotation(shipped):
+    judged = [row for row in shipped.values() if row.criterion["kind"] == "agrees"]
+    assert len(judged) > 50
+    for row in judged:
+        value, _, error = row.value.partition(" ± ")
+        sigmas = 2 if "2 sigma" in error else 1
+        error = error.removesuffix(" (2 sigma)")
+        assert float(value.replace(",", "")) == row.criterion["target"], row.id
+        assert float(error.replace(",", "")) / sigmas == row.criterion["error"], row.id
+
+
+def test_every_kl_names_its_estimator(shipped):
+    for row in shipped.values():
+        if "KL(" in row.quantity:
+            assert row.estimator, row.id
+        other = shipped.get(row.criterion.get("otherwise"))
+        if other is not None:
+            assert other.estimator != row.estimator
+            assert other.criterion["target"] == row.criterion["target"]
+
+
+def test_the_cost_with_the_points_seen_is_the_stated_one_times_their_share(shipped):
+    for target in TARGETS:
+        stated, seen = (
+            shipped[f"pieces.cost.{target}.real_nvp{end}"].criterion for end in ("", ".points_seen")
+        )
+        for key in ("target", "error"):
+            rounded = stated[key] * 1024 / 10_000
+            assert seen[key] == pytest.approx(rounded, abs=5e-4)
+
+
+def test_quantities_tell_the_rows_apart(shipped):
+    quantities = [row.quantity for row in shipped.values()]
+    assert len(set(quantities)) == len(quantities)
+    assert max(map(len, quantities)) <= 100
+
+
+def test_the_table_of_notebook_02_can_be_printed():
+    text = str(reproduction.table("02"))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "-0.054 ± 0.009" in text
+    assert "galflow-lite data fetch miniboone" in text

@@ -1,1 +1,6 @@
-"""Piecewise flows: cluster the data, then one flow for each cluster (arXiv:2305.02930)."""
+"""Piecewise flows: one flow on each cluster of the data, one density for all."""
+
+from .clustering import Clustering, choose_clusters
+from .model import FLOWS, PiecewiseFlow, PiecewiseHistory
+
+__all__ = ["FLOWS", "Clustering", "PiecewiseFlow", "PiecewiseHistory", "choose_clusters"]

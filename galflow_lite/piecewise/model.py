@@ -417,32 +417,6 @@ class PiecewiseFlow(nn.Module):
             raise ValueError("found a flow without pieces, expected a fitted one: call fit first")
 
 
-def _tensor(self, x) -> Tensor:
-        self._require_fitted()
-        return _tensor(x, self.features).to(self.shift.device)
-
-    def _require_fitted(self) -> None:
-        if not self.k:
-            raise ValueError("found a flow without pieces, expected a fitted one: call fit first")
-
-
-class _Mixture(nn.Module):
-    """The density of a PiecewiseFlow as one module, with its shares free."""
-
-    def __init__(self, model: PiecewiseFlow) -> None:
-        super().__init__()
-        self.stack = StackedFlows([copy.deepcopy(piece) for piece in model.pieces])
-        self.logits = nn.Parameter(model.log_weights.clone())
-        self.register_buffer("shift", model.shift[:, None])
-        self.register_buffer("scale", model.scale[:, None])
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        like = next(self.stack.parameters())
-        scaled = ((x - self.shift) / self.scale).to(like.dtype)
-        terms = self.stack.log_prob(scaled).double() - self.scale.log().sum(dim=2)
-        return torch.logsumexp(self.logits.log_softmax(0)[:, None] + terms, dim=0)
-
-
 def _tensor(x, features: int | None = None) -> Tensor:
     tensor = torch.as_tensor(np.array(x) if isinstance(x, np.ndarray) else x)
     if (

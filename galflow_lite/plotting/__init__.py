@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .densities import clusters, density_map, sample_map
 from .galaxies import LABELS, abundance_plane, corner, face_on, profiles
 from .style import COLORS, show, use_style
 
@@ -9,9 +10,12 @@ __all__ = [
     "COLORS",
     "LABELS",
     "abundance_plane",
+    "clusters",
     "corner",
+    "density_map",
     "face_on",
     "profiles",
+    "sample_map",
     "show",
     "use_style",
 ]

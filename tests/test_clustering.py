@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_samples, silhouette_score
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from galflow_lite.piecewise.clustering import ALGORITHMS, Clustering, choose_clusters
 
@@ -217,6 +217,22 @@ def test_the_number_of_threads_does_not_matter():
     assert np.array_equal(found[0].labels, found[1].labels)
 
 
+def test_every_fit_runs_on_one_thread():
+    """What makes the above hold on any machine."""
+    pools = []
+
+    class Watched(KMeans):
+        def fit_predict(self, *args, **more):
+            pools.extend(pool["num_threads"] for pool in threadpool_info())
+            return super().fit_predict(*args, **more)
+
+    with threadpool_limits(2):
+        assert any(pool["num_threads"] == 2 for pool in threadpool_info())
+        choose_clusters(blobs(200, 200), algorithm=Watched, candidates=[2, 3])
+        assert any(pool["num_threads"] == 2 for pool in threadpool_info())
+    assert set(pools) == {1}
+
+
 def test_random_state_of_the_user_is_left_alone():
     np.random.seed(1)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -397,11 +413,29 @@ def test_a_function_of_the_user():
     assert part.sizes.tolist() == [200, 200, 200]
 
 
+def test_fitted_rows_keep_the_labels_that_were_scored():
+    class Halves:
+        def fit_predict(self, x):
+            return (x[:, 0] > 0.5).astype(int)
+
+        def predict(self, x):  # as an estimator that is not quite its own fit
+            return (x[:, 0] > 0.6).astype(int)
+
+    x = np.linspace(0, 1, 1001)[:, None]
+    settings = dict(algorithm=lambda k: Halves(), candidates=[2], fit_rows=300, score_rows=None)
+    found = choose_clusters(x, **settings)
+    fitted = np.sort(np.random.default_rng(0).choice(1001, 300, replace=False))
+    assert np.array_equal(found.labels[fitted], x[fitted, 0] > 0.5)
+    rest = np.setdiff1d(np.arange(1001), fitted)
+    assert np.array_equal(found.labels[rest], x[rest, 0] > 0.6)
+    assert silhouette_score(x[fitted], found.labels[fitted]) == pytest.approx(found.silhouette)
+
+
 def test_noise_goes_to_the_nearest_centre():
     x = np.concatenate([blobs(300, 300, apart=20), [[7.0, 0.0], [14.0, 0.0]]])
     raw = DBSCAN(2.0).fit_predict(x)
     assert raw[-2:].tolist() == [-1, -1]
-    found = choose_clusters(x, algorithm=lambda k: DBSCAN(2.0), candidates=[2])
+    found = choose_clusters(x, algorithm=lambda k: DBSCAN(2.0), candidates=[2], minimum=1)
     assert found.k == 2
     assert found.labels[-2:].tolist() == found.labels[[0, 300]].tolist()
     assert found.dissolved == (raw == -1).sum()

@@ -413,6 +413,14 @@ def test_a_function_of_the_user():
     assert part.sizes.tolist() == [200, 200, 200]
 
 
+def test_a_function_may_have_the_name_of_an_algorithm():
+    def mean_shift(k):
+        return KMeans(k, random_state=0)
+
+    found = choose_clusters(blobs(200, 200), algorithm=mean_shift, candidates=[2, 3])
+    assert set(found.scores) == {2, 3}
+
+
 def test_fitted_rows_keep_the_labels_that_were_scored():
     class Halves:
         def fit_predict(self, x):

@@ -171,9 +171,9 @@ def choose_clusters(
             those that depend on the scale of x. With V the total variance of the fitted rows:
             mean shift has `bin_seeding` and the bandwidth of `estimate_bandwidth` at quantile 0.1
             (scikit-learn's 0.3 merges the modes of the circle of Gaussians; the paper's code has
-            0.5 in units of x), or 0.1 sqrt(V) if that is 0; Birch has threshold 0.05 sqrt(V), since 0.5 yields fewer than 20
-            sub-clusters on the paper's data; spectral has gamma 4 / V, which is scikit-learn's 1
-            on the two moons (V = 4).
+            0.5 in units of x), or 0.1 sqrt(V) if that is 0; Birch has threshold 0.05 sqrt(V), since
+            0.5 yields fewer than 20 sub-clusters on the paper's data; spectral has gamma 4 / V,
+            which is scikit-learn's 1 on the two moons (V = 4).
         standardise: cluster x divided by its standard deviations; the paper takes x as it is.
         score_rows: rows of which the silhouette is the mean, the same for all candidates, drawn
             from the fitted rows; `None` takes all of those, at a cost that grows as their square.
@@ -199,7 +199,7 @@ def choose_clusters(
     fitted = np.flatnonzero(w)
     if len(fitted) > (fit_rows or most):
         fitted = np.sort(rng.choice(fitted, fit_rows or most, replace=False))
-    tried = [None] if name == "mean_shift" else checked_candidates(candidates, len(fitted))
+    tried = [None] if algorithm == "mean_shift" else checked_candidates(candidates, len(fitted))
     scored = draw(w[fitted], score_rows, rng)
     points = (x - x.mean(0)) / np.where(np.ptp(x, 0) > 0, x.std(0), 1) if standardise else x
 

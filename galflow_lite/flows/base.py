@@ -29,6 +29,10 @@ class Flow(_NflowsFlow):
         context_features: Dimension of the condition, 0 for none.
         shares_context: Whether the transforms take a :class:`SharedContext`, which is faster where
             many inputs share few conditions.
+        base: Distribution of the noise; None for a standard normal one.
+
+    Raises:
+        ValueError: On a base for another number of features.
     """
 
     def __init__(
@@ -40,6 +44,11 @@ class Flow(_NflowsFlow):
         shares_context: bool = False,
         base: ResampledBase | GaussianMixtureBase | None = None,
     ) -> None:
+        if base is not None and base.features != features:
+            raise ValueError(
+                f"found a base with {base.features} features for a flow of {features}, expected as "
+                "many: build the base anew"
+            )
         super().__init__(transform, base or StandardNormal([features]))
         self.features = features
         self.context_features = context_features

@@ -72,6 +72,7 @@ class ResampledBase(Distribution):
     @torch.no_grad()
     def refine(self, draws: int = 1_000_000, *, generator: torch.Generator | None = None) -> float:
         """Set Z to the mean acceptance of this many draws; returns its standard error."""
+        draws = positive_integer(draws, "draws")
         total = squares = torch.zeros((), dtype=torch.float64)
         for start in range(0, draws, 50_000):
             count = min(50_000, draws - start)
@@ -82,10 +83,15 @@ class ResampledBase(Distribution):
         return float((squares / draws - mean**2).clamp(min=0).div(draws).sqrt())
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        normal = _log_normal(inputs).sum(dim=1)
+        if self.truncation == 1:
+            return normal
+        # Logarithms throughout: far out a(z) is too small for a float, and so may be alpha.
         z = self._normalizer()
-        alpha = (1 - z) ** (self.truncation - 1)
-        normal = torch.distributions.Normal(0.0, 1.0).log_prob(inputs).sum(dim=1)
-        return normal + torch.log((1 - alpha) * self.acceptance(inputs) / z + alpha)
+        log_alpha = (self.truncation - 1) * torch.log1p(-z.clamp(max=1 - 1e-6))
+        log_accepted = torch.log(-torch.expm1(log_alpha)) - z.log()
+        log_acceptance = nn.functional.logsigmoid(self.network(inputs).squeeze(-1))
+        return normal + torch.logaddexp(log_accepted + log_acceptance, log_alpha)
 
     def _normalizer(self) -> Tensor:
         if not self.training:
@@ -143,6 +149,8 @@ class GaussianMixtureBase(Distribution):
             raise ValueError(
                 f"found means of shape {tuple(means.shape)}, expected (components, features)"
             )
+        if not means.isfinite().all():
+            raise ValueError("found means with NaN or infinite values, expected finite ones")
         if not scale > 0:
             raise ValueError(f"found scale={scale}, expected a positive number")
         self.features = means.shape[1]
@@ -151,8 +159,8 @@ class GaussianMixtureBase(Distribution):
         self.logits = nn.Parameter(means.new_zeros(len(means)))
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        components = torch.distributions.Normal(self.means, self.log_scales.exp())
-        log_prob = components.log_prob(inputs[:, None]).sum(dim=2)
+        scaled = (inputs[:, None] - self.means) * (-self.log_scales).exp()
+        log_prob = (_log_normal(scaled) - self.log_scales).sum(dim=2)
         return torch.logsumexp(self.logits.log_softmax(0) + log_prob, dim=1)
 
     def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -166,3 +174,8 @@ class GaussianMixtureBase(Distribution):
 
     def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
         return self.draw(num_samples)
+
+
+def _log_normal(z: Tensor) -> Tensor:
+    """Log-density of each value under N(0, 1), without checks that vmap and meta tensors refuse."""
+    return -(z.square() + math.log(2 * math.pi)) / 2

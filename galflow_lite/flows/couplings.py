@@ -161,8 +161,9 @@ _LOG_SCALE_LIMIT = 3.0
 class AffineCoupling(Transform):
     """Affine coupling: one part of the features is scaled and shifted as the rest says.
 
-    Starts at the identity; no layer scales by more than exp(3). Unlike nflows' own it writes into no tensor, so that many can run as
-    one batched model (:class:`galflow_lite.flows.StackedFlows`).
+    Starts at the identity; no layer scales by more than exp(3). Unlike nflows' own it writes into
+    no tensor, so that many can run as one batched model
+    (:class:`galflow_lite.flows.StackedFlows`).
 
     Args:
         transformed: For each feature, whether it is transformed.

@@ -25,8 +25,8 @@ class StackedFlows(nn.Module):
         flows: k flows of the same architecture, without context.
 
     Raises:
-        ValueError: On no flow, flows of several architectures, or with a resampled base, whose
-            running mean is no function of its inputs.
+        ValueError: On no flow, flows of several architectures, with a context, or with a resampled
+            base, whose running mean is no function of its inputs.
 
     Example:
         >>> flows = [masked_autoregressive_flow(2) for _ in range(8)]
@@ -46,10 +46,14 @@ class StackedFlows(nn.Module):
             raise ValueError(
                 "found a resampled base, expected a standard normal one: train these one by one"
             )
+        if flows[0].context_features:
+            raise ValueError("found flows with a context, expected flows without: train one by one")
         parameters, buffers = stack_module_state(list(flows))
         # A name of nn.Module has no dots.
         for name, values in parameters.items():
-            self.register_parameter(name.replace(".", "/"), nn.Parameter(values.detach()))
+            self.register_parameter(
+                name.replace(".", "/"), nn.Parameter(values.detach(), values.requires_grad)
+            )
         for name, values in buffers.items():
             self.register_buffer(name.replace(".", "/"), values, persistent=False)
         template = _LogProb(copy.deepcopy(flows[0]).to("meta"))
@@ -65,16 +69,23 @@ class StackedFlows(nn.Module):
 
         Args:
             inputs: Shape (k, n, features), for each flow its own; or (n, features), for all.
+
+        Raises:
+            ValueError: On another shape.
         """
         (template,) = self._template
 
         def one(parameters: dict, buffers: dict, rows: Tensor) -> Tensor:
             return functional_call(template, (parameters, buffers), (rows,))
 
-        own = 0 if inputs.dim() == 3 else None
-        return vmap(one, in_dims=(0, 0, own))(
-            _dotted(self.named_parameters()), _dotted(self.named_buffers()), inputs
-        )
+        # nflows adds to a tensor made like the inputs in place, so these need the axis as well.
+        rows = inputs.expand(len(self), -1, -1) if inputs.dim() == 2 else inputs
+        if rows.dim() != 3 or rows.shape[::2] != (len(self), self.features):
+            raise ValueError(
+                f"found inputs of shape {tuple(inputs.shape)}, expected (n, {self.features}) or "
+                f"({len(self)}, n, {self.features})"
+            )
+        return vmap(one)(_dotted(self.named_parameters()), _dotted(self.named_buffers()), rows)
 
     @torch.no_grad()
     def copy_to(self, flows: Sequence[Flow]) -> None:

@@ -20,7 +20,7 @@ from ..training import History
 from .clustering import Clustering
 from .fine_tuning import Mixture, maximise_likelihood
 from .partition import real_rows, sample_weights
-from .preparation import cluster, split, standardise
+from .preparation import check_pieces, cluster, split, standardise
 from .training import Recipe, train_pieces
 
 __all__ = ["FLOWS", "PiecewiseFlow", "PiecewiseHistory"]
@@ -98,7 +98,7 @@ class PiecewiseFlow(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if isinstance(flow, str) and flow not in FLOWS:
+        if not callable(flow) and not (isinstance(flow, str) and flow in FLOWS):
             raise ValueError(
                 f"found flow {flow!r}, expected one of {', '.join(FLOWS)} or a callable"
             )
@@ -196,9 +196,12 @@ class PiecewiseFlow(nn.Module):
             raise ValueError(
                 f"found validation_fraction={validation_fraction}, expected between 0 and 1"
             )
-        for name, value in (("epochs", epochs), ("validate_every", validate_every)):
-            if value < 1:
+        sizes = {"epochs": epochs, "batch_size": batch_size, "validate_every": validate_every}
+        for name, value in sizes.items():
+            if value is not None and value < 1:
                 raise ValueError(f"found {name}={value}, expected at least 1: raise it")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"found clip_norm={clip_norm}, expected a number above 0: raise it")
         clustering = cluster(x, clusters, weights, seed)
         k, labels = clustering.k, clustering.labels
         held_out = split(labels, k, validation_fraction, seed)
@@ -394,11 +397,12 @@ class PiecewiseFlow(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             if not isinstance(self.flow, str):
-                return [self.flow(features) for _ in range(k)]
+                return check_pieces([self.flow(features) for _ in range(k)], features)
             settings = dict(self.settings)
             if self.flow == "masked_autoregressive":
                 settings.setdefault("layers", math.ceil(6 / k))
-            return [FLOWS[self.flow](features, **settings) for _ in range(k)]
+            pieces = [FLOWS[self.flow](features, **settings) for _ in range(k)]
+            return check_pieces(pieces, features)
 
     def _terms(self, x: Tensor) -> Tensor:
         """log W_k + log p_k(x), shape (n, k)."""

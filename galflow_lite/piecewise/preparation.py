@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..flows import Flow
 from .clustering import Clustering, choose_clusters
 from .training import PieceData
 
-__all__ = ["cluster", "split", "standardise"]
+__all__ = ["check_pieces", "cluster", "split", "standardise"]
 
 
 def cluster(x: np.ndarray, clusters, weights: np.ndarray, seed: int) -> Clustering:
@@ -30,17 +31,43 @@ def cluster(x: np.ndarray, clusters, weights: np.ndarray, seed: int) -> Clusteri
     if isinstance(clusters, int | np.integer) and not isinstance(clusters, bool):
         if clusters == 1:
             return Clustering.from_labels(x, np.zeros(len(x), dtype=int), weights=weights)
-        return choose_clusters(x, candidates=[int(clusters)], weights=weights, seed=seed)
+        # The number that was asked for: none of them is dissolved for being small.
+        return choose_clusters(x, candidates=[int(clusters)], minimum=1, weights=weights, seed=seed)
     return Clustering.from_labels(x, clusters, weights=weights)
 
 
+def check_pieces(pieces: list, features: int) -> list[Flow]:
+    """The pieces, if each is a flow of its own for points with so many features.
+
+    Raises:
+        ValueError: On something else than a Flow, another number of features, a context, or pieces
+            that share parameters.
+    """
+    for piece in pieces:
+        if not isinstance(piece, Flow) or piece.features != features or piece.context_features:
+            raise ValueError(
+                f"found a piece that is no galflow_lite.flows.Flow with {features} features and "
+                "without context, expected one: let the callable build it from the number it is "
+                "given"
+            )
+    parameters = [id(parameter) for piece in pieces for parameter in piece.parameters()]
+    if len(set(parameters)) != len(parameters):
+        raise ValueError(
+            "found pieces that share parameters, expected a flow and a base of its own for each: "
+            "pass a callable that builds both anew"
+        )
+    return pieces
+
+
 def split(labels: np.ndarray, k: int, fraction: float, seed: int) -> np.ndarray:
-    """Rows to hold out, shape (n,): the same share of each cluster, at least one point of it."""
+    """Rows to hold out, shape (n,): the same share of each cluster, at least one point
+    of it, and all but two at most."""
     order = np.random.default_rng((seed, 1)).permutation(len(labels))
     held_out = np.zeros(len(labels), dtype=bool)
     for cluster in range(k):
         members = order[labels[order] == cluster]
-        held_out[members[: max(1, round(fraction * len(members)))]] = True
+        most = max(1, len(members) - 2)
+        held_out[members[: min(most, max(1, round(fraction * len(members))))]] = True
     return held_out
 
 

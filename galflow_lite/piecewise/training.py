@@ -83,12 +83,14 @@ def train_pieces(
     if isinstance(flows[0].base, ResampledBase):
         groups = len(flows)
     members = [range(group, len(flows), groups) for group in range(groups)]
-    trained = joblib.Parallel(n_jobs=n_jobs)(
-        joblib.delayed(_train_group)(
-            [flows[i] for i in numbers], [data[i] for i in numbers], recipe
+    # Threads of one process share the random state, and could not put it back by themselves.
+    with torch.random.fork_rng():
+        trained = joblib.Parallel(n_jobs=n_jobs)(
+            joblib.delayed(_train_group)(
+                [flows[i] for i in numbers], [data[i] for i in numbers], recipe
+            )
+            for numbers in members
         )
-        for numbers in members
-    )
     result = dict(
         pair
         for numbers, group in zip(members, trained, strict=True)
@@ -236,7 +238,8 @@ class _BestOfEach:
             torch.where(improved.reshape(shape), value, kept, out=kept)
         if self.recipe.patience is not None:
             self.active &= self.since < self.recipe.patience
-        return float(self.losses.sum())
+        # In double precision: a better loss of one piece must not be rounded away.
+        return float(self.losses.double().sum())
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -257,7 +260,7 @@ def _optimizer(parameters: list[Tensor], recipe: Recipe, pieces: int) -> torch.o
         return optimizer
 
     def clip(*_) -> None:
-        gradients = [p.grad.reshape(pieces, -1) for p in parameters]
+        gradients = [p.grad.reshape(pieces, -1) for p in parameters if p.grad is not None]
         norm = torch.cat(gradients, dim=1).norm(dim=1, keepdim=True)
         factor = (recipe.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         for gradient in gradients:

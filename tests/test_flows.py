@@ -20,6 +20,17 @@ FLOWS = {
     ),
     "autoregressive": lambda d, c: flows.masked_autoregressive_flow(d, c, layers=3, hidden=16),
     "real_nvp": lambda d, c: flows.real_nvp(d, c, layers=4, hidden=16),
+    "real_nvp, resampled base": lambda d, c: flows.real_nvp(
+        d, c, layers=4, hidden=16, resampled=16, truncation=20
+    ),
+    "autoregressive, mixture base": lambda d, c: flows.masked_autoregressive_flow(
+        # Broad components: a test below compares with a normal that must not lie in a gap.
+        d,
+        c,
+        layers=3,
+        hidden=16,
+        base=flows.GaussianMixtureBase(torch.randn(5, d), scale=1.0),
+    ),
 }
 
 
@@ -33,7 +44,9 @@ def build(request):
         with torch.no_grad():
             for parameter in flow.parameters():
                 parameter += 0.2 * torch.randn_like(parameter)
-        return flow
+        if isinstance(flow.base, flows.ResampledBase):
+            flow.base.refine(400_000)  # its normaliser is no parameter, and belongs to the others
+        return flow.eval()
 
     return make
 
@@ -228,6 +241,8 @@ def test_context_for_a_flow_without_one(build):
         (lambda: flows.neural_spline_flow(2, layers=0), "layers=0, expected a positive"),
         (lambda: flows.neural_spline_flow(2, tail_bound=0.0), "tail_bound=0.0"),
         (lambda: flows.neural_spline_flow(2, conditioner="mlp"), "conditioner 'mlp'"),
+        (lambda: flows.real_nvp(2, resampled=0), "resampled=0, expected a positive"),
+        (lambda: flows.real_nvp(2, resampled=8, truncation=0), "truncation=0, expected a positive"),
     ],
 )
 def test_bad_sizes(make, message):
@@ -243,7 +258,13 @@ def test_parameter_counts_of_the_papers():
     # stores triangles, a diagonal and a bias (110) and not two full matrices and a diagonal (210).
     assert count(flows.neural_spline_flow(10, 4)) == 2_939_188 - 14 * 100
     assert count(flows.neural_spline_flow(10, 4, conditioner="residual")) == 2_446_304
-    assert count(flows.masked_autoregressive_flow(2)) == 17_424
+    # arXiv:2305.02930: MADEs of 2,904, six of them; RealNVP with a resampled base (public code).
+    assert count(flows.masked_autoregressive_flow(2, layers=1)) == 2_904
+    assert count(flows.masked_autoregressive_flow(2)) == 6 * 2_904 == 17_424
+    resampled = flows.real_nvp(2, hidden=17, resampled=128)
+    assert count(resampled._transform) == 3_040
+    assert count(resampled.base) == 17_025
+    assert count(resampled) == 20_065
 
 
 def _knots_and_tails(bins: int, generator: torch.Generator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -166,7 +167,8 @@ class PiecewiseFlow(nn.Module):
             x: Points, tensor or array of shape (n, features).
             clusters: None to choose their number (:func:`choose_clusters`), their number, a
                 :class:`Clustering`, or one label for each point; 1 for a single flow.
-            weights: Weights of the points, shape (n,), zero or more; None for equal weights.
+            weights: Weights of the points, shape (n,), zero or more; None for equal weights. Points
+                of weight zero take no part.
             epochs: Passes over the training points.
             batch_size: Points of a piece for each step; None for all of them.
             learning_rate: Of Adam, before the schedule's factor.
@@ -204,7 +206,7 @@ class PiecewiseFlow(nn.Module):
             raise ValueError(f"found clip_norm={clip_norm}, expected a number above 0: raise it")
         clustering = cluster(x, clusters, weights, seed)
         k, labels = clustering.k, clustering.labels
-        held_out = split(labels, k, validation_fraction, seed)
+        held_out = split(np.where(weights > 0, labels, -1), k, validation_fraction, seed)
         device = self.log_weights.device
         pieces = self._build(x.shape[1], k)
         data, shift, scale = standardise(x, weights, labels, k, held_out, device)
@@ -407,7 +409,7 @@ class PiecewiseFlow(nn.Module):
     def _terms(self, x: Tensor) -> Tensor:
         """log W_k + log p_k(x), shape (n, k)."""
         terms = [
-            flow.log_prob((x - shift) / scale).double() - scale.log().sum()
+            _log_prob(flow, (x - shift) / scale) - scale.log().sum()
             for flow, shift, scale in zip(self.pieces, self.shift, self.scale, strict=True)
         ]
         return torch.stack(terms, dim=1) + self.log_weights
@@ -419,6 +421,16 @@ class PiecewiseFlow(nn.Module):
     def _require_fitted(self) -> None:
         if not self.k:
             raise ValueError("found a flow without pieces, expected a fitted one: call fit first")
+
+
+def _log_prob(flow: Flow, x: Tensor) -> Tensor:
+    log_prob = flow.log_prob(x).double()
+    lost = ~log_prob.isfinite()
+    if lost.any():
+        # Single precision cannot hold the square of 1e20: far out it takes double.
+        wide = copy.deepcopy(flow).double()
+        log_prob = log_prob.index_put((lost,), wide.log_prob(x[lost]))
+    return log_prob
 
 
 def _tensor(x, features: int | None = None) -> Tensor:

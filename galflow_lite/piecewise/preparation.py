@@ -60,8 +60,10 @@ def check_pieces(pieces: list, features: int) -> list[Flow]:
 
 
 def split(labels: np.ndarray, k: int, fraction: float, seed: int) -> np.ndarray:
-    """Rows to hold out, shape (n,): the same share of each cluster, at least one point
-    of it, and all but two at most."""
+    """Rows to hold out, shape (n,): the same share of each cluster, one point to all but two.
+
+    Rows with a label that is none of 0 to k - 1 are not held out.
+    """
     order = np.random.default_rng((seed, 1)).permutation(len(labels))
     held_out = np.zeros(len(labels), dtype=bool)
     for cluster in range(k):
@@ -82,21 +84,17 @@ def standardise(
     """Training and held-out points of each piece in its own units, and their shift and scale.
 
     Raises:
-        ValueError: On a cluster of fewer than 5 points, without weight or with a constant column.
+        ValueError: On a cluster with fewer than 5 points of some weight or a constant column.
     """
     data, shift, scale = [], np.empty((k, x.shape[1])), np.empty((k, x.shape[1]))
     for i in range(k):
-        member = labels == i
+        member = (labels == i) & (weights > 0)
         if member.sum() < 5:
             raise ValueError(
-                f"found {member.sum()} points in cluster {i}, expected at least 5: dissolve small "
-                "clusters with minimum= in choose_clusters or Clustering.from_labels"
+                f"found {member.sum()} points with weight in cluster {i}, expected at least 5: "
+                "dissolve small clusters with minimum= in choose_clusters or Clustering.from_labels"
             )
         train = member & ~held_out
-        if not weights[train].sum() > 0 or not weights[member & held_out].sum() > 0:
-            raise ValueError(
-                f"found no weight in cluster {i}, expected some: remove points of weight zero"
-            )
         shift[i] = np.average(x[train], axis=0, weights=weights[train])
         scale[i] = np.sqrt(np.average((x[train] - shift[i]) ** 2, axis=0, weights=weights[train]))
         # Rounding leaves a little where a column is constant.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..metrics import (
     Divergence,
@@ -41,6 +42,7 @@ __all__ = [
     "paper_cases",
     "paper_settings",
     "run_experiment",
+    "training_points",
 ]
 
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -66,6 +68,8 @@ SHORT: dict[str, Any] = {"epochs": 60, "batch_size": 256, "learning_rate": 2e-3}
 """Training in a fraction of the time: minibatches, a falling learning rate, 60 epochs."""
 
 PROTOCOLS = ("paper", "equal", "equal, short")
+TABLE_SEEDS = 3
+"""Repetitions of Table 4, of which the paper has one."""
 
 
 def paper_settings(model: str, k: int) -> tuple[str, dict[str, Any]]:
@@ -80,18 +84,22 @@ def paper_settings(model: str, k: int) -> tuple[str, dict[str, Any]]:
     return "masked_autoregressive", {"layers": layers, "hidden": 50}
 
 
-def equal_settings(model: str, k: int) -> tuple[str, dict[str, Any]]:
-    """Architecture of a model with at most :data:`BUDGET` parameters in two dimensions.
+def equal_settings(
+    model: str, k: int, *, features: int = 2, budget: int = BUDGET
+) -> tuple[str, dict[str, Any]]:
+    """Architecture of a model with at most ``budget`` parameters: its name and its settings.
 
-    RealNVP spends on its base what its couplings leave, as in the paper. Pieces have two MADEs or
-    more, narrower the more pieces there are: one MADE with two features cannot bend the first.
+    RealNVP, in two dimensions and for the default budget only, spends on its base what its
+    couplings leave, as in the paper. Pieces have two MADEs or more, narrower the more pieces there
+    are: one MADE with two features cannot bend the first.
     """
     if model == "real_nvp":
         return "real_nvp", {"hidden": 17, "resampled": 117}
     layers = 6 if model == "maf" else max(2, math.ceil(6 / k))
-    share = BUDGET // (k * layers)
-    # A MADE in two dimensions has h^2 + 8 h + 4 parameters.
-    return "masked_autoregressive", {"layers": layers, "hidden": math.isqrt(share + 12) - 4}
+    # A MADE of width h has h^2 + (3 d + 2) h + 2 d parameters.
+    half = (3 * features + 2) / 2
+    hidden = math.floor(math.sqrt(half**2 + budget / (k * layers) - 2 * features) - half + 1e-9)
+    return "masked_autoregressive", {"layers": layers, "hidden": hidden}
 
 
 def judge(
@@ -140,6 +148,13 @@ def judge(
     }
 
 
+def training_points(target: str, *, seed: int, points: int = 10_000) -> Tensor:
+    """The points that a model of this seed is trained on, shape (points, 2), float64."""
+    # Away from the seeds of the weights and of the samples that judge the flow.
+    mixed = int(np.random.SeedSequence((seed, 3)).generate_state(1)[0])
+    return _known(TARGETS, target, "target")().sample(points, seed=mixed)
+
+
 def fit_model(
     *, target: str, model: str, protocol: str, seed: int, points: int = 10_000
 ) -> tuple[PiecewiseFlow, PiecewiseHistory]:
@@ -158,10 +173,9 @@ def fit_model(
     Raises:
         ValueError: On an unknown target, model or protocol.
     """
-    density = _known(TARGETS, target, "target")()
+    x = training_points(target, seed=seed, points=points)
     _known(dict.fromkeys(MODELS), model, "model")
     _known(dict.fromkeys(PROTOCOLS), protocol, "protocol")
-    x = density.sample(points, seed=_data_seed(seed))
     if model == "real_nvp" and protocol == "paper":
         x = x[:1024]
     clusters: Clustering | int = choose_clusters(x, seed=seed) if model == "pieces" else 1
@@ -208,8 +222,7 @@ def compare_clusterings(
         What :func:`compare_models` does, and ``silhouette`` and ``lost``, the share of lost points.
     """
     _known(dict.fromkeys(PROTOCOLS), protocol, "protocol")
-    density = TwoRings()
-    x = density.sample(10_000, seed=_data_seed(seed))
+    x = training_points("rings", seed=seed)
     options = {"bandwidth": 0.5, "bin_seeding": True} if algorithm == "mean_shift" else None
     began = time.perf_counter()
     chosen = choose_clusters(x, algorithm=algorithm, options=options, seed=seed)
@@ -225,7 +238,7 @@ def compare_clusterings(
     flow = PiecewiseFlow(name, seed=seed, **settings)
     history = flow.fit(x, clusters=clusters, **(SHORT if protocol == "equal, short" else PAPER))
     return {
-        **judge(flow, density, seed=seed),
+        **judge(flow, TwoRings(), seed=seed),
         **accounts(flow, history),
         "silhouette": chosen.silhouette,
         "lost": lost,
@@ -276,7 +289,7 @@ def run_experiment(experiment: str, **settings: Any) -> dict[str, Any]:
     return _known(_EXPERIMENTS, experiment, "experiment")(**settings)
 
 
-def paper_cases(seeds: int = 10, *, power: str | Path | None = None) -> list[Case]:
+def paper_cases(seeds: int = 10, *, tables: Mapping[str, Path] | None = None) -> list[Case]:
     """Everything that the paper's tables need, and the comparison at equal sizes.
 
     The single MAF of the paper has the size that the others are held to, so it is run once, and
@@ -284,7 +297,7 @@ def paper_cases(seeds: int = 10, *, power: str | Path | None = None) -> list[Cas
 
     Args:
         seeds: Repetitions; 10 in the paper.
-        power: A file of POWER for Table 4 (see :func:`compare_on_table`), or None to leave it out.
+        tables: Name and file of each set of Table 4 to run (see :func:`compare_on_table`).
     """
     found = []
     for seed in range(seeds):
@@ -299,12 +312,11 @@ def paper_cases(seeds: int = 10, *, power: str | Path | None = None) -> list[Cas
                 settings = {"algorithm": algorithm, "protocol": "paper", "label_error": error}
                 name = f"rings-{algorithm}{'-label_error' * error}"
                 found.append(("clusterings", name, settings, seed))
-    if power is not None:
-        for seed in range(seeds):
+    for name, path in (tables or {}).items():
+        for seed in range(min(seeds, TABLE_SEEDS)):
             for model in ("maf", "pieces"):
-                found.append(
-                    ("table", f"power-{model}", {"path": str(power), "model": model}, seed)
-                )
+                settings = {"path": str(path), "model": model}
+                found.append(("table", f"{name}-{model}", settings, seed))
     return [
         Case(f"{name}-{seed}", {"experiment": experiment, **settings, "seed": seed})
         for experiment, name, settings, seed in found
@@ -321,11 +333,6 @@ def accounts(flow: PiecewiseFlow, history: PiecewiseHistory) -> dict[str, Any]:
         "cost": history.cost,
         "seconds": history.seconds,
     }
-
-
-def _data_seed(seed: int) -> int:
-    # Away from the seeds of the weights and of the samples that judge the flow.
-    return int(np.random.SeedSequence((seed, 3)).generate_state(1)[0])
 
 
 def _known(choices: dict, name: str, what: str):

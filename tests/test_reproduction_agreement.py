@@ -71,6 +71,9 @@ def judge(value, others=None, **errors):
         # 2 hypot(0.02, 0.015) = 0.05
         (0.0599, 0.015, "reproduced"),
         (0.0601, 0.015, "not reproduced"),
+        # scatter of ours does not buy agreement: 2 hypot(0.02, 0.02) = 0.0566
+        (0.0665, 10.0, "reproduced"),
+        (0.0667, 10.0, "not reproduced"),
         (math.nan, None, "not reproduced"),
         (0.01, math.nan, "not reproduced"),
         (-math.inf, math.inf, "not reproduced"),
@@ -87,7 +90,8 @@ def test_the_estimator_of_the_paper_may_agree_where_ours_does_not(data):
     only = "reproduced only with the paper's estimator"
     assert judge(0.2, {"kl.theirs": 0.02}) == only
     assert judge(0.2, {"kl.theirs": 0.2}) == "not reproduced"
-    assert judge(0.2, {"kl.theirs": 0.2}, theirs=0.2) == only
+    assert judge(0.2, {"kl.theirs": 0.0665}, theirs=0.2) == only
+    assert judge(0.2, {"kl.theirs": 0.0667}, theirs=0.2) == "not reproduced"
     assert judge(0.2, {"kl.theirs": 0.2}, ours=0.01) == "not reproduced"
     assert judge(0.02, {"kl.theirs": 0.2}) == "reproduced"
     assert judge(0.2, {"kl.other": 0.02}) == "not reproduced"
@@ -185,7 +189,7 @@ def test_the_table_shows_scatter_runs_and_estimator(data):
 
 def test_the_errors_of_a_run_reach_the_verdict(data):
     reproduction.record("kl.ours", 0.2)
-    reproduction.record("kl.theirs", 0.2, 0.2)
+    reproduction.record("kl.theirs", 0.06, 0.2)
     found = reproduction.table("98").lines
     assert found[0].verdict == "reproduced only with the paper's estimator"
     assert found[1].verdict == "reproduced"

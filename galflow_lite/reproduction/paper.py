@@ -235,7 +235,7 @@ def verdict(
 
     ``agrees`` (``target`` and ``error``, one standard deviation, as the paper states them) is met
     when the value lies within two standard deviations of the target; its own standard error, where
-    it has one, adds to ``error`` in quadrature. ``otherwise`` names a row that measures the same
+    it has one, adds to ``error`` in quadrature, up to as much again. ``otherwise`` names a row that measures the same
     quantity with another estimator: when the value does not agree and that of ``otherwise`` does,
     by the same rule, it is "reproduced only with" what ``with`` says, or else with "the paper's
     estimator".
@@ -293,9 +293,13 @@ def verdict(
 
 
 def _agrees(value: Number, standard_error: float | None, criterion: Mapping[str, Any]) -> bool:
+    ours = standard_error or 0.0
+    if not math.isfinite(ours):
+        return False
+    # Scatter must not buy agreement: ours counts at most as much as the paper's.
+    allowed = 2 * math.hypot(criterion["error"], min(ours, criterion["error"]))
     # A comparison with a number that is not finite is false, as it should be.
-    allowed = 2 * math.hypot(criterion["error"], standard_error or 0.0)
-    return math.isfinite(allowed) and abs(float(value) - criterion["target"]) <= allowed
+    return abs(float(value) - criterion["target"]) <= allowed
 
 
 def _equal(value: Number, target: Number, tolerance: float) -> bool:

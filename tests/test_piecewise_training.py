@@ -19,6 +19,7 @@ from galflow_lite.piecewise.training import (
     PieceData,
     Recipe,
     TrainedPiece,
+    _BestOfEach,
     _GroupBatches,
     train_pieces,
 )
@@ -202,6 +203,37 @@ def test_a_piece_that_stopped_does_not_change():
     assert 0 < len(stopped) < 4
     for i in stopped:
         require_equal(short[i], long[i])
+
+
+class Levels(flows.StackedFlows):
+    """A stack whose losses are its parameters, to be set from outside."""
+
+    def __init__(self, k: int) -> None:
+        torch.nn.Module.__init__(self)
+        self.level = torch.nn.Parameter(torch.zeros(k))
+
+    def log_prob(self, inputs: torch.Tensor) -> torch.Tensor:
+        return -self.level[:, None].expand(inputs.shape[:2])
+
+
+def test_what_comes_after_the_patience_of_a_piece_does_not_count():
+    """Not even a better loss: the momentum of Adam moves a piece that has stopped."""
+    _, data = problem((40, 80))
+    model = Levels(2)
+    best = _BestOfEach(model, data, recipe(steps=100, validate_every=10, patience=2))
+    sums = []
+    for levels in ((3.0, 5.0), (2.0, 4.0), (2.5, 3.0), (2.0, 2.0), (1.0, 1.5), (0.5, 1.7)):
+        with torch.no_grad():
+            model.level.copy_(torch.tensor(levels))
+            sums.append(best())
+    assert sums == [8, 6, 5, 4, 3.5, 3.5]
+    assert best.losses.tolist() == [2.0, 1.5]
+    assert best.active.tolist() == [False, True]
+    assert best.looks.tolist() == [4, 6]
+    assert best.steps.tolist() == [20, 50]
+    assert best.last_steps.tolist() == [40, 60]
+    best.restore()
+    assert model.level.tolist() == [2.0, 1.5]
 
 
 def test_history_of_a_fit_agrees_with_the_pieces():

@@ -161,6 +161,32 @@ def test_every_point_is_seen_once_a_pass(steps):
             assert set(part) <= known
 
 
+@pytest.mark.parametrize(("call", "epochs"), [(1, None), (9, 1)])
+def test_an_interruption_keeps_the_best_weights_or_none(call, epochs):
+    calls = []
+
+    class Interrupted(flows.Flow):
+        def _log_prob(self, inputs, context):
+            calls.append(0)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return super()._log_prob(inputs, context)
+
+    def build(features: int) -> flows.Flow:
+        flow = flows.real_nvp(features, layers=2, hidden=4)
+        flow.__class__ = Interrupted
+        return flow
+
+    flow, x = PiecewiseFlow(build), TwoMoons().sample(600, seed=0)
+    settings = dict(clusters=2, epochs=5, batch_size=40)  # six steps a pass, and a validation
+    if epochs is None:
+        with pytest.raises(KeyboardInterrupt):
+            flow.fit(x, **settings)
+        assert flow.k == 0
+    else:
+        assert flow.fit(x, **settings).epochs.tolist() == pytest.approx([epochs] * 2, rel=0.1)
+
+
 def test_parameters_without_gradient_are_no_obstacle():
     pieces, data = problem()
     for flow in pieces:

@@ -131,6 +131,8 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
             )
     finally:
         torch.set_num_threads(threads)
+    if not best.history:
+        raise KeyboardInterrupt  # fit() has stopped for it; no piece has weights to keep as yet
     best.restore()
     if isinstance(model, StackedFlows):
         model.copy_to(flows)

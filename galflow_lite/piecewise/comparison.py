@@ -253,7 +253,7 @@ def compare_clusterings(
 
 @lru_cache
 def _clusters_of_rings(algorithm: str, seed: int) -> Clustering:
-    """The clean table and that with the label error ask for the same clusters, one after another."""
+    """Kept, for the clean table and that with the label error ask for the same clusters in turn."""
     options = {"bandwidth": 0.5, "bin_seeding": True} if algorithm == "mean_shift" else None
     x = training_points("rings", seed=seed)
     return choose_clusters(x, algorithm=algorithm, options=options, seed=seed)

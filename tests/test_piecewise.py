@@ -328,3 +328,15 @@ def test_a_label_without_weight_is_no_cluster():
     flow = PiecewiseFlow(identity)
     flow.fit(x, clusters=labels, weights=(labels != 1).astype(float), epochs=1)
     np.testing.assert_allclose(flow.weights, [60 / 760, 700 / 760])
+
+
+def test_log_prob_has_a_gradient_in_x_alone(toy):
+    flow, *_ = toy
+    x = torch.tensor([[0.3, -0.2], [2.0, 1.0]], dtype=torch.float64)
+    assert not flow.log_prob(x).requires_grad
+    assert not flow.responsibilities(x).requires_grad
+    (gradient,) = torch.autograd.grad(flow.log_prob(x.requires_grad_()).sum(), x)
+    step = torch.tensor([0.05, 0.0], dtype=torch.float64)
+    with torch.no_grad():
+        rise = (flow.log_prob(x + step) - flow.log_prob(x - step)) / 0.1
+    torch.testing.assert_close(gradient[:, 0], rise, rtol=0.02, atol=0.02)

@@ -403,7 +403,6 @@ def test_a_dask_cluster_gives_the_same_result(on_one):
 
 
 # Unpickling calls TrainingDiverged(message), which asks for a step and a history as well.
-@pytest.mark.xfail(strict=True, reason="TrainingDiverged does not survive a worker process")
 def test_a_divergence_in_a_process_says_what_happened():
     x = TwoMoons().sample(300, seed=0)
     flow = PiecewiseFlow(hidden=4, layers=1)

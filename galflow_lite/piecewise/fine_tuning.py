@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..flows import Flow, StackedFlows
 from ..training import History, TensorBatches, fit
+from .training import one_thread
 
 __all__ = ["Mixture", "maximise_likelihood"]
 
@@ -76,21 +77,22 @@ def maximise_likelihood(
         points, share = batch
         return -(mixture.log_prob(points) * share).mean()
 
-    with torch.no_grad():
-        before = sum(float(loss(batch)) * len(batch[0]) for batch in validation) / held_out.sum()
-    history = fit(
-        loss,
-        mixture,
-        train,
-        steps,
-        learning_rate=learning_rate,
-        schedule="cosine",
-        clip_norm=clip_norm,
-        validation=validation,
-        validate_every=max(1, steps // 10),
-        progress=progress,
-        description="all pieces",
-    )
+    with one_thread():
+        with torch.no_grad():
+            before = sum(float(loss(b)) * len(b[0]) for b in validation) / held_out.sum()
+        history = fit(
+            loss,
+            mixture,
+            train,
+            steps,
+            learning_rate=learning_rate,
+            schedule="cosine",
+            clip_norm=clip_norm,
+            validation=validation,
+            validate_every=max(1, steps // 10),
+            progress=progress,
+            description="all pieces",
+        )
     if history.best_loss is None or history.best_loss >= before:
         history.best_step, history.best_loss = 0, float(before)
         with torch.no_grad():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,13 @@ from ..checkpoints import read_state, write_state
 from ..flows import Flow, ResampledBase
 from ..training import History
 from .clustering import Clustering
+from .evaluation import log_prob_of, points_of
 from .fine_tuning import Mixture, maximise_likelihood
 from .partition import real_rows, sample_weights
 from .preparation import check_pieces, cluster, split, standardise
-from .training import Recipe, train_pieces
+from .training import PiecewiseHistory, Recipe, train_pieces
 
-__all__ = ["FLOWS", "PiecewiseFlow", "PiecewiseHistory"]
+__all__ = ["FLOWS", "PiecewiseFlow"]
 
 FLOWS: dict[str, Callable[..., Flow]] = {
     "masked_autoregressive": architectures.masked_autoregressive_flow,
@@ -32,34 +31,6 @@ FLOWS: dict[str, Callable[..., Flow]] = {
     "real_nvp": architectures.real_nvp,
 }
 _KIND = "a piecewise flow"
-
-
-@dataclass(frozen=True)
-class PiecewiseHistory:
-    """How the pieces of a :class:`PiecewiseFlow` were trained; arrays of shape (k,).
-
-    Attributes:
-        points: Training points of each piece.
-        parameters: Parameters of each piece.
-        epochs: Passes of each piece over its points until it stopped.
-        best_epoch: Passes after which its weights, those that are kept, were reached.
-        best_loss: Validation loss there, nat per point in the piece's standardised coordinates.
-        validation: Validation losses of each piece.
-        seconds: Wall time.
-    """
-
-    points: np.ndarray
-    parameters: np.ndarray
-    epochs: np.ndarray
-    best_epoch: np.ndarray
-    best_loss: np.ndarray
-    validation: list[list[float]]
-    seconds: float
-
-    @property
-    def cost(self) -> float:
-        """Sum over pieces of epochs x points x parameters: C of arXiv:2305.02930, Table 2."""
-        return float((self.epochs * self.points * self.parameters).sum())
 
 
 class PiecewiseFlow(nn.Module):
@@ -280,7 +251,7 @@ class PiecewiseFlow(nn.Module):
         """
         self._require_fitted()
         seed = self.seed if seed is None else seed
-        x = _tensor(x, self.features).cpu().numpy()
+        x = points_of(x, self.features).cpu().numpy()
         weights = sample_weights(weights, len(x))
         held_out = self._held_out
         if held_out is None or len(held_out) != len(x):
@@ -310,15 +281,14 @@ class PiecewiseFlow(nn.Module):
             batch_size: Points to evaluate at once.
 
         Returns:
-            Tensor, shape (n,), float64, in nats. Far from all data it is low and finite.
+            Tensor, shape (n,), float64, in nats. Far from all data it is low and finite. It has a
+            gradient in x where x requires one, and never in the parameters: see :meth:`fine_tune`.
         """
-        parts = self._tensor(x).split(batch_size)
-        return torch.cat([torch.logsumexp(self._terms(part), dim=1) for part in parts])
+        return torch.cat([terms.logsumexp(dim=1) for terms in self._batches(x, batch_size)])
 
     def responsibilities(self, x, *, batch_size: int = 50_000) -> Tensor:
         """Probability that each point came from each piece, shape (n, k); rows sum to one."""
-        parts = self._tensor(x).split(batch_size)
-        return torch.cat([self._terms(part).softmax(dim=1) for part in parts])
+        return torch.cat([terms.softmax(dim=1) for terms in self._batches(x, batch_size)])
 
     @torch.no_grad()
     def sample(
@@ -406,48 +376,25 @@ class PiecewiseFlow(nn.Module):
             pieces = [FLOWS[self.flow](features, **settings) for _ in range(k)]
             return check_pieces(pieces, features)
 
+    def _batches(self, x, batch_size: int) -> Iterator[Tensor]:
+        x = self._tensor(x)
+        # A graph over the parameters would hold the memory of all batches.
+        with torch.set_grad_enabled(x.requires_grad and torch.is_grad_enabled()):
+            for part in x.split(batch_size):
+                yield self._terms(part)
+
     def _terms(self, x: Tensor) -> Tensor:
         """log W_k + log p_k(x), shape (n, k)."""
         terms = [
-            _log_prob(flow, (x - shift) / scale) - scale.log().sum()
+            log_prob_of(flow, (x - shift) / scale) - scale.log().sum()
             for flow, shift, scale in zip(self.pieces, self.shift, self.scale, strict=True)
         ]
         return torch.stack(terms, dim=1) + self.log_weights
 
     def _tensor(self, x) -> Tensor:
         self._require_fitted()
-        return _tensor(x, self.features).to(self.shift.device)
+        return points_of(x, self.features).to(self.shift.device)
 
     def _require_fitted(self) -> None:
         if not self.k:
             raise ValueError("found a flow without pieces, expected a fitted one: call fit first")
-
-
-def _log_prob(flow: Flow, x: Tensor) -> Tensor:
-    log_prob = flow.log_prob(x).double()
-    lost = ~log_prob.isfinite()
-    if lost.any():
-        # Single precision cannot hold the square of 1e20: far out it takes double.
-        wide = copy.deepcopy(flow).double()
-        log_prob = log_prob.index_put((lost,), wide.log_prob(x[lost]))
-    return log_prob
-
-
-def _tensor(x, features: int | None = None) -> Tensor:
-    tensor = torch.as_tensor(np.array(x) if isinstance(x, np.ndarray) else x)
-    if (
-        tensor.dim() != 2
-        or tensor.shape[1] == 0
-        or tensor.shape[1] != (features or tensor.shape[1])
-    ):
-        expected = f"(n, {features})" if features else "(n, features)"
-        raise ValueError(
-            f"found x of shape {tuple(tensor.shape)}, expected {expected}: pass one row for each "
-            "point"
-        )
-    wrong = int((~torch.isfinite(tensor)).any(dim=1).sum())
-    if wrong:
-        raise ValueError(
-            f"found {wrong} of {len(tensor)} points with NaN or infinite values: remove them"
-        )
-    return tensor.double()

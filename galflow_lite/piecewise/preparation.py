@@ -27,7 +27,9 @@ def cluster(x: np.ndarray, clusters, weights: np.ndarray, seed: int) -> Clusteri
             )
         return clusters
     if clusters is None:
-        return choose_clusters(x, weights=weights, seed=seed)
+        # The least size of the paper's code, unless there are few points.
+        minimum = min(100, max(5, len(x) // 10))
+        return choose_clusters(x, minimum=minimum, weights=weights, seed=seed)
     if isinstance(clusters, int | np.integer) and not isinstance(clusters, bool):
         if clusters == 1:
             return Clustering.from_labels(x, np.zeros(len(x), dtype=int), weights=weights)

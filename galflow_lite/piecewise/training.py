@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import joblib
@@ -14,7 +15,14 @@ from ..flows import Flow, ResampledBase, StackedFlows
 from ..training import fit
 from ..training.optimization import make_optimizer
 
-__all__ = ["PieceData", "Recipe", "TrainedPiece", "train_pieces"]
+__all__ = [
+    "PieceData",
+    "PiecewiseHistory",
+    "Recipe",
+    "TrainedPiece",
+    "one_thread",
+    "train_pieces",
+]
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,34 @@ class TrainedPiece:
     validation: list[float] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class PiecewiseHistory:
+    """How the pieces of a piecewise flow were trained; arrays of shape (k,).
+
+    Attributes:
+        points: Training points of each piece.
+        parameters: Parameters of each piece.
+        epochs: Passes of each piece over its points until it stopped.
+        best_epoch: Passes after which its weights, those that are kept, were reached.
+        best_loss: Validation loss there, nat per point in the piece's standardised coordinates.
+        validation: Validation losses of each piece.
+        seconds: Wall time.
+    """
+
+    points: np.ndarray
+    parameters: np.ndarray
+    epochs: np.ndarray
+    best_epoch: np.ndarray
+    best_loss: np.ndarray
+    validation: list[list[float]]
+    seconds: float
+
+    @property
+    def cost(self) -> float:
+        """Sum over pieces of epochs x points x parameters: C of arXiv:2305.02930, Table 2."""
+        return float((self.epochs * self.points * self.parameters).sum())
+
+
 def train_pieces(
     flows: Sequence[Flow], data: Sequence[PieceData], recipe: Recipe, *, n_jobs: int | None
 ) -> list[TrainedPiece]:
@@ -109,28 +145,22 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
         losses = -(model.log_prob(points) * weights).sum(dim=1)
         return torch.where(best.active, losses, 0.0).sum()
 
-    threads = torch.get_num_threads()
-    # Small networks are many times slower when threads share them.
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(_mixed(recipe.seed, data[0].number))
-            fit(
-                loss,
-                model,
-                batches,
-                recipe.steps,
-                optimizer=lambda parameters: _optimizer(parameters, recipe, len(flows)),
-                schedule=recipe.schedule,
-                validation=best,
-                validate_every=recipe.validate_every,
-                patience=recipe.patience,
-                progress=recipe.progress,
-                check_every=min(20, recipe.validate_every),
-                description="pieces" if len(flows) > 1 else "flow",
-            )
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.random.fork_rng():
+        torch.manual_seed(_mixed(recipe.seed, data[0].number))
+        fit(
+            loss,
+            model,
+            batches,
+            recipe.steps,
+            optimizer=lambda parameters: _optimizer(parameters, recipe, len(flows)),
+            schedule=recipe.schedule,
+            validation=best,
+            validate_every=recipe.validate_every,
+            patience=recipe.patience,
+            progress=recipe.progress,
+            check_every=min(20, recipe.validate_every),
+            description="pieces" if len(flows) > 1 else "flow",
+        )
     if not best.history:
         raise KeyboardInterrupt  # fit() has stopped for it; no piece has weights to keep as yet
     best.restore()
@@ -146,6 +176,17 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
         )
         for i, (flow, piece) in enumerate(zip(flows, data, strict=True))
     ]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: small networks are many times slower when threads share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _SingleFlow(nn.Module):

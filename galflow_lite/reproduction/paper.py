@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -145,25 +146,27 @@ def rows(notebook: str | None = None, *, path: Path | None = None) -> dict[str, 
         OSError: the file cannot be read.
     """
     path = path or share("data") / "paper_numbers.toml"
+    found = _read_rows(path, path.stat().st_mtime_ns)
+    return {k: row for k, row in found.items() if notebook is None or row.notebook == notebook}
+
+
+@lru_cache(maxsize=4)
+def _read_rows(path: Path, modified: int) -> dict[str, Row]:
+    """The rows of a file, which every check of a notebook asks for: read when it was modified."""
     try:
         content = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
     except tomlkit.exceptions.TOMLKitError as error:
         raise ValueError(f"{path.name} is not valid TOML: {error}; mend the file") from error
-    found: dict[str, Row] = {}
-    for name, entry in content.items():
-        row = _row(name, entry, path.name)
-        found[row.id] = row
+    found = {name: _row(name, entry, path.name) for name, entry in content.items()}
     for row in found.values():
-        for link in _LINKS:
-            other = row.criterion.get(link)
+        for key in ("row", "otherwise"):
+            other = row.criterion.get(key)
             if other is not None and other not in found:
                 raise ValueError(
                     f"{path.name}: row {row.id!r} is compared with {other!r}, which is no row of "
-                    f"the file; correct criterion.{link}"
+                    f"the file; correct criterion.{key}"
                 )
-    if notebook is None:
-        return found
-    return {name: row for name, row in found.items() if row.notebook == notebook}
+    return found
 
 
 def _row(name: str, entry: Any, file: str) -> Row:
@@ -235,10 +238,10 @@ def verdict(
 
     ``agrees`` (``target`` and ``error``, one standard deviation, as the paper states them) is met
     when the value lies within two standard deviations of the target; its own standard error, where
-    it has one, adds to ``error`` in quadrature, up to as much again. ``otherwise`` names a row that measures the same
-    quantity with another estimator: when the value does not agree and that of ``otherwise`` does,
-    by the same rule, it is "reproduced only with" what ``with`` says, or else with "the paper's
-    estimator".
+    it has one, adds to ``error`` in quadrature, up to as much again. ``otherwise`` names a row that
+    measures the same quantity with another estimator: when the value does not agree and that of
+    ``otherwise`` does, by the same rule, it is "reproduced only with" what ``with`` says, or else
+    with "the paper's estimator".
 
     Args:
         row: the row.

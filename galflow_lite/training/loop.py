@@ -67,6 +67,10 @@ class TrainingDiverged(RuntimeError):
         super().__init__(message)
         self.step, self.history = step, history
 
+    def __reduce__(self) -> tuple:
+        # As an exception is sent from a worker process, it would be made anew from its message.
+        return type(self), (str(self), self.step, self.history)
+
 
 def fit(
     loss: Callable[[Any], Tensor],

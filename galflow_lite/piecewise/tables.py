@@ -43,6 +43,9 @@ def record_tables(results: Results) -> None:
         if algorithm != "mean_shift":
             _record(f"pieces.clustering.{algorithm}.label_error", results, faulty, "paper_forward")
             _record(f"pieces.clustering.{algorithm}.lost", results, faulty, "lost")
+    _record(
+        "pieces.clustering.mean_shift.paper_forward", results, "rings-mean_shift", "paper_forward"
+    )
     for name in ("power", "power_half_year", "gas", "hepmass", "miniboone"):
         for model in ("maf", "pieces"):
             row = f"pieces.uci.{name}.{model}"

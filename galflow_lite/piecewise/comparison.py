@@ -276,7 +276,13 @@ def _clusters_of_rings(algorithm: str, seed: int) -> Clustering:
 
 
 def compare_on_table(
-    *, path: str | Path, model: str, seed: int, train: int = 25_000, test: int = 10_000
+    *,
+    path: str | Path,
+    model: str,
+    seed: int,
+    training: str = "paper",
+    train: int = 25_000,
+    test: int = 10_000,
 ) -> dict[str, Any]:
     """Fit one model to a table of real data: Table 4 of arXiv:2305.02930.
 
@@ -285,6 +291,7 @@ def compare_on_table(
             ``galflow-lite data fetch power`` leaves.
         model: ``"maf"`` or ``"pieces"``.
         seed: Of everything.
+        training: ``"paper"``, or ``"short"``: 60 epochs of minibatches.
         train, test: Rows, drawn with replacement as in the paper.
 
     Returns:
@@ -292,11 +299,12 @@ def compare_on_table(
         standard error; ``k``, ``parameters``, ``epochs``, ``cost`` and ``seconds``.
     """
     _known({"maf": 0, "pieces": 0}, model, "model")
+    recipe = _known({"paper": PAPER, "short": SHORT}, training, "training")
     table = subset(TabularData.read(path), train=train, test=test, seed=seed)
     clusters: Clustering | int = choose_clusters(table.train, seed=seed) if model == "pieces" else 1
     k = clusters.k if isinstance(clusters, Clustering) else 1
     flow = PiecewiseFlow(seed=seed, layers=math.ceil(6 / k), hidden=50)
-    history = flow.fit(table.train, clusters=clusters, **PAPER)
+    history = flow.fit(table.train, clusters=clusters, **recipe)
     with torch.no_grad():
         log_q = flow.log_prob(table.test)
     return {

@@ -127,6 +127,22 @@ def test_execute_returns_what_the_notebook_recorded(tmp_path):
     assert found.rows["galaxies.training.seconds"] == {"value": 2.5}
 
 
+def test_a_remark_reaches_the_stored_results_and_is_no_row(tmp_path):
+    source = write(
+        tmp_path / "97_tiny.ipynb",
+        "from galflow_lite import reproduction as r\nconfig = r.settings('97')",
+        "r.remark('cut short', scale='paper')\nr.remark('ten seeds', scale='paper')",
+        "r.record('galaxies.training.seconds', 2.5, scale='paper')\nprint(list(r.records('paper')))",
+    )
+    run = notebooks.execute(source, tmp_path / "runs", progress=False, report=False)
+    found = reproduction.Results.of_run("97", "paper", run)
+    assert found.remark == "ten seeds"
+    assert found.origin().endswith("; ten seeds")
+    assert list(found.rows) == ["galaxies.training.seconds"]
+    assert outputs(run.notebook)[-1] == "['galaxies.training.seconds']\n"
+    assert reproduction.Results.of_run("97", "lite", run).remark == ""
+
+
 def test_clean_keeps_outputs_tags_and_ids_and_nothing_that_varies(tmp_path):
     book = nbformat.v4.new_notebook()
     cell = nbformat.v4.new_code_cell("1", execution_count=1)

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from galflow_lite.files import os as files_os
-from galflow_lite.reproduction import Case, CasesFailed, Summary, repeat
+from galflow_lite.reproduction import Case, CasesFailed, Summary, repeat, spent
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -48,6 +48,20 @@ def cases(n, **settings):
 
 
 # ---- repeat -----------------------------------------------------------------------------------
+
+
+def test_the_time_spent_is_that_of_the_stored_cases(tmp_path):
+    folder, wanted = tmp_path / "runs", cases(3)
+
+    def slow(seed):
+        time.sleep(0.02 * (seed + 1))
+        return {"value": seed}
+
+    with pytest.raises(ValueError, match="found no result of 3 cases in .*, case_0 among them"):
+        spent(wanted, folder=folder)
+    repeat(slow, wanted, folder=folder, jobs=1, progress=False)
+    assert 0.12 <= spent(wanted, folder=folder) < 5
+    assert spent(wanted[:1], folder=folder) < spent(wanted, folder=folder)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

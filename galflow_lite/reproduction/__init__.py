@@ -7,10 +7,10 @@ A notebook opens with :func:`settings`, holds each number it quotes against a ba
 from __future__ import annotations
 
 from .bands import Band, make_bands, prediction_interval, read_bands
-from .checks import OutOfBand, Record, check, record, records
+from .checks import OutOfBand, Record, check, record, records, remark
 from .environment import Settings, hardware, settings, versions
 from .paper import Row, rows, verdict
-from .repeats import Case, CasesFailed, Summary, repeat
+from .repeats import Case, CasesFailed, Summary, repeat, spent
 from .results import Results, reference
 from .tables import Table, table
 
@@ -33,9 +33,11 @@ __all__ = [
     "record",
     "records",
     "reference",
+    "remark",
     "repeat",
     "rows",
     "settings",
+    "spent",
     "table",
     "verdict",
     "versions",

@@ -13,7 +13,10 @@ from .environment import Settings
 from .paper import Number, format_number, rows
 from .repeats import Summary
 
-__all__ = ["OutOfBand", "Record", "check", "record", "records", "start"]
+__all__ = ["REMARK", "OutOfBand", "Record", "check", "record", "records", "remark", "start"]
+
+REMARK = "remark"
+"""The id under which :func:`remark` keeps its text."""
 
 
 class OutOfBand(ValueError):
@@ -49,7 +52,7 @@ def start(settings: Settings) -> None:
 def records(scale: str | None = None) -> dict[str, Record]:
     """The numbers of the current run, by id, at its own scale or at the one named."""
     wanted = scale or _scale()
-    return {name: found for (name, at), found in _records.items() if at == wanted}
+    return {n: found for (n, at), found in _records.items() if at == wanted and n != REMARK}
 
 
 def current_notebook() -> str | None:
@@ -88,6 +91,16 @@ def record(
             "there, with what it is compared with"
         )
     _keep(row_id, value, standard_error, scale, checked=False)
+
+
+def remark(text: str, *, scale: str | None = None) -> None:
+    """Keep a sentence that stored results of this run carry, such as how often it was repeated.
+
+    Args:
+        text: what a reader of the results must know.
+        scale: the scale it is about, where that is not the scale of the notebook.
+    """
+    _keep(REMARK, text, None, scale, checked=False)
 
 
 def check(row_id: str, value: Any, *, standard_error: float | None = None) -> None:

@@ -24,7 +24,7 @@ from ..files import write_aside
 from .environment import hardware, versions
 from .paper import format_number
 
-__all__ = ["Case", "CasesFailed", "Summary", "repeat"]
+__all__ = ["Case", "CasesFailed", "Summary", "repeat", "spent"]
 
 _FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -194,6 +194,22 @@ def repeat(
     if failures:
         _report(failures, cases, folder)
     return {case.name: results[case.name] for case in cases}
+
+
+def spent(cases: Sequence[Case], *, folder: Path | str) -> float:
+    """Seconds that the stored results of these cases took together, each on one core.
+
+    Raises:
+        ValueError: a case has no stored result.
+    """
+    found = {case.name: _read(Path(folder) / f"{case.name}.json") for case in cases}
+    missing = [name for name, stored in found.items() if stored is None]
+    if missing:
+        raise ValueError(
+            f"found no result of {len(missing)} cases in {folder}, {missing[0]} among them: run "
+            "them with repeat()"
+        )
+    return sum(stored["seconds"] for stored in found.values())
 
 
 def _settings_by_name(cases: Sequence[Case]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..files import share, write_aside
 from ..notebooks import Execution
+from .checks import REMARK
 from .environment import SCALES, hardware, versions
 from .paper import MEASURED, format_entry, rows
 
@@ -54,12 +55,14 @@ class Results:
         A name that was recorded twice has its last value.
         """
         lines = [line for line in run.records if line["scale"] == scale]
+        remarks = [line["value"] for line in lines if line["id"] == REMARK]
         return cls(
             notebook=notebook,
             scale=scale,
             seconds=round(run.seconds, 1),
             seeds=sorted({line["seed"] for line in lines if line["seed"] is not None}),
-            rows={line["id"]: _row(line) for line in lines},
+            rows={line["id"]: _row(line) for line in lines if line["id"] != REMARK},
+            remark=remarks[-1] if remarks else "",
         )
 
     @staticmethod

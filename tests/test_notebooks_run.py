@@ -132,7 +132,8 @@ def test_a_remark_reaches_the_stored_results_and_is_no_row(tmp_path):
         tmp_path / "97_tiny.ipynb",
         "from galflow_lite import reproduction as r\nconfig = r.settings('97')",
         "r.remark('cut short', scale='paper')\nr.remark('ten seeds', scale='paper')",
-        "r.record('galaxies.training.seconds', 2.5, scale='paper')\nprint(list(r.records('paper')))",
+        "r.record('galaxies.training.seconds', 2.5, scale='paper')",
+        "print(list(r.records('paper')))",
     )
     run = notebooks.execute(source, tmp_path / "runs", progress=False, report=False)
     found = reproduction.Results.of_run("97", "paper", run)

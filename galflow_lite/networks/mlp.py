@@ -1,4 +1,4 @@
-"""Networks that several papers share."""
+"""Multilayer perceptron."""
 
 from __future__ import annotations
 

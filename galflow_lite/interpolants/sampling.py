@@ -1,0 +1,172 @@
+"""X_1 from X_0 by dX = b dt, Algorithm 2 of arXiv:2310.03725, and several X_1 for one input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .couplings import as_coupling
+from .losses import Field
+from .masks import Condition
+from .solvers import CountedField, keep_known, solve
+
+__all__ = ["SampleSet", "Samples", "repeat_condition", "sample_ode", "sample_several"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Result of a sampler.
+
+    Attributes:
+        samples: shape (batch, *dim).
+        evaluations: calls of the velocity, each on the whole batch.
+        times: times of `path`, or None.
+        path: states at these times, shape (times, batch, *dim), or None.
+    """
+
+    samples: Tensor
+    evaluations: int
+    times: tuple[float, ...] | None = None
+    path: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Several samples for each input.
+
+    Attributes:
+        samples: shape (count, batch, *dim).
+        evaluations: calls of the velocity, each on count x batch samples.
+    """
+
+    samples: Tensor
+    evaluations: int
+
+    @property
+    def mean(self) -> Tensor:
+        """Pixelwise mean over the samples, shape (batch, *dim)."""
+        return self.samples.mean(0)
+
+    @property
+    def standard_deviation(self) -> Tensor:
+        """Pixelwise standard deviation over the samples, shape (batch, *dim); exactly 0 where all
+        samples agree."""
+        # Subtracting one of the samples first leaves no rounding error where all are the same.
+        return (self.samples - self.samples[:1]).std(0)
+
+
+def sample_ode(
+    velocity: Field,
+    x0: Tensor,
+    condition: Condition = None,
+    *,
+    method: str = "euler",
+    steps: int = 100,
+    start: float = 0.0,
+    end: float = 1.0,
+    rtol: float | None = None,
+    atol: float | None = None,
+    times: Sequence[float] | None = None,
+    max_evaluations: int = 10_000,
+) -> Samples:
+    """Solve dX = b_t(X) dt (eqs. 8-10 of arXiv:2310.03725), without gradients.
+
+    Args:
+        velocity: callable (x, t, condition) -> tensor of the shape of x. Known pixels of a
+            `MaskedVelocity` stay bit by bit as they are in `x0`, by every method.
+        x0: start, shape (batch, *dim).
+        condition: passed on to the velocity.
+        method: "euler" (Algorithm 2), "midpoint", "heun", "rk4" or "dopri5" (the paper's
+            experiments). dopri5 takes one step size for the whole batch.
+        steps: equal steps of all methods but dopri5.
+        start: time of `x0`.
+        end: time of the result; before `start` to go from the data to the base.
+        rtol: of dopri5, 1e-4 by default for float32 and 1e-7 for float64 (the paper gives none).
+        atol: likewise.
+        times: times of the path that is wanted.
+        max_evaluations: of the velocity, before the solver is given up.
+
+    Raises:
+        ValueError: an unknown method, times outside [0, 1], NaN in `x0`, a velocity of another
+            shape.
+        SolverError: the solver does not converge.
+    """
+    require_start(x0)
+    field = CountedField(velocity, condition, most=max_evaluations)
+    with torch.no_grad():
+        found = solve(
+            lambda t, state: (field(t, state[0]),),
+            (x0,),
+            method=method,
+            start=start,
+            end=end,
+            steps=steps,
+            rtol=rtol,
+            atol=atol,
+            times=times,
+        )
+        samples = keep_known(velocity, condition, found.end[0], x0)
+        path = None
+        if found.path is not None:
+            path = keep_known(velocity, condition, found.path[0], x0)
+    return Samples(samples, field.evaluations, None if times is None else tuple(times), path)
+
+
+def sample_several(
+    velocity: Field,
+    x1: Tensor,
+    condition: Condition = None,
+    *,
+    coupling: Any,
+    count: int = 8,
+    sampler: Callable[..., Samples] = sample_ode,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> SampleSet:
+    """Several samples for each input: one draw of the base for each of them.
+
+    Args:
+        velocity: callable (x, t, condition) -> tensor of the shape of x.
+        x1: inputs, shape (batch, *dim): images of which the coupling reads what is known.
+        condition: of the inputs. What the coupling adds, such as a mask, is drawn once for each
+            input and shared by its samples.
+        coupling: a `Coupling` or a function (x1, condition) -> x0.
+        count: samples for each input.
+        sampler: `sample_ode`, or a function of the same first three arguments.
+        generator: source of the bases.
+        options: passed on to the sampler.
+
+    Raises:
+        ValueError: `count` below 1; and as the coupling and the sampler.
+    """
+    if count < 1:
+        raise ValueError(f"found count={count}, expected at least 1: raise it")
+    coupling = as_coupling(coupling)
+    full = repeat_condition(coupling.condition(x1, condition, generator=generator), count)
+    x0 = coupling(x1.repeat(count, *[1] * (x1.ndim - 1)), full, generator=generator)
+    found = sampler(velocity, x0, full, **options)
+    return SampleSet(found.samples.unflatten(0, (count, len(x1))), found.evaluations)
+
+
+def repeat_condition(condition: Condition, count: int) -> Condition:
+    """The condition of a batch that is repeated `count` times as a whole."""
+    if condition is None:
+        return None
+    if isinstance(condition, Mapping):
+        return {name: repeat_condition(part, count) for name, part in condition.items()}
+    if not isinstance(condition, Tensor) or condition.ndim == 0:
+        return condition
+    return condition.repeat(count, *[1] * (condition.ndim - 1))
+
+
+def require_start(x: Tensor) -> None:
+    """Refuse a start with NaN or infinite values."""
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(
+            "found NaN or infinite values in the start of the sampler, expected none: draw x0 with "
+            "the coupling"
+        )

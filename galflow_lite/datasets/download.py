@@ -41,7 +41,8 @@ def fetch(
         name: One of `names`, or a `Dataset` of your own.
         folder: Where to put it; None takes `cache_folder`.
         base_url: Another source of the same files: a DOI (``"doi:..."``) or the address of a
-            mirror, which works for sets whose files are listed here.
+            mirror, which works for sets whose files are listed here. Files that a set takes from
+            elsewhere still come from there.
         retries: How often a transfer that broke off is tried again; a wrong checksum is not.
         progress: Show progress bars.
 
@@ -97,6 +98,15 @@ def _quiet_pooch() -> Iterator[None]:
 
 def _registry(entry: Dataset, raw: Path, base_url: str | None) -> pooch.Pooch:
     """List the files of a set with their checksums and addresses."""
+    boy = _source(entry, raw, base_url)
+    for address, checksum in entry.elsewhere.items():
+        file = address.rpartition("/")[2]
+        boy.registry[file], boy.urls[file] = checksum, address
+    return boy
+
+
+def _source(entry: Dataset, raw: Path, base_url: str | None) -> pooch.Pooch:
+    """List the files of the source of a set."""
     source = base_url or entry.source
     if not source.startswith("doi:"):
         if not entry.files:

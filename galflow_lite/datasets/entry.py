@@ -30,7 +30,9 @@ class Dataset:
             ending in "/", that holds ``files``.
         files: File name to checksum (``"sha256:..."`` or ``"md5:..."``), None where the source
             publishes none; leave it empty for a DOI.
-        suffixes: Take only files with these endings; empty takes all.
+        elsewhere: Further files that come from places of their own: address to checksum, None as
+            above; the last part of an address is the name of the file.
+        suffixes: Take only files of ``source`` with these endings; empty takes all.
         product: Name of the file that ``prepare`` makes; "" where there is nothing to prepare.
         prepare: Called as ``prepare(raw, product, progress=...)`` with the folder of the files
             and the path of the product, which must appear only when complete.
@@ -42,6 +44,7 @@ class Dataset:
     size: str
     source: str
     files: Mapping[str, str | None] = field(default_factory=dict)
+    elsewhere: Mapping[str, str | None] = field(default_factory=dict)
     suffixes: tuple[str, ...] = ()
     product: str = ""
     prepare: Callable[..., None] | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import tabular as tables
 from .entry import Dataset, cache_folder
 from .galaxies import ARCHIVES, Counts, prepare_galaxies
+from .galaxy_zoo import IMAGES, MAPPING, VOTES, prepare_galaxy_zoo
 from .tables import prepare_table
 
 __all__ = ["DATASETS", "names", "tabular"]
@@ -101,6 +102,23 @@ DATASETS: dict[str, Dataset] = {
                 read=tables.miniboone,
                 expected=(29_556, 3_284, 3_648, 43),
             ),
+        ),
+        Dataset(
+            name="galaxy_zoo",
+            description="20,000 galaxies of SDSS in colour, 64x64 pixels, with the classes of "
+            "Galaxy Zoo 1 (arXiv:1007.3265; images: doi:10.5281/zenodo.3565489)",
+            licence="images CC BY 4.0 (see the record); votes: citation asked, no licence stated",
+            size="about 3.4 GB",
+            source="doi:10.5281/zenodo.3565489",
+            elsewhere={
+                # Galaxy Zoo publishes no checksum; this one is what two users of the file report.
+                f"https://galaxy-zoo-1.s3.amazonaws.com/{VOTES}": (
+                    "md5:766cb56d64f936e00d26699a55f0669b"
+                )
+            },
+            suffixes=(IMAGES, MAPPING),
+            product="galaxy_zoo.npz",
+            prepare=partial(prepare_galaxy_zoo, size=64, count=20_000),
         ),
     )
 }

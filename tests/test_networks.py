@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from galflow_lite.networks import MLP, UNet
+from galflow_lite.networks.blocks import Attention
 
 
 def count(net: nn.Module) -> int:
@@ -151,6 +152,37 @@ def test_a_few_steps_learn_to_copy_an_image_scaled_by_time():
     # At the start the output is zero and the loss E[t^2] = 1/3.
     assert losses[0] == pytest.approx(1 / 3, abs=0.1)
     assert sum(losses[-10:]) / 10 < 0.1
+
+
+def test_attention_is_that_of_torch():
+    attention = Attention(16, heads=4, head_width=8, groups=8).double()
+    h = images(2, 16, 4, torch.float64)
+    projected = attention.project(attention.norm(h)).flatten(2).unflatten(1, (3, 4, 8))
+    fused = nn.functional.scaled_dot_product_attention(*projected.transpose(-1, -2).unbind(1))
+    merged = attention.merge(fused.transpose(-1, -2).flatten(1, 2).unflatten(2, (4, 4)))
+    torch.testing.assert_close(attention(h), h + merged)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_derivatives_that_likelihoods_need():
+    net = alive(UNet.lite(1)).double()
+    x, t = images(1, 1, 8, torch.float64), torch.tensor([0.4], dtype=torch.float64)
+    direction = torch.randn(x.shape, dtype=torch.float64)
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return net(x, t)
+
+    _, forward = torch.func.jvp(f, (x,), (direction,))
+    step = 1e-6 * direction
+    torch.testing.assert_close(forward, (f(x + step) - f(x - step)) / 2e-6, rtol=1e-5, atol=1e-7)
+    jacobian = torch.func.jacrev(f)(x).reshape(64, 64)
+    torch.testing.assert_close(forward.flatten(), jacobian @ direction.flatten())
+    # A second derivative, for gradients of a divergence.
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad((f(x) * direction).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad((gradient * direction).sum(), x)
+    assert torch.isfinite(second).all()
+    assert second.abs().max() > 0
 
 
 # --- sizes and counts -------------------------------------------------------------------------

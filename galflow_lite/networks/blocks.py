@@ -74,6 +74,9 @@ class Attention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Map h (batch, channels, height, width) to the same shape."""
         projected = self.project(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1))
-        query, key, value = projected.transpose(-1, -2).unbind(1)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return h + self.merge(attended.transpose(-1, -2).flatten(1, 2).unflatten(2, h.shape[2:]))
+        query, key, value = projected.unbind(1)
+        # Written out, since torch's fused attention has no second and no forward derivative, which
+        # likelihoods need; at the lowest resolution it would save nothing.
+        weights = (query.transpose(-1, -2) @ key / query.shape[2] ** 0.5).softmax(dim=-1)
+        attended = value @ weights.transpose(-1, -2)
+        return h + self.merge(attended.flatten(1, 2).unflatten(2, h.shape[2:]))

@@ -31,7 +31,7 @@ _CLASSES = ("elliptical", "spiral", "edge-on")
 _AXIS_RATIO = np.array([[0.6, 1.0], [0.55, 1.0], [0.12, 0.3]])
 _NOISE = 0.015
 _PSF = 0.8
-_CHUNK = 512
+_PIXELS_AT_ONCE = 1 << 19
 
 _SOFTENING = 6.0
 # The flux whose value is -1.2, the smallest value that an image may have.
@@ -72,9 +72,10 @@ def parametric_galaxies(
     images = torch.empty(n, 1, size, size)
     labels = np.empty(n, dtype=np.int64)
     targets = np.empty((n, len(PARAMETERS)))
-    # In pieces, so that memory does not grow with n beyond the images themselves.
-    for start in range(0, n, _CHUNK):
-        part = slice(start, min(start + _CHUNK, n))
+    # In pieces, so that beyond the images themselves memory grows neither with n nor with size.
+    piece = max(_PIXELS_AT_ONCE // size**2, 1)
+    for start in range(0, n, piece):
+        part = slice(start, min(start + piece, n))
         labels[part], targets[part], noise = _draw(
             range(part.start, part.stop), size=size, seed=seed, stream=split == "test"
         )

@@ -222,13 +222,17 @@ def test_make_bands_refuses(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="5 or more seeds and got 3"):
         reproduction.make_bands("01", seeds=3)
     source = write(tmp_path / "97_tiny.ipynb", "1")
-    runs = iter([{"a": 1.0}] * 4 + [{"a": 1.0, "b": 2.0}])
+    one = (1.0, False)
+    runs = iter([{"a": one}] * 4 + [{"a": one, "b": one}])
     monkeypatch.setattr(bands, "_one_seed", lambda *_: next(runs))
     path = tmp_path / "bands.toml"
     with pytest.raises(ValueError, match="not every seed gave b"):
         reproduction.make_bands(str(source), seeds=5, jobs=1, path=path)
-    runs = iter([{"a": float("nan")}] * 5)
+    runs = iter([{"a": (float("nan"), False)}] * 5)
     with pytest.raises(ValueError, match="a was nan, .*expected finite numbers"):
+        reproduction.make_bands(str(source), seeds=5, jobs=1, path=path)
+    runs = iter([{"a": (-1.0, True)}] * 5)
+    with pytest.raises(ValueError, match="needs values above zero and got -1.0"):
         reproduction.make_bands(str(source), seeds=5, jobs=1, path=path)
     runs = iter([{}] * 5)
     with pytest.raises(ValueError, match="checks nothing"):

@@ -251,6 +251,31 @@ def test_a_band_is_rounded_outwards_and_hardly_wider(scale):
     assert band.high - band.low <= 1.2 * (high - low)
 
 
+@pytest.mark.parametrize("sides", ["both", "low", "high"])
+def test_a_lognormal_band_holds_new_values_as_often_as_stated(sides):
+    trials, coverage = 400_000, 0.999
+    draws = np.exp(np.random.default_rng(1).normal(-4.0, 0.7, size=(trials, 9)))
+    low, high = reproduction.prediction_interval(
+        draws[:, :8], coverage=coverage, allowance=0.0, sides=sides, law="lognormal"
+    )
+    covered = ((low <= draws[:, 8]) & (draws[:, 8] <= high)).mean()
+    assert abs(covered - coverage) < 4 * math.sqrt(coverage * (1 - coverage) / trials)
+    assert (low >= 0).all()
+
+
+def test_a_lognormal_band_is_positive_rounded_outwards_and_kept(data):
+    values = [0.004, 0.02, 0.007, 0.009, 0.012]
+    low, high = reproduction.prediction_interval(values, law="lognormal")
+    band = bands.band_of(values, law="lognormal")
+    assert 0 < band.low <= low < 1.1 * band.low
+    assert high <= band.high < 1.1 * high
+    assert bands.band_of(values).low < 0
+    bands._write(data / "bands.toml", "97", {"a.kl": band}, 5)
+    assert reproduction.read_bands()["a.kl"] == band
+    with pytest.raises(ValueError, match="needs values above zero and got 0.0"):
+        bands.band_of([0.0, *values], law="lognormal")
+
+
 def test_identical_values_leave_the_allowance():
     band = bands.band_of([0.0] * 5)
     assert (band.low, band.high) == (0.0, 0.0)
@@ -291,7 +316,8 @@ def test_shipped_bands_are_what_the_rule_gives():
         assert notebook["band"], f"notebook {number} has no band"
         for name, entry in notebook["band"].items():
             sides = known[name].sides if name in known else "both"
-            remade = bands._entry(bands.band_of(entry["values"], sides=sides))
+            law = entry.get("law", "normal")
+            remade = bands._entry(bands.band_of(entry["values"], sides=sides, law=law))
             assert len(entry["values"]) == notebook["seeds"]
             for key, value in remade.items():
                 # Sums in another order move the last digits of mean and standard deviation.

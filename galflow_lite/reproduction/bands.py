@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,7 +31,9 @@ RULE = (
     "the Student t quantile of n - 1 degrees of freedom and the standard deviation s over n seeds; "
     f"widened by {100 * ALLOWANCE:g} % of |mean| at either end, because the same seed gives a "
     "trained number that differs by up to 1.7 % between vector instruction sets; rounded outwards "
-    "to two digits of its width. A one-sided band puts the whole error rate on its side."
+    "to two digits of its width. A one-sided band puts the whole error rate on its side. A "
+    "positive quantity that scatters by factors (law lognormal) has the same interval in its "
+    "logarithm, with ends rounded outwards to two digits each."
 )
 
 
@@ -45,6 +47,7 @@ class Band:
     sd: float
     values: tuple[float, ...]
     sides: str = "both"
+    law: str = "normal"
 
     def __str__(self) -> str:
         if self.sides == "low":
@@ -60,20 +63,23 @@ def prediction_interval(
     coverage: float = COVERAGE,
     allowance: float = ALLOWANCE,
     sides: str = "both",
+    law: str = "normal",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interval that holds one new value of the same normal law with probability ``coverage``.
+    """Interval that holds one new value of the same law with probability ``coverage``.
 
     Args:
         values: shape (..., n), n independent values.
         coverage: probability, for ``allowance`` 0.
         allowance: fraction of |mean| added at either end.
         sides: ``"both"``, ``"low"`` or ``"high"`` (only that end is finite).
+        law: ``"normal"``, or ``"lognormal"`` for values above zero that scatter by factors.
 
     Returns:
         Lower and upper ends, each of shape (...).
 
     Raises:
-        ValueError: fewer than two values along the last axis, or a value that is not finite.
+        ValueError: fewer than two values along the last axis, or a value that is not finite or, for
+            the lognormal law, not above zero.
     """
     values = np.asarray(values, dtype=float)
     n = values.shape[-1] if values.ndim else 0
@@ -82,6 +88,14 @@ def prediction_interval(
             f"a prediction interval needs two or more finite values and got shape {values.shape} "
             f"with {int((~np.isfinite(values)).sum())} not finite; repeat the run with more seeds"
         )
+    if law == "lognormal":
+        if not (values > 0).all():
+            raise ValueError(
+                f"a band of the lognormal law needs values above zero and got {values.min()}: "
+                "check this number without positive=True"
+            )
+        low, high = prediction_interval(np.log(values), coverage=coverage, allowance=0, sides=sides)
+        return np.exp(low) * (1 - allowance), np.exp(high) * (1 + allowance)
     tail = (1 - coverage) / (2 if sides == "both" else 1)
     mean = values.mean(-1)
     half = stats.t.isf(tail, n - 1) * values.std(-1, ddof=1) * math.sqrt(1 + 1 / n)
@@ -91,7 +105,7 @@ def prediction_interval(
     return low, high
 
 
-def band_of(values: Sequence[float], *, sides: str = "both") -> Band:
+def band_of(values: Sequence[float], *, sides: str = "both", law: str = "normal") -> Band:
     """The band of a list of values, by the rule in :data:`RULE`.
 
     Raises:
@@ -101,15 +115,26 @@ def band_of(values: Sequence[float], *, sides: str = "both") -> Band:
         raise ValueError(
             f"a band needs the values of {FEWEST} or more seeds and got {len(values)}; run more"
         )
-    low, high = (float(end) for end in prediction_interval(values, sides=sides))
-    mean = float(np.mean(values))
+    low, high = (float(end) for end in prediction_interval(values, sides=sides, law=law))
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    if law == "lognormal":
+        low, high = _outwards(low, math.floor), _outwards(high, math.ceil)
+        return Band(low, high, mean, sd, tuple(values), sides, law)
     width = high - low if sides == "both" else 2 * abs((low if sides == "low" else high) - mean)
     # Identical zeros have no width: the band is the value itself.
     digits = 1 - math.floor(math.log10(width)) if width > 0 else 12
     unit = 10.0**digits
     low = round(math.floor(low * unit) / unit, digits) if math.isfinite(low) else low
     high = round(math.ceil(high * unit) / unit, digits) if math.isfinite(high) else high
-    return Band(low, high, mean, float(np.std(values, ddof=1)), tuple(values), sides)
+    return Band(low, high, mean, sd, tuple(values), sides)
+
+
+def _outwards(end: float, towards: Callable[[float], int]) -> float:
+    """An end of a lognormal band with two digits."""
+    if end == 0 or not math.isfinite(end):
+        return end
+    digits = 1 - math.floor(math.log10(end))
+    return round(towards(end * 10.0**digits) / 10.0**digits, digits)
 
 
 def read_bands(path: Path | None = None) -> dict[str, Band]:
@@ -130,6 +155,7 @@ def read_bands(path: Path | None = None) -> dict[str, Band]:
                 sd=entry["sd"],
                 values=tuple(entry["values"]),
                 sides=entry["sides"],
+                law=entry.get("law", "normal"),
             )
     return found
 
@@ -177,7 +203,8 @@ def make_bands(
             joblib.delayed(_one_seed)(source, seed, Path(folder), timeout) for seed in range(seeds)
         )
         runs = list(tqdm(done, desc=f"bands {source.name[:2]}", total=seeds, unit="run"))
-    values = _gather(runs)
+    positive = {name for run in runs for name, (_, above) in run.items() if above}
+    values = _gather([{name: value for name, (value, _) in run.items()} for run in runs])
     known = rows()
     new = {}
     for name, found in values.items():
@@ -190,7 +217,8 @@ def make_bands(
                 "finite numbers, so no band was written; mend the notebook, or give the row an "
                 "expected value if it is exact"
             )
-        new[name] = band_of(found, sides=row.sides if row else "both")
+        law = "lognormal" if name in positive else "normal"
+        new[name] = band_of(found, sides=row.sides if row else "both", law=law)
     if not new:
         raise ValueError(
             f"{source.name} checks nothing that needs a band; check() the numbers that it quotes"
@@ -199,7 +227,8 @@ def make_bands(
     return new
 
 
-def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, Any]:
+def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, tuple[Any, bool]]:
+    """What a run checked: name to its value, and whether it is said to be positive."""
     lines = folder / f"{seed}.jsonl"
     environment = {
         "GALFLOW_SEED": str(seed),
@@ -217,7 +246,7 @@ def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, 
         report=False,
     )
     return {
-        line["id"]: line["value"]
+        line["id"]: (line["value"], line.get("positive", False))
         for line in read_records(lines)
         if line["checked"] and line["scale"] == "lite"
     }
@@ -258,5 +287,6 @@ def _entry(band: Band) -> dict[str, Any]:
         "sd": band.sd,
         "n": len(band.values),
         "sides": band.sides,
+        **({"law": band.law} if band.law != "normal" else {}),
         "values": list(band.values),
     }

@@ -36,6 +36,7 @@ class Record:
     checked: bool
     scatter: float | None = None
     runs: int | None = None
+    positive: bool = False
 
 
 _settings: Settings | None = None
@@ -103,7 +104,9 @@ def remark(text: str, *, scale: str | None = None) -> None:
     _keep(REMARK, text, None, scale, checked=False)
 
 
-def check(row_id: str, value: Any, *, standard_error: float | None = None) -> None:
+def check(
+    row_id: str, value: Any, *, standard_error: float | None = None, positive: bool = False
+) -> None:
     """Hold a number against its band: print one line with the verdict, raise when it is outside.
 
     A trained number differs a little from machine to machine, so the line holds the band and the
@@ -116,13 +119,15 @@ def check(row_id: str, value: Any, *, standard_error: float | None = None) -> No
         value: a number (one-element arrays and tensors too), a :class:`Summary` of several runs,
             whose mean is held against the band, or, for an exact quantity, a text.
         standard_error: its standard error, kept for the table; a summary brings its own.
+        positive: whether it is above zero by nature and scatters by factors, such as a divergence:
+            its band is then made from logarithms.
 
     Raises:
         OutOfBand: the number is outside, or is not a number.
         ValueError: there is no band with this name, or a summary was given a second standard
             error.
     """
-    found = _keep(row_id, value, standard_error, None, checked=True)
+    found = _keep(row_id, value, standard_error, None, checked=True, positive=positive)
     plain, standard_error = found.value, found.standard_error
     if os.environ.get("GALFLOW_RECORD_ONLY") == "1":
         print(f"{row_id}   recorded, not checked")
@@ -160,7 +165,13 @@ def check(row_id: str, value: Any, *, standard_error: float | None = None) -> No
 
 
 def _keep(
-    row_id: str, value: Any, standard_error: Any, scale: str | None, *, checked: bool
+    row_id: str,
+    value: Any,
+    standard_error: Any,
+    scale: str | None,
+    *,
+    checked: bool,
+    positive: bool = False,
 ) -> Record:
     scatter = runs = None
     if isinstance(value, Summary):
@@ -181,6 +192,7 @@ def _keep(
         checked=checked,
         scatter=scatter,
         runs=runs,
+        positive=positive,
     )
     _records[row_id, found.scale] = found
     path = os.environ.get("GALFLOW_RECORD")

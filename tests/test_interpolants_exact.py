@@ -127,7 +127,11 @@ def test_means_of_both_ends(schedule):
         noise = (mixture.base_mean(GRID, t) - 0.3) / 0.8
         assert torch.allclose(base_noise(schedule, GRID, t, b, base=base), noise, atol=1e-9)
         again = velocity_from_data_mean(
-            schedule, GRID, t, mixture.data_mean(GRID, t), denoiser=g if schedule.has_noise else None
+            schedule,
+            GRID,
+            t,
+            mixture.data_mean(GRID, t),
+            denoiser=g if schedule.has_noise else None,
         )
         assert torch.allclose(again, b, atol=1e-9)
 

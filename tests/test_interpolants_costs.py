@@ -1,0 +1,354 @@
+"""Losses and transport costs: Proposition 3.1, its exact numbers, and the numbers of Figure 2."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from exact_mixtures import WIDTH, figure_two
+
+from galflow_lite.interpolants import (
+    Gamma,
+    MaskedVelocity,
+    MixtureInterpolant,
+    Pair,
+    Schedule,
+    custom,
+    denoiser_loss,
+    draw_interpolant,
+    flow_costs,
+    independent,
+    inpainting,
+    optimal_transport,
+    super_resolution,
+    tile_mask,
+    transport_bound,
+    transport_cost,
+    velocity_loss,
+)
+
+LINEAR = Schedule.linear()
+BROWNIAN = Schedule.linear(gamma="brownian")
+N = 4000
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def by_quadrature(mixture: MixtureInterpolant, label: int | None = None) -> tuple[float, float]:
+    """∫E|b|²dt and ∫E|b|dt, by Gauss-Legendre in t and the trapezoidal rule in x."""
+    x = torch.linspace(-11, 11, 2201, dtype=torch.float64)[:, None]
+    condition = None if label is None else torch.full((len(x),), label)
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    energy = length = 0.0
+    for t, w in zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True):
+        b = mixture.velocity(x, t, condition)[:, 0]
+        density = mixture.log_density(x, t, condition).exp()
+        energy += w * float(torch.trapezoid(b.square() * density, x[:, 0]))
+        length += w * float(torch.trapezoid(b.abs() * density, x[:, 0]))
+    return energy, length
+
+
+@pytest.mark.parametrize(
+    ("schedule", "panel", "energy", "length"),
+    [
+        (LINEAR, "dependent", 0.1813, 0.3038),
+        (LINEAR, "independent", 24.156, 3.815),
+        (BROWNIAN, "dependent", 0.2100, 0.3082),
+        (BROWNIAN, "independent", 18.621, 3.299),
+    ],
+)
+def test_numbers_of_figure_2(schedule, panel, energy, length):
+    mixture = figure_two(schedule, panel)
+    assert by_quadrature(mixture) == pytest.approx((energy, length), rel=1e-3)
+    x0 = mixture.sample_pairs(N, generator=seeded())[0]
+    found = flow_costs(mixture.velocity, x0, method="midpoint", steps=100)
+    assert abs(found.kinetic_energy.value - energy) < 4 * found.kinetic_energy.standard_error
+    assert abs(found.path_length.value - length) < 4 * found.path_length.standard_error
+    # Same base and target: the flow returns to where it began.
+    assert found.transport_cost.value < 0.01
+    assert found.evaluations == 200
+
+
+def test_one_mode_has_a_closed_form():
+    mode = MixtureInterpolant(LINEAR, (0.0,), (0.0,), base_width=WIDTH, data_width=WIDTH)
+    energy, _ = by_quadrature(mode)
+    assert energy == pytest.approx(WIDTH**2 * (2 - math.pi / 2), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "energies"),
+    [(LINEAR, (51.684, 18.621, 51.684)), (BROWNIAN, None)],
+)
+def test_numbers_of_the_conditional_panel(schedule, energies):
+    mixture = figure_two(schedule, "independent")
+    by_label = [by_quadrature(mixture, label) for label in range(3)]
+    energy, length = (sum(column) / 3 for column in zip(*by_label, strict=True))
+    expected = (40.663, 5.039) if schedule is LINEAR else (40.419, 5.068)
+    assert (energy, length) == pytest.approx(expected, rel=1e-3)
+    if energies is not None:
+        assert [e for e, _ in by_label] == pytest.approx(energies, rel=1e-3)
+        x0, _, label = mixture.sample_pairs(N, generator=seeded())
+        found = flow_costs(mixture.velocity, x0, label, method="midpoint", steps=100)
+        cost = found.transport_cost
+        assert abs(cost.value - 39.14) < 4 * cost.standard_error
+
+
+@pytest.mark.parametrize(("panel", "bound"), [("dependent", 0.845), ("independent", 44.93)])
+def test_bound_of_figure_2(panel, bound):
+    x0, x1, _ = figure_two(LINEAR, panel).sample_pairs(N, generator=seeded())
+    found = transport_bound(LINEAR, Pair(x0, x1, None, None))
+    assert abs(found.value - bound) < 4 * found.standard_error
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        BROWNIAN,
+        Schedule.variance_preserving(),
+        Schedule.trigonometric(gamma=Gamma.brownian(0.01)),
+        Schedule.custom(lambda t: 1 - t, lambda t: t**0.5),
+    ],
+)
+def test_bound_is_infinite_where_a_rate_is_not_square_integrable(schedule):
+    pair = independent().pair(torch.randn(10, 2))
+    assert transport_bound(schedule, pair).value == math.inf
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        LINEAR,
+        Schedule.trigonometric(gamma="smooth"),
+        Schedule.linear(gamma="sigmoid"),
+        Schedule.encoding_decoding(),
+        # An integrable singularity, t^(-1/2).
+        Schedule.custom(lambda t: 1 - t, lambda t: t**0.75),
+    ],
+)
+def test_bound_is_the_mean_of_the_squared_rate(schedule):
+    x1 = torch.randn(20_000, 3, dtype=torch.float64, generator=seeded(1)) + 1
+    coupling = custom(lambda x1, c: 0.5 * x1 + torch.randn(x1.shape, generator=seeded(2)).double())
+    draw = draw_interpolant(x1, schedule=schedule, coupling=coupling, generator=seeded(3))
+    direct = draw.rate.square().sum(1)
+    found = transport_bound(schedule, draw.pair)
+    error = math.hypot(float(direct.std()) / math.sqrt(len(x1)), found.standard_error)
+    assert abs(float(direct.mean()) - found.value) < 4 * error
+
+
+def test_bound_of_inpainting_shrinks_by_the_masked_fraction():
+    """Exactly p times the uncoupled bound, for masks that do not depend on the data."""
+    n, p = 4000, 0.3
+    x1 = torch.rand(n, 1, 16, 16, dtype=torch.float64, generator=seeded()) * 2 - 1
+    coupling = inpainting(hole_probability=p)
+    condition = coupling.condition(x1, generator=seeded(1))
+    dependent = transport_bound(LINEAR, coupling.pair(x1, condition, generator=seeded(2)))
+    uncoupled = transport_bound(LINEAR, independent().pair(x1, generator=seeded(3)))
+    ratio = dependent.value / uncoupled.value
+    error = ratio * math.hypot(
+        dependent.standard_error / dependent.value, uncoupled.standard_error / uncoupled.value
+    )
+    assert abs(ratio - p) < 4 * error
+    assert error < 0.005
+    exact = 256 * (1 + 1 / 3)
+    assert abs(dependent.value - p * exact) < 4 * dependent.standard_error
+
+
+def test_bound_of_super_resolution():
+    x1 = torch.rand(2000, 1, 8, 8, dtype=torch.float64, generator=seeded())
+    coupling = super_resolution(factor=4, sigma=0.5)
+    found = transport_bound(LINEAR, coupling.pair(x1, generator=seeded(1)))
+    detail = (x1 - coupling.condition(x1)).square().sum((1, 2, 3)).mean()
+    assert abs(found.value - float(detail) - 64 * 0.25) < 4 * found.standard_error
+
+
+def test_coupling_at_the_data_shrinks_the_bound_as_in_the_paper():
+    """m(x1) = x1: d σ² against 2 tr Cov(x1) + d σ² (eq. 21 and below it)."""
+    x1 = torch.randn(N, 3, dtype=torch.float64, generator=seeded()) * 2
+    near = custom(lambda x1, c: x1 + 0.5 * torch.randn(x1.shape, generator=seeded(1)).double())
+    far = custom(lambda x1, c: near(x1)[torch.randperm(N, generator=seeded(2))])
+    for coupling, expected in ((near, 0.75), (far, 24.75)):
+        found = transport_bound(LINEAR, coupling.pair(x1))
+        assert abs(found.value - expected) < 4 * found.standard_error
+
+
+def test_chain_of_proposition_3_1_and_a_cost_that_differs():
+    """N(0, I) to a ring of 8 modes: cost 0.745, energy 2.08, length 1.236, bound 6.18."""
+    angles = torch.arange(8) * math.pi / 4
+    ring = 2 * torch.stack([angles.cos(), angles.sin()], 1)
+    mixture = MixtureInterpolant(LINEAR, torch.zeros(1, 2), ring, data_width=0.3)
+    x0, x1, _ = mixture.sample_pairs(N, generator=seeded())
+    found = flow_costs(mixture.velocity, x0, steps=40)
+    bound = transport_bound(LINEAR, Pair(x0, x1, None, None))
+    for estimate, expected in (
+        (found.transport_cost, 0.745),
+        (found.kinetic_energy, 2.08),
+        (found.path_length, 1.236),
+        (bound, 6.18),
+    ):
+        # The reference has an error of its own, at most 0.5 %.
+        assert abs(estimate.value - expected) < 4 * estimate.standard_error + 0.005 * expected
+    assert found.transport_cost.value < found.kinetic_energy.value < bound.value
+    gap = found.kinetic_energy.value - found.transport_cost.value
+    assert found.straightness.value == pytest.approx(gap)
+    assert transport_cost(x0, found.samples).value == pytest.approx(found.transport_cost.value)
+
+
+def test_straight_paths_have_no_curvature():
+    found = flow_costs(lambda x, t, c: torch.full_like(x, 2.0), torch.zeros(4, 3), steps=5)
+    assert found.transport_cost.value == pytest.approx(12)
+    assert found.kinetic_energy.value == pytest.approx(12)
+    assert found.path_length.value == pytest.approx(math.sqrt(12))
+    assert found.straightness.value == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, Schedule.trigonometric(gamma="smooth")])
+def test_least_loss_is_minus_the_kinetic_energy(schedule):
+    mixture = figure_two(schedule, "independent")
+    x0, x1, _ = mixture.sample_pairs(100_000, generator=seeded())
+    options = {"schedule": schedule, "coupling": lambda x1, c: x0, "generator": seeded(1)}
+    found = float(velocity_loss(mixture.velocity, x1, **options))
+    draw = draw_interpolant(x1, **{**options, "generator": seeded(1)})
+    b = mixture.velocity(draw.x, draw.t)
+    error = float((b.square() - 2 * draw.rate * b).std()) / math.sqrt(len(x1))
+    assert abs(found + by_quadrature(mixture)[0]) < 4 * error
+    # Any other velocity does worse, by its mean squared distance.
+    worse = float(
+        velocity_loss(
+            lambda x, t, c: mixture.velocity(x, t) + 0.5, x1, **{**options, "generator": seeded(1)}
+        )
+    )
+    assert worse - found == pytest.approx(0.25, abs=4 * float((draw.rate - b).std()) / 316)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_loss_and_constant_make_the_mean_squared_error(reduction):
+    x1 = torch.randn(50, 3, dtype=torch.float64, generator=seeded())
+    options = {"schedule": Schedule.linear(gamma="smooth"), "coupling": optimal_transport()}
+    loss = velocity_loss(
+        lambda x, t, c: x * t[:, None], x1, reduction=reduction, generator=seeded(1), **options
+    )
+    draw = draw_interpolant(x1, generator=seeded(1), **options)
+    each = (draw.x * draw.t[:, None] - draw.rate).square()
+    constant = draw.rate.square()
+    per_sample = [getattr(part, reduction)(1).mean() for part in (each, constant)]
+    assert torch.allclose(loss + per_sample[1], per_sample[0])
+
+
+def test_least_denoiser_loss_is_reached_by_the_denoiser():
+    schedule = BROWNIAN
+    mixture = figure_two(schedule, "dependent")
+    x0, x1, _ = mixture.sample_pairs(50_000, generator=seeded())
+    losses = [
+        float(
+            denoiser_loss(
+                lambda x, t, c, f=factor: f * mixture.denoiser(x, t),
+                x1,
+                schedule=schedule,
+                coupling=lambda x1, c: x0,
+                generator=seeded(1),
+            )
+        )
+        for factor in (0.8, 1.0, 1.2)
+    ]
+    assert losses[1] < min(losses[0], losses[2])
+    # A parabola with its least value at 1: (1.2² - 2.4) / (1 - 2) = 0.96.
+    assert losses[2] / losses[1] == pytest.approx(0.96, abs=0.01)
+
+
+def test_antithetic_pairs_lower_the_variance_near_the_ends():
+    """The 1/γ part of the loss cancels between z and -z (section 6 of arXiv:2303.08797)."""
+    mixture = figure_two(BROWNIAN, "dependent")
+    x0, x1, _ = mixture.sample_pairs(300, generator=seeded())
+
+    def spread(antithetic):
+        return torch.stack(
+            [
+                velocity_loss(
+                    mixture.velocity,
+                    x1,
+                    schedule=BROWNIAN,
+                    coupling=lambda x1, c: x0,
+                    antithetic=antithetic,
+                    times=1e-4,
+                    generator=seeded(k),
+                )
+                for k in range(100)
+            ]
+        ).std()
+
+    assert spread(True) < 0.2 * spread(False)
+
+
+def test_antithetic_changes_nothing_without_noise():
+    x1 = torch.randn(10, 2)
+    options = {"schedule": LINEAR, "coupling": independent()}
+    losses = [
+        velocity_loss(lambda x, t, c: x, x1, antithetic=a, generator=seeded(), **options)
+        for a in (True, False)
+    ]
+    assert torch.equal(*losses)
+
+
+def test_training_a_masked_velocity_has_gradients_from_the_hole_only():
+    weight = torch.ones(16, requires_grad=True)
+    velocity = MaskedVelocity(lambda x, t, c: x * weight.view(4, 4))
+    mask = tile_mask(40, 4, tiles=4, hole_probability=0.5, generator=seeded())
+    mask[:, :, 0] = 1
+    loss = velocity_loss(
+        velocity, torch.randn(40, 1, 4, 4), mask, schedule=LINEAR, coupling=inpainting()
+    )
+    loss.backward()
+    gradient = weight.grad.view(4, 4)
+    assert not gradient[0].any()
+    assert gradient[1:].all()
+
+
+X = torch.zeros(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: denoiser_loss(lambda x, t, c: x, X, schedule=LINEAR, coupling=independent()),
+            "gamma = 0, which has no z to learn",
+        ),
+        (
+            lambda: velocity_loss(
+                lambda x, t, c: x,
+                X,
+                schedule=LINEAR,
+                coupling=independent(),
+                reduction="max",
+            ),
+            "reduction='max', expected 'sum' or 'mean'",
+        ),
+        (
+            lambda: velocity_loss(
+                lambda x, t, c: x[:, :1], X, schedule=LINEAR, coupling=independent()
+            ),
+            r"output of shape \(3, 1\), expected that of x, \(3, 2\)",
+        ),
+        (
+            lambda: velocity_loss(
+                lambda x, t, c: x, X, schedule=LINEAR, coupling=independent(), times=2.0
+            ),
+            r"times from 2 to 2, expected times in \[0, 1\]",
+        ),
+        (
+            lambda: velocity_loss(
+                lambda x, t, c: x, X / 0, schedule=LINEAR, coupling=independent()
+            ),
+            "NaN or infinite pixels in 3 of 3 samples",
+        ),
+        (lambda: transport_cost(X, X[:2]), "expected equal shapes"),
+        (lambda: transport_cost(X[:1], X[:1]), "found 1 samples, expected at least 2"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

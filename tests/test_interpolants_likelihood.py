@@ -1,0 +1,171 @@
+"""Log-likelihood of data under the flow, whole and of a hole given the known pixels."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from exact_mixtures import figure_two, from_noise
+from torch import nn
+
+from galflow_lite.interpolants import (
+    GaussianBase,
+    MaskedVelocity,
+    MixtureInterpolant,
+    Schedule,
+    SolverError,
+    inpainting,
+    log_likelihood,
+    optimal_transport,
+    standard_normal,
+    super_resolution,
+)
+
+LINEAR = Schedule.linear()
+# x1 = (u, v) normal, unit variances, correlation 0.8: v | u = 1 is N(0.8, 0.36).
+KNOWN_U = torch.tensor([[1.0, 0.3]], dtype=torch.float64)
+EXACT = -0.5 * (0.5 / 0.6) ** 2 - math.log(0.6) - 0.5 * math.log(2 * math.pi)
+MASK = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+
+
+def hole_of_a_normal(x, t, condition):
+    t = t[:, None]
+    variance = (1 - t) ** 2 + 0.36 * t**2
+    return 0.8 + (0.36 * t - (1 - t)) / variance * (x - 0.8 * t)
+
+
+def conditional(**options):
+    base = inpainting().base(KNOWN_U, MASK)
+    return log_likelihood(MaskedVelocity(hole_of_a_normal), KNOWN_U, MASK, base=base, **options)
+
+
+def test_conditional_likelihood_of_a_hole():
+    assert pytest.approx(-0.755335, abs=1e-6) == EXACT
+    found = conditional()
+    assert found.log_prob.item() == pytest.approx(EXACT, abs=1e-6)
+    assert found.x0[0, 1].item() == pytest.approx(-0.8333333, abs=1e-6)
+    assert found.x0[0, 0].item() == 1.0
+    assert found.standard_error is None
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "error"),
+    [("rk4", 10, 9.3e-7), ("rk4", 20, 2.9e-8), ("euler", 10, -0.0174), ("euler", 100, -0.0005)],
+)
+def test_error_of_the_solver_on_the_hole(method, steps, error):
+    found = conditional(method=method, steps=steps).log_prob.item() - EXACT
+    assert found == pytest.approx(error, rel=0.06, abs=5e-5 if method == "euler" else 0)
+
+
+def test_one_probe_is_exact_in_one_dimension():
+    """In one moving dimension a sign squared is 1."""
+    found = conditional(trace="hutchinson").log_prob
+    assert torch.allclose(found, conditional().log_prob, atol=1e-12)
+
+
+@pytest.mark.parametrize("panel", ["dependent", "independent"])
+@pytest.mark.parametrize("gamma", ["zero", "brownian"])
+def test_likelihood_of_a_mixture(panel, gamma):
+    mixture = figure_two(Schedule.linear(gamma=gamma), panel)
+    x1 = mixture.sample_pairs(60, generator=torch.Generator().manual_seed(0))[1]
+    found = log_likelihood(
+        mixture.velocity,
+        x1,
+        base=lambda x0: mixture.log_density(x0, 0.0),
+        rtol=1e-8,
+        atol=1e-8,
+    )
+    assert torch.allclose(found.log_prob, mixture.log_density(x1, 1.0), atol=1e-4)
+    assert found.evaluations > 0
+
+
+def test_likelihood_with_a_gaussian_base_in_float32():
+    mixture = from_noise(LINEAR)
+    x1 = mixture.sample_pairs(60, generator=torch.Generator().manual_seed(0))[1]
+    single = x1.float()
+    found = log_likelihood(mixture.velocity, single, base=standard_normal(single))
+    assert found.log_prob.dtype == torch.float32
+    assert torch.allclose(found.log_prob.double(), mixture.log_density(x1, 1.0), atol=5e-3)
+
+
+@pytest.fixture(scope="module")
+def eight() -> MixtureInterpolant:
+    """N(0, I) to three modes in 8 dimensions."""
+    modes = 2 * torch.randn(3, 8, generator=torch.Generator().manual_seed(3))
+    return MixtureInterpolant(LINEAR, torch.zeros(1, 8), modes, data_width=0.5)
+
+
+def test_exact_trace_in_eight_dimensions(eight):
+    x1 = eight.sample_pairs(20, generator=torch.Generator().manual_seed(1))[1]
+    found = log_likelihood(eight.velocity, x1, base=eight.base(x1))
+    assert torch.allclose(found.log_prob, eight.log_density(x1, 1.0), atol=1e-4)
+
+
+def test_hutchinson_is_unbiased_and_knows_its_error(eight):
+    x1 = eight.sample_pairs(40, generator=torch.Generator().manual_seed(1))[1]
+    exact = eight.log_density(x1, 1.0)
+    options = {"base": eight.base(x1), "trace": "hutchinson", "method": "rk4", "steps": 20}
+    found = log_likelihood(eight.velocity, x1, probes=64, seed=1, **options)
+    z = (found.log_prob - exact) / found.standard_error
+    assert (z.abs() < 5).all()
+    # Mean square of 40 normal scores: 1 with standard deviation sqrt(2 / 40).
+    assert abs(z.square().mean() - 1) < 4 * math.sqrt(2 / 40)
+    again = log_likelihood(eight.velocity, x1, probes=64, seed=1, **options)
+    other = log_likelihood(eight.velocity, x1, probes=64, seed=2, **options)
+    assert torch.equal(again.log_prob, found.log_prob)
+    assert not torch.equal(other.log_prob, found.log_prob)
+
+
+def test_trace_of_a_network_over_the_hole_only():
+    """Holes that differ from sample to sample, against the full Jacobian of each sample."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 4)).double()
+    velocity = MaskedVelocity(lambda x, t, condition: layer(x) * (1 + t[:, None]))
+    x1 = torch.randn(3, 4, dtype=torch.float64)
+    mask = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1]]).double()
+    base = inpainting().base(x1, mask)
+    found = log_likelihood(velocity, x1, mask, base=base, method="euler", steps=1)
+    jacobians = [torch.autograd.functional.jacobian(lambda u: layer(u) * 2, x) for x in x1]
+    traces = torch.stack(
+        [(j.diagonal() * (m == 0)).sum() for j, m in zip(jacobians, mask, strict=True)]
+    )
+    assert torch.allclose(found.log_prob, base.log_prob(found.x0) - traces, atol=1e-12)
+    assert found.log_prob[2] == 0
+    assert torch.equal(found.x0[mask == 1], x1[mask == 1])
+
+
+def test_a_coupling_of_the_batch_has_a_likelihood_too():
+    x1 = torch.zeros(4, 2, dtype=torch.float64)
+    found = log_likelihood(
+        lambda x, t, c: torch.zeros_like(x), x1, base=optimal_transport().base(x1)
+    )
+    assert torch.allclose(found.log_prob, torch.full((4,), -math.log(2 * math.pi)).double())
+
+
+X = torch.zeros(2, 1, 4, 4)
+
+
+def still(x, t, condition=None):
+    return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base": super_resolution(sigma=0.0).pair(X).base}, "sigma = 0.* and a likelihood was"),
+        ({"trace": "trace"}, "trace='trace', expected 'exact' or 'hutchinson'"),
+        ({"probes": 0}, "probes=0, expected at least 1"),
+        ({"base": GaussianBase(X[:1])}, r"base of shape \(1, 1, 4, 4\), expected that of x1"),
+        ({"x1": X / 0}, "NaN or infinite values in x1"),
+    ],
+)
+def test_bad_input(options, message):
+    options = {"x1": X, "base": standard_normal(X), **options}
+    with pytest.raises(ValueError, match=message):
+        log_likelihood(still, options.pop("x1"), **options)
+
+
+def test_solver_that_does_not_converge_is_reported():
+    with pytest.raises(SolverError, match="found 5 evaluations"):
+        conditional(max_evaluations=5)

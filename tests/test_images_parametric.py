@@ -116,6 +116,35 @@ def test_a_mirrored_galaxy_is_the_galaxy_of_mirrored_parameters(galaxies):
     assert np.abs(flipped - plain)[spirals].max(axis=(1, 2)).min() > 0.05
 
 
+def test_the_profile_of_a_face_on_galaxy():
+    # 1 - B of an exponential disc with two logarithmic arms, B of an exponential bulge a third as
+    # wide; on a fine grid, where the blur of 0.8 pixels changes next to nothing.
+    size, radius, pitch, phase = 512, 0.3, 0.4, 1.0
+    for amplitude in (0.0, 0.8):
+        parameters = np.array([[1, 0, radius, 0.4, 1, pitch, phase, amplitude, 0, 0]])
+        flux = _render(np.array([1]), parameters, size=size)[0]
+        axis = (np.arange(size) + 0.5) / (size / 2) - 1
+        for row, column in ((256, 300), (256, 420), (330, 200), (100, 256)):
+            x, y = axis[column], axis[row]
+            r, theta = math.hypot(x, y), math.atan2(y, x)
+            arms = math.cos(2 * (theta - math.log(r / radius + 0.05) / math.tan(pitch) - phase))
+            disc = math.exp(-1.68 * r / radius) * (1 + amplitude * arms)
+            bulge = 0.12 * math.exp(-5 / 3 * (r / (0.35 * radius) - 1))
+            # The radius is softened by 0.001, below 1 % of the flux.
+            assert flux[row, column] == pytest.approx(0.6 * disc + 0.4 * bulge, rel=0.03)
+
+
+def test_the_profile_of_an_elliptical():
+    # Only the Sersic bulge, here with index 3; 0.12 at the effective radius.
+    parameters = np.array([[1, 0, 0.3, 1, 3, 0.4, 0, 0, 0, 0]])
+    flux = _render(np.array([0]), parameters, size=512)[0]
+    for r in (0.1, 0.3, 0.6):
+        column = round((r + 1) * 256 - 0.5)
+        r = (column + 0.5) / 256 - 1
+        expected = 0.12 * math.exp(-(17 / 3) * ((r / 0.3) ** (1 / 3) - 1))
+        assert flux[256, column] == pytest.approx(expected, rel=0.03)
+
+
 def test_shape_and_centre_of_a_rendered_galaxy():
     # Edge-on, along the diagonal, off centre.
     parameters = np.array([[0.2, math.pi / 4, 0.3, 0.2, 1, 0.4, 0, 0, 0.1, -0.05]])

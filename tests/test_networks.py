@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from galflow_lite.networks import MLP, UNet
-from galflow_lite.networks.blocks import Attention
+from galflow_lite.networks.blocks import Attention, TimeFeatures
 
 
 def count(net: nn.Module) -> int:
@@ -152,6 +152,16 @@ def test_a_few_steps_learn_to_copy_an_image_scaled_by_time():
     # At the start the output is zero and the loss E[t^2] = 1/3.
     assert losses[0] == pytest.approx(1 / 3, abs=0.1)
     assert sum(losses[-10:]) / 10 < 0.1
+
+
+def test_time_features_are_the_time_and_pairs_of_sine_and_cosine():
+    features = TimeFeatures(6)
+    t = torch.tensor([0.0, 0.3, 1.0])
+    found = features(t)
+    assert found.shape == (3, 7)
+    torch.testing.assert_close(found[:, 0], t)
+    torch.testing.assert_close(found[:, 1:4].square() + found[:, 4:].square(), torch.ones(3, 3))
+    torch.testing.assert_close(found[1, 4:], torch.cos(0.6 * torch.pi * features.frequencies))
 
 
 def test_attention_is_that_of_torch():

@@ -31,8 +31,9 @@ from .losses import Draw, denoiser_loss, draw_interpolant, velocity_loss
 from .masks import MaskedVelocity, tile_mask
 from .mixtures import MixtureInterpolant
 from .optimal import assignment, optimal_transport
-from .sampling import Samples, SampleSet, sample_ode, sample_several
+from .sampling import Samples, sample_ode
 from .schedules import Interpolant, Schedule
+from .several import SampleSet, sample_several
 from .solvers import SolverError
 
 __all__ = [

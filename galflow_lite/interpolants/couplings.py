@@ -62,7 +62,8 @@ class Coupling:
         Returns:
             x0, of the shape of `x1`.
         """
-        return self._draw(x1, self.condition(x1, condition, generator=generator), generator)
+        full = self.condition(x1, condition, generator=generator)
+        return self._draw(x1, full, generator)[0]
 
     def pair(
         self,
@@ -78,7 +79,7 @@ class Coupling:
         """
         require_data(x1)
         condition = self.condition(x1, condition, generator=generator)
-        x0 = self._draw(x1, condition, generator)
+        x0, base = self._draw(x1, condition, generator)
         if x0.shape != x1.shape:
             raise ValueError(
                 f"found x0 of shape {tuple(x0.shape)} from the coupling, expected that of x1, "
@@ -89,7 +90,7 @@ class Coupling:
                 "found NaN or infinite values in x0 from the coupling, expected finite numbers: "
                 "correct the coupling"
             )
-        return Pair(x0, x1, condition, self.base(x1, condition))
+        return Pair(x0, x1, condition, base)
 
     def condition(
         self,
@@ -109,8 +110,12 @@ class Coupling:
         """The fair comparison: x0 ~ N(0, I) with all that this coupling's model knows."""
         return Uncoupled(self)
 
-    def _draw(self, x1: Tensor, condition: Condition, generator: torch.Generator | None) -> Tensor:
-        return self.base(x1, condition).sample(generator=generator)
+    def _draw(
+        self, x1: Tensor, condition: Condition, generator: torch.Generator | None
+    ) -> tuple[Tensor, GaussianBase | None]:
+        """x0, and its law given the condition."""
+        base = self.base(x1, condition)
+        return base.sample(generator=generator), base
 
 
 class Independent(Coupling):
@@ -155,14 +160,16 @@ class Custom(Coupling):
             return None
         return GaussianBase(self.mean(x1, condition), self.sigma)
 
-    def _draw(self, x1: Tensor, condition: Condition, generator: torch.Generator | None) -> Tensor:
+    def _draw(
+        self, x1: Tensor, condition: Condition, generator: torch.Generator | None
+    ) -> tuple[Tensor, GaussianBase | None]:
         x0 = self.function(x1, condition)
         if not isinstance(x0, Tensor):
             raise ValueError(
                 f"found {type(x0).__name__} from the coupling, expected a tensor of the shape of "
                 "x1: correct the function"
             )
-        return x0
+        return x0, self.base(x1, condition)
 
 
 def independent() -> Independent:

@@ -178,10 +178,12 @@ def super_resolution(*, factor: int = 4, sigma: float = 1.0) -> SuperResolution:
     """Section 4.2 of arXiv:2310.03725: x0 = U(D(x1)) + σζ.
 
     The condition is U(D(x1)), alone or as the entry "low_resolution" of a dict; D takes means
-    over blocks, U is nearest neighbour. The paper states none of D, U and σ: these are our choice.
+    over blocks, U is nearest neighbour. To start from a low-resolution image alone, call the
+    coupling with `upsample(low, factor)` as x1 and as condition. The paper states none of D, U and
+    σ: these are our choice.
 
     Args:
-        factor: of the resolution; the paper enlarges 64 to 256 pixels, 4 times.
+        factor: of the resolution, a whole number; the paper enlarges 64 to 256 pixels, 4 times.
         sigma: σ in the units of the data. With 0 there is no score and no likelihood.
 
     Raises:

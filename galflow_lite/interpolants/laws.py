@@ -68,14 +68,6 @@ class GaussianBase:
             return x
         return torch.where(self.hole, x, torch.as_tensor(outside, dtype=x.dtype, device=x.device))
 
-    def repeat(self, count: int) -> GaussianBase:
-        """The law for a batch that is repeated `count` times as a whole."""
-
-        def tile(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.repeat(count, *[1] * (x.ndim - 1))
-
-        return GaussianBase(tile(self.mean), self.scale, tile(self.hole), self.independent)
-
     def require_noise(self, purpose: str) -> None:
         """Refuse σ = 0, where x0 lies on a surface of lower dimension.
 

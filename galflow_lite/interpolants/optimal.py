@@ -48,9 +48,12 @@ class OptimalTransport(Independent):
     def uncoupled(self) -> Independent:
         return Independent()
 
-    def _draw(self, x1: Tensor, condition: Condition, generator: torch.Generator | None) -> Tensor:
-        x0 = standard_normal(x1).sample(generator=generator)
-        return x0[assignment(x0, x1)]
+    def _draw(
+        self, x1: Tensor, condition: Condition, generator: torch.Generator | None
+    ) -> tuple[Tensor, GaussianBase]:
+        base = self.base(x1, condition)
+        x0 = base.sample(generator=generator)
+        return x0[assignment(x0, x1)], base
 
 
 def optimal_transport() -> OptimalTransport:

@@ -1,20 +1,18 @@
-"""X_1 from X_0 by dX = b dt, Algorithm 2 of arXiv:2310.03725, and several X_1 for one input."""
+"""X_1 from X_0 by dX = b dt: Algorithm 2 of arXiv:2310.03725 and finer solvers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .couplings import as_coupling
 from .losses import Field
 from .masks import Condition
 from .solvers import CountedField, keep_known, solve
 
-__all__ = ["SampleSet", "Samples", "repeat_condition", "sample_ode", "sample_several"]
+__all__ = ["Samples", "require_start", "sample_ode"]
 
 
 @dataclass(frozen=True)
@@ -32,31 +30,6 @@ class Samples:
     evaluations: int
     times: tuple[float, ...] | None = None
     path: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class SampleSet:
-    """Several samples for each input.
-
-    Attributes:
-        samples: shape (count, batch, *dim).
-        evaluations: calls of the velocity, each on count x batch samples.
-    """
-
-    samples: Tensor
-    evaluations: int
-
-    @property
-    def mean(self) -> Tensor:
-        """Pixelwise mean over the samples, shape (batch, *dim)."""
-        return self.samples.mean(0)
-
-    @property
-    def standard_deviation(self) -> Tensor:
-        """Pixelwise standard deviation over the samples, shape (batch, *dim); exactly 0 where all
-        samples agree."""
-        # Subtracting one of the samples first leaves no rounding error where all are the same.
-        return (self.samples - self.samples[:1]).std(0)
 
 
 def sample_ode(
@@ -114,53 +87,6 @@ def sample_ode(
         if found.path is not None:
             path = keep_known(velocity, condition, found.path[0], x0)
     return Samples(samples, field.evaluations, None if times is None else tuple(times), path)
-
-
-def sample_several(
-    velocity: Field,
-    x1: Tensor,
-    condition: Condition = None,
-    *,
-    coupling: Any,
-    count: int = 8,
-    sampler: Callable[..., Samples] = sample_ode,
-    generator: torch.Generator | None = None,
-    **options: Any,
-) -> SampleSet:
-    """Several samples for each input: one draw of the base for each of them.
-
-    Args:
-        velocity: callable (x, t, condition) -> tensor of the shape of x.
-        x1: inputs, shape (batch, *dim): images of which the coupling reads what is known.
-        condition: of the inputs. What the coupling adds, such as a mask, is drawn once for each
-            input and shared by its samples.
-        coupling: a `Coupling` or a function (x1, condition) -> x0.
-        count: samples for each input.
-        sampler: `sample_ode`, or a function of the same first three arguments.
-        generator: source of the bases.
-        options: passed on to the sampler.
-
-    Raises:
-        ValueError: `count` below 1; and as the coupling and the sampler.
-    """
-    if count < 1:
-        raise ValueError(f"found count={count}, expected at least 1: raise it")
-    coupling = as_coupling(coupling)
-    full = repeat_condition(coupling.condition(x1, condition, generator=generator), count)
-    x0 = coupling(x1.repeat(count, *[1] * (x1.ndim - 1)), full, generator=generator)
-    found = sampler(velocity, x0, full, **options)
-    return SampleSet(found.samples.unflatten(0, (count, len(x1))), found.evaluations)
-
-
-def repeat_condition(condition: Condition, count: int) -> Condition:
-    """The condition of a batch that is repeated `count` times as a whole."""
-    if condition is None:
-        return None
-    if isinstance(condition, Mapping):
-        return {name: repeat_condition(part, count) for name, part in condition.items()}
-    if not isinstance(condition, Tensor) or condition.ndim == 0:
-        return condition
-    return condition.repeat(count, *[1] * (condition.ndim - 1))
 
 
 def require_start(x: Tensor) -> None:

@@ -95,6 +95,9 @@ def test_interpolant_of_inpainting_leaves_known_pixels_alone_for_every_schedule(
         assert torch.equal(draw.x[known], x1[known])
         assert not draw.rate[known].any()
         assert draw.rate[draw.pair.hole].all()
+        if draw.z is not None:
+            assert not draw.z[known].any()
+            assert draw.z[draw.pair.hole].all()
 
 
 def test_fair_uncoupled_inpainting_sees_the_known_pixels_but_starts_from_noise():

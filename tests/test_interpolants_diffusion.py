@@ -190,6 +190,30 @@ def test_law_in_a_hole_given_the_known_pixel():
     assert abs(v.var() - 0.36) < 4 * 0.36 * math.sqrt(2 / N)
 
 
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_the_network_never_sees_noise_on_known_pixels(method):
+    """Also a plain network, whose known pixels the hole of the base holds."""
+    x1 = torch.randn(4, 3)
+    mask = torch.tensor([[1.0, 0.0, 1.0]]).expand(4, 3)
+    coupling, seen = inpainting(), []
+
+    def network(x, t, condition):
+        seen.append(x[:, [0, 2]])
+        return x.sum(1, keepdim=True).expand(x.shape)
+
+    found = sample_sde(
+        network,
+        coupling(x1, mask),
+        mask,
+        schedule=LINEAR,
+        diffusion=decreasing(1.0),
+        base=coupling.base(x1, mask),
+        method=method,
+        steps=5,
+    )
+    assert all(torch.equal(known, x1[:, [0, 2]]) for known in [*seen, found.samples[:, [0, 2]]])
+
+
 X = torch.zeros(3, 1)
 BASE = GaussianBase(X)
 

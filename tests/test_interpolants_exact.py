@@ -178,6 +178,8 @@ def test_conditional_velocity_leads_to_one_mode():
     found = mixture.velocity(GRID, 0.3, label)
     assert torch.allclose(found, single.velocity(GRID, 0.3), atol=1e-12)
     assert torch.allclose(found, mixture.velocity(GRID, 0.3, {"label": label}))
+    density = single.log_density(GRID, 0.3)
+    assert torch.allclose(mixture.log_density(GRID, 0.3, label), density, atol=1e-12)
 
 
 def test_dtype_and_shape_follow_x():

@@ -135,6 +135,22 @@ def test_trace_of_a_network_over_the_hole_only():
     assert torch.equal(found.x0[mask == 1], x1[mask == 1])
 
 
+def test_one_probe_is_exact_in_a_hole_of_one_pixel():
+    """Also where the velocity depends on the known pixels, which have no sign of their own."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+    x1 = torch.randn(6, 3, dtype=torch.float64)
+    mask = 1 - torch.eye(3, dtype=torch.float64).repeat(2, 1)
+    base = inpainting().base(x1, mask)
+    for velocity in (MaskedVelocity(lambda x, t, c: layer(x)), lambda x, t, c: layer(x)):
+        # The hole of the base holds the known pixels of a plain network too.
+        options = {"base": base, "method": "rk4", "steps": 3}
+        exact = log_likelihood(velocity, x1, mask, **options)
+        found = log_likelihood(velocity, x1, mask, trace="hutchinson", **options)
+        assert torch.allclose(found.log_prob, exact.log_prob, atol=1e-12)
+        assert torch.equal(exact.x0[mask == 1], x1[mask == 1])
+
+
 def test_a_coupling_of_the_batch_has_a_likelihood_too():
     x1 = torch.zeros(4, 2, dtype=torch.float64)
     found = log_likelihood(

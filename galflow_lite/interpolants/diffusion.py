@@ -15,7 +15,7 @@ from .losses import Field
 from .masks import Condition, MaskedVelocity
 from .sampling import Samples, require_start
 from .schedules import Schedule
-from .solvers import CountedField, keep_known, require_span, require_steps
+from .solvers import CountedField, require_span, require_steps
 
 __all__ = ["Diffusion", "constant", "decreasing", "rise_and_fall", "sample_sde"]
 
@@ -68,8 +68,8 @@ def sample_sde(
         condition: passed on to velocity and denoiser.
         schedule: that the velocity was learned with.
         diffusion: ε_t as a function of a number t, or one number; such as `decreasing(1.0)`.
-        base: law of x0 given the condition, for example `coupling.base(x1, condition)`. Noise acts
-            in its hole only.
+        base: law of x0 given the condition, for example `coupling.base(x1, condition)`. Only
+            pixels in its hole move.
         denoiser: callable (x, t, condition) -> E[z | x_t = x], in place of `base`.
         method: "euler" (Euler-Maruyama) or "heun" (two evaluations a step).
         steps: equal steps.
@@ -105,6 +105,11 @@ def sample_sde(
     epsilon = _checked(diffusion, margin)
     hole = _hole(velocity, condition, base, x0)
     backward = end < start
+
+    def held(new: Tensor, old: Tensor) -> Tensor:
+        """Known pixels as they were."""
+        return new if hole is None else torch.where(hole, new, old)
+
     grid = [start + (end - start) * n / steps for n in range(steps)] + [end]
     kept = {round((t - start) / (end - start) * steps): None for t in times or ()}
     x = x0
@@ -115,26 +120,24 @@ def sample_sde(
             after = grid[n + 1]
             h = after - t
             if denoise and after == 1.0:
-                x = drift.denoised(x, t)
+                x = held(drift.denoised(x, t), x)
                 continue
             now, then = epsilon(t), epsilon(after)
             # Noise and drift belong to the same ε: at the left end, or at the mean of both ends.
             scale = math.sqrt((2 * now if method == "euler" else now + then) * abs(h))
             noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-            noise = scale * (noise if hole is None else noise * hole)
             first = drift(x, t, now, backward=backward)
-            new = x + h * first + noise
+            new = held(x + h * first + scale * noise, x)
             if method == "heun":
                 second = drift(new, after, then, backward=backward)
-                new = x + h / 2 * (first + second) + noise
+                new = held(x + h / 2 * (first + second) + scale * noise, x)
             x = new
         if steps in kept:
             kept[steps] = x
-        x = keep_known(velocity, condition, x, x0)
     path = None
     if times is not None:
         rows = [kept[round((t - start) / (end - start) * steps)] for t in times]
-        path = keep_known(velocity, condition, torch.stack(rows), x0)
+        path = torch.stack(rows)
         times = tuple(grid[round((t - start) / (end - start) * steps)] for t in times)
     return Samples(x, drift.velocity.evaluations, times, path)
 

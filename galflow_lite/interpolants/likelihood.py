@@ -12,7 +12,7 @@ from torch import Tensor
 from .laws import GaussianBase
 from .losses import Field
 from .masks import Condition, MaskedVelocity
-from .solvers import CountedField, keep_known, solve
+from .solvers import CountedField, solve
 
 __all__ = ["Likelihood", "log_likelihood"]
 
@@ -53,7 +53,7 @@ def log_likelihood(
     """Log-likelihood of data under the flow, by the ordinary equation solved from t = 1 to 0.
 
     For in-painting, with `base=coupling.base(x1, mask)`, it is the conditional log-likelihood of
-    the pixels in the hole given the known ones: the trace and the base count the hole only.
+    the pixels in the hole given the known ones: only pixels in the hole move and count.
 
     Args:
         velocity: callable (x, t, condition) -> tensor of the shape of x, differentiable in x, in
@@ -97,6 +97,8 @@ def log_likelihood(
         with torch.inference_mode(False), torch.enable_grad():
             x = state[0].detach().clone().requires_grad_()
             b = field(t, x)
+            if hole is not None:
+                b = torch.where(hole, b, torch.zeros_like(b))
             products = [_quadratic_form(b, x, vector) for vector in vectors]
         divergence = torch.stack(products)
         if trace == "exact":
@@ -118,7 +120,8 @@ def log_likelihood(
             atol=atol,
         )
         x0, change = found.end
-        x0 = keep_known(velocity, condition, x0, x1)
+        if hole is not None:
+            x0 = torch.where(hole, x0, x1)
         start = base.log_prob(x0) if isinstance(base, GaussianBase) else base(x0)
         # The solver went from 1 to 0: `change` is already minus the integral from 0 to 1.
         each = start + change
@@ -137,13 +140,12 @@ def _quadratic_form(b: Tensor, x: Tensor, vector: Tensor) -> Tensor:
 
 
 def _unit_vectors(x: Tensor, hole: Tensor | None) -> list[Tensor]:
-    """For each dimension that moves in some sample: 1 there in the samples where it moves."""
+    """For each dimension that moves in some sample: 1 there, 0 elsewhere."""
     moves = torch.ones_like(x, dtype=torch.bool) if hole is None else hole
-    moves = moves.flatten(1)
     vectors = []
-    for k in moves.any(0).nonzero().flatten().tolist():
+    for k in moves.flatten(1).any(0).nonzero().flatten().tolist():
         vector = torch.zeros_like(x).flatten(1)
-        vector[:, k] = moves[:, k].to(x.dtype)
+        vector[:, k] = 1
         vectors.append(vector.view_as(x))
     # Without any hole there is nothing to differentiate.
     return vectors or [torch.zeros_like(x)]
@@ -153,6 +155,7 @@ def _signs(x: Tensor, hole: Tensor | None, probes: int, seed: int) -> list[Tenso
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (probes, *x.shape), generator=generator) * 2 - 1
     signs = signs.to(x)
+    # Signs on known pixels would add variance and nothing else.
     return list(signs if hole is None else signs * hole)
 
 

@@ -203,9 +203,10 @@ def test_several_samples_agree_on_known_pixels_and_differ_in_the_hole():
 
 def test_several_samples_by_the_stochastic_equation():
     x1 = torch.rand(2, 1, 16, 16, generator=seeded())
+    velocity = MaskedVelocity(Convolution(1))
     found, again = (
         sample_several(
-            MaskedVelocity(Convolution(1)),
+            velocity,
             x1,
             coupling=inpainting(hole_probability=0.5),
             count=4,

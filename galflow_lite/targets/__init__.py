@@ -1,8 +1,32 @@
-"""Densities known in closed form, with exact samplers: what a flow is measured against."""
+"""Densities that samplers are measured against: closed forms, posteriors and an energy model."""
 
 from __future__ import annotations
 
 from .base import Target
+from .checking import check_score
+from .derived import Affine, FromLogDensity, Noised, Tempered
+from .gaussians import CorrelatedGaussian, GaussianMixture, RingOfGaussians, TwoGaussians
 from .multimodal import CircleOfGaussians, TwoMoons, TwoRings
+from .named import NAMED
+from .planar import Donut, Funnel, Rosenbrock, Squiggle
 
-__all__ = ["CircleOfGaussians", "Target", "TwoMoons", "TwoRings"]
+__all__ = [
+    "NAMED",
+    "Affine",
+    "CircleOfGaussians",
+    "CorrelatedGaussian",
+    "Donut",
+    "FromLogDensity",
+    "Funnel",
+    "GaussianMixture",
+    "Noised",
+    "RingOfGaussians",
+    "Rosenbrock",
+    "Squiggle",
+    "Target",
+    "Tempered",
+    "TwoGaussians",
+    "TwoMoons",
+    "TwoRings",
+    "check_score",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from functools import cached_property
 from typing import Any, NoReturn
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Target", "whole_number"]
+__all__ = ["Target", "positive_number", "whole_number"]
 
 
 class Target:
@@ -20,11 +21,17 @@ class Target:
     `log_normalizer`; where it can be drawn from, `_sample`; and `entropy` and `box` as it can. What
     a target does not write raises `NotImplementedError`.
 
+    A score in closed form is written as `_closed_score`, differentiable in `x`; without it the
+    score is the gradient of `_log_density` by automatic differentiation.
+
     Attributes:
         dim: number of columns of a point.
+        stochastic: whether each call of `score` and `differentiable_score` returns a fresh,
+            independent and unbiased estimate and not the score itself.
     """
 
     dim: int
+    stochastic: bool = False
 
     def log_density(self, x: Any) -> Tensor:
         """Unnormalised log-density log f, in nats; gradients flow back to `x`.
@@ -53,20 +60,35 @@ class Target:
         """Gradient of log f, shape (n, dim), detached from `x`.
 
         Raises:
-            ValueError: other shape, NaN or infinite points.
+            ValueError: other shape, NaN or infinite points, a log density without a gradient.
         """
-        x = self._points(x)
-        bad = int((~x.isfinite()).any(1).sum())
-        if bad:
-            raise ValueError(
-                f"x has infinite values in {bad} of {len(x)} points, where a gradient has no "
-                "meaning: remove these points"
-            )
+        x = self._finite_points(x).detach()
         # The caller may be sampling with gradients off.
-        with torch.inference_mode(False), torch.enable_grad():
-            x = x.detach().clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(self._log_density(x).sum(), x)
-        return gradient
+        with torch.inference_mode(False):
+            with torch.no_grad():
+                closed = self._closed_score(x)
+            if closed is not None:
+                return closed
+            with torch.enable_grad():
+                return self._gradient(x.clone().requires_grad_(), create_graph=False)
+
+    def differentiable_score(self, x: Any) -> Tensor:
+        """Gradient of log f, shape (n, dim), through which gradients flow back to `x`.
+
+        A loss that contains the score of the target at points made by a sampler needs it: denoising
+        Fisher training (arXiv:2411.01453) is one.
+
+        Raises:
+            ValueError: other shape, NaN or infinite points, a log density without a gradient.
+        """
+        x = self._finite_points(x)
+        closed = self._closed_score(x)
+        if closed is not None:
+            return closed
+        with torch.enable_grad():
+            return self._gradient(
+                x if x.requires_grad else x.clone().requires_grad_(), create_graph=True
+            )
 
     def sample(
         self, n: int, *, seed: int | None = None, generator: torch.Generator | None = None
@@ -105,9 +127,44 @@ class Target:
         """Half the width of a square about the origin that holds all but a negligible part."""
         self._unknown("box")
 
+    @cached_property
+    def mean_square_score(self) -> float:
+        """Mean of the squared norm of the score over the target itself, E|score|^2."""
+        self._unknown("mean_square_score")
+
+    @cached_property
+    def modes(self) -> Tensor:
+        """Centres of the modes, shape (k, dim)."""
+        self._unknown("modes")
+
+    @cached_property
+    def mode_weights(self) -> Tensor:
+        """True share of each mode, shape (k,), sum 1."""
+        self._unknown("mode_weights")
+
+    def assign(self, x: Any) -> Tensor:
+        """Index of the mode that each point belongs to, shape (n,), from 0 to k - 1."""
+        self._unknown("assign")
+
     def _log_density(self, x: Tensor) -> Tensor:
         """log f at checked points."""
         raise NotImplementedError(f"{type(self).__name__} has no _log_density: write it")
+
+    def _closed_score(self, x: Tensor) -> Tensor | None:
+        """Gradient of log f at checked points in closed form; None where there is none."""
+        return None
+
+    def _gradient(self, x: Tensor, *, create_graph: bool) -> Tensor:
+        """Gradient of log f by automatic differentiation."""
+        log_f = self._log_density(x)
+        if not log_f.requires_grad:
+            raise ValueError(
+                f"the log density of {type(self).__name__} has no gradient with respect to x, "
+                "expected one that automatic differentiation can follow: compute it from x with "
+                "torch operations, without detach, or write _closed_score"
+            )
+        (gradient,) = torch.autograd.grad(log_f.sum(), x, create_graph=create_graph)
+        return gradient
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
         self._unknown("sample")
@@ -117,6 +174,17 @@ class Target:
             f"{type(self).__name__} has no {name}: only log_density and score are known, "
             "use a measure that needs nothing else"
         )
+
+    def _finite_points(self, x: Any) -> Tensor:
+        """`x` as `_points` gives it, without infinite values."""
+        x = self._points(x)
+        bad = int((~x.isfinite()).any(1).sum())
+        if bad:
+            raise ValueError(
+                f"x has infinite values in {bad} of {len(x)} points, where a gradient has no "
+                "meaning: remove these points"
+            )
+        return x
 
     def _points(self, x: Any) -> Tensor:
         """`x` as a checked floating tensor of shape (n, dim)."""
@@ -149,4 +217,19 @@ def whole_number(name: str, value: Any, *, least: int) -> int:
         number = None
     if number is None or isinstance(value, bool) or number < least:
         raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+    return number
+
+
+def positive_number(name: str, value: Any) -> float:
+    """`value` as a finite float above 0.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {value!r}, expected a finite number above 0: change it")
     return number

@@ -175,18 +175,18 @@ class Target:
             "use a measure that needs nothing else"
         )
 
-    def _finite_points(self, x: Any) -> Tensor:
+    def _finite_points(self, x: Any, name: str = "x") -> Tensor:
         """`x` as `_points` gives it, without infinite values."""
-        x = self._points(x)
+        x = self._points(x, name)
         bad = int((~x.isfinite()).any(1).sum())
         if bad:
             raise ValueError(
-                f"x has infinite values in {bad} of {len(x)} points, where a gradient has no "
+                f"{name} has infinite values in {bad} of {len(x)} points, where a gradient has no "
                 "meaning: remove these points"
             )
         return x
 
-    def _points(self, x: Any) -> Tensor:
+    def _points(self, x: Any, name: str = "x") -> Tensor:
         """`x` as a checked floating tensor of shape (n, dim)."""
         if not isinstance(x, Tensor):
             # A copy: torch warns when it shares the memory of an array that is read-only.
@@ -195,12 +195,12 @@ class Target:
             x = x.double()
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(
-                f"x has shape {tuple(x.shape)}, expected (n, {self.dim}): give one point a row"
+                f"{name} has shape {tuple(x.shape)}, expected (n, {self.dim}): give one point a row"
             )
         bad = int(x.isnan().any(1).sum())
         if bad:
             raise ValueError(
-                f"x has NaN in {bad} of {len(x)} points, expected numbers: remove these points"
+                f"{name} has NaN in {bad} of {len(x)} points, expected numbers: remove these points"
             )
         return x
 

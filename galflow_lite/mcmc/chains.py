@@ -92,7 +92,7 @@ class Oracle:
         return torch.where(finite & score.isfinite(), score, torch.nan)
 
     def log_density(self, x: Tensor) -> Tensor:
-        """Shape (n,), NaN where x is not finite or the density infinite: no chain may stay there."""
+        """Shape (n,), NaN where x is not finite or the density infinite: no chain stays there."""
         finite = x.isfinite().all(1)
         log_f = self.target.log_density(torch.where(finite[:, None], x, self._inside)).to(x)
         return torch.where(finite & (log_f < torch.inf), log_f, torch.nan)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from .base import Target
 from .checking import check_score
 from .derived import Affine, FromLogDensity, Noised, Tempered
+from .energy_model import EnergyModel
 from .gaussians import CorrelatedGaussian, GaussianMixture, RingOfGaussians, TwoGaussians
+from .logistic import BayesianLogisticRegression, LaplaceFit, Prediction
 from .multimodal import CircleOfGaussians, TwoMoons, TwoRings
 from .named import NAMED
 from .planar import Donut, Funnel, Rosenbrock, Squiggle
@@ -13,13 +15,17 @@ from .planar import Donut, Funnel, Rosenbrock, Squiggle
 __all__ = [
     "NAMED",
     "Affine",
+    "BayesianLogisticRegression",
     "CircleOfGaussians",
     "CorrelatedGaussian",
     "Donut",
+    "EnergyModel",
     "FromLogDensity",
     "Funnel",
     "GaussianMixture",
+    "LaplaceFit",
     "Noised",
+    "Prediction",
     "RingOfGaussians",
     "Rosenbrock",
     "Squiggle",

@@ -1,0 +1,451 @@
+"""The loop behind train_sampler: steps of the score network and of the sampler in turn."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import read_state, write_state
+from ..targets import Noised, Target
+from .losses import dft_loss, fisher_loss, kl_loss, score_matching_loss
+from .noise import LogUniform, Schedule, noise_level, value_at
+from .sampler import ImplicitSampler, SamplerDiverged, SamplerHistory
+
+__all__ = ["Loop", "Options"]
+
+# Steps between copies of weights that are known to be good.
+_KEEP_EVERY = 50
+_KIND = "the training of an implicit sampler"
+
+
+@dataclass
+class Options:
+    """The arguments of `train_sampler` that the loop reads, described there."""
+
+    method: str
+    steps: int
+    sigma: Schedule | LogUniform
+    noised: bool | Callable[[Tensor, Tensor], Tensor]
+    noise_weight: float
+    tempering: Schedule
+    alpha: Schedule
+    distance: str
+    c: float
+    trace: str
+    independent_scores: bool
+    antithetic: bool
+    batch: int
+    score_steps: int
+    pretrain: int
+    learning_rate: float
+    score_learning_rate: float
+    betas: tuple[float, float]
+    decay: float
+    decay_to: float
+    clip_norm: float | None
+    ema_decay: float | None
+
+    def rate_factor(self, step: int) -> float:
+        """1, then a line down to `decay_to` over the last share `decay` of the steps."""
+        start = (1 - self.decay) * self.steps
+        if step < start:
+            return 1.0
+        return 1 - (1 - self.decay_to) * (step - start) / (self.steps - start)
+
+
+class Loop:
+    """State of a training.
+
+    Args:
+        target: what is sampled.
+        network: of the sampler; trained in place.
+        score_network: of its score; trained in place.
+        latent_dim: columns of z.
+        options: how it is trained.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        network: nn.Module,
+        score_network: nn.Module,
+        latent_dim: int,
+        options: Options,
+        seed: int,
+    ) -> None:
+        self.target, self.options, self.latent_dim = target, options, latent_dim
+        self.network, self.score_network = network, score_network
+        self.weights = [p for p in network.parameters() if p.requires_grad]
+        self.device, self.dtype = self.weights[0].device, self.weights[0].dtype
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        score_weights = [p for p in score_network.parameters() if p.requires_grad]
+        self.updater = torch.optim.Adam(
+            self.weights, options.learning_rate, betas=options.betas, fused=True
+        )
+        self.score_updater = torch.optim.Adam(
+            score_weights, options.score_learning_rate, betas=options.betas, fused=True
+        )
+        # Without averaging this is the current weights themselves.
+        self.average = self.weights
+        if options.ema_decay is not None:
+            self.average = [p.detach().clone() for p in self.weights]
+        self.history = SamplerHistory()
+        self.step = 0
+        self.good = [p.detach().clone() for p in self.average]
+        self.largest = math.inf
+        self._began = time.perf_counter()
+
+    @property
+    def rows(self) -> int:
+        """Latent points in a batch; each makes two points of a pair where noise is antithetic."""
+        return self.options.batch // 2 if self.options.antithetic else self.options.batch
+
+    def result(self) -> ImplicitSampler:
+        """The sampler with the averaged weights, in evaluation mode."""
+        with torch.no_grad():
+            if self.average is not self.weights:
+                torch._foreach_copy_(self.weights, self.average)
+        self.network.eval()
+        self.score_network.eval()
+        sampler = ImplicitSampler(
+            self.network,
+            latent_dim=self.latent_dim,
+            dim=self.target.dim,
+            sigma=self.final_sigma(),
+            history=self.history,
+        )
+        sampler.score_network = self.score_network
+        self.history.seconds = self._seconds()
+        return sampler
+
+    def final_sigma(self) -> float:
+        """Noise level of the last step; the smallest one where a law draws it."""
+        sigma = self.options.sigma
+        last = self.options.steps - 1
+        return value_at(sigma.low if isinstance(sigma, LogUniform) else sigma, last)
+
+    def look(self) -> None:
+        """Check on the first draws that everything fits; set the bound beyond which all is lost.
+
+        Raises:
+            ValueError: wrong shapes, a score that is NaN, infinite or not differentiable.
+        """
+        generator = torch.Generator(self.device).manual_seed(0)
+        z = self._normal((self.rows, self.latent_dim), generator)
+        name, dim = type(self.target).__name__, self.target.dim
+        with torch.no_grad():
+            x = _call(self.network, z, "the sampler network", f"latent points {tuple(z.shape)}")
+        if x.shape != (self.rows, dim):
+            raise ValueError(
+                f"the sampler network maps latent points to shape {tuple(x.shape)}, expected "
+                f"({self.rows}, {dim}) for the target {name}: match the dimensions"
+            )
+        sigma = noise_level(self.options.sigma, self.rows, 0, generator)
+        arguments = (x, sigma) if isinstance(sigma, Tensor) else (x,)
+        with torch.no_grad():
+            p = _call(self.score_network, *arguments, "the score network", f"{tuple(x.shape)}")
+        if p.shape != x.shape:
+            raise ValueError(
+                f"the score network maps points of shape {tuple(x.shape)} to {tuple(p.shape)}, "
+                "expected the same shape: match the dimensions"
+            )
+        self._look_at_score(x.requires_grad_(), sigma, name)
+        scale = max(10.0, float(x.detach().abs().max()))
+        try:
+            scale = max(scale, float(self.target.box))
+        except NotImplementedError:
+            pass
+        self.largest = 1e3 * scale
+
+    def pretrain(self, advance: Callable[[], None]) -> None:
+        """Fit the score network to the sampler as it begins."""
+        for _ in range(self.options.pretrain):
+            self._score_steps(1, step=0)
+            advance()
+        self.history.pretraining_seconds = self._seconds()
+
+    def advance(self) -> None:
+        """One step of the sampler, after those of its score network.
+
+        Raises:
+            SamplerDiverged: a loss or a gradient is not finite, or samples left all bounds.
+        """
+        step, options = self.step, self.options
+        factor = options.rate_factor(step)
+        self.updater.param_groups[0]["lr"] = options.learning_rate * factor
+        self.score_updater.param_groups[0]["lr"] = options.score_learning_rate * factor
+        score_loss = self._score_steps(options.score_steps, step)
+
+        x0, noise, sigma = self._draw(self.rows, step, graph=True)
+        largest = float(x0.detach().abs().max())
+        if not largest <= self.largest:
+            raise self._diverged(f"samples reach {largest:.3g}")
+        loss = self._loss(x0, noise, sigma, step)
+        gradients = torch.autograd.grad(loss, self.weights)
+        for weight, gradient in zip(self.weights, gradients, strict=True):
+            weight.grad = gradient
+        norm = nn.utils.clip_grad_norm_(self.weights, options.clip_norm or math.inf)
+        loss, norm, score_loss = torch.stack((loss.detach(), norm, score_loss)).tolist()
+        if not math.isfinite(loss + norm + score_loss):
+            raise self._diverged(
+                f"the loss is {loss:.3g}, its gradient {norm:.3g}, that of the score network's "
+                f"loss {score_loss:.3g}",
+                x0.detach(),
+                sigma,
+            )
+        self.updater.step()
+        if self.average is not self.weights:
+            # The first weights are forgotten quickly, as in galflow_lite.training.fit.
+            decay = min(options.ema_decay, (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, self.weights, 1 - decay)
+        if step % _KEEP_EVERY == 0:
+            with torch.no_grad():
+                torch._foreach_copy_(self.good, self.average)
+        history = self.history
+        history.loss.append(loss)
+        history.gradient_norm.append(norm)
+        history.score_loss.append(score_loss)
+        self.step += 1
+
+    def save(self, path: str | Path, settings: dict[str, Any]) -> None:
+        """Write everything that the rest of the training depends on."""
+        self.history.seconds = self._seconds()
+        state = {
+            "settings": settings,
+            "step": self.step,
+            "network": dict(self.network.state_dict()),
+            "score_network": dict(self.score_network.state_dict()),
+            "updater": self.updater.state_dict(),
+            "score_updater": self.score_updater.state_dict(),
+            "average": None if self.average is self.weights else self.average,
+            "good": self.good,
+            "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "history": {
+                name: torch.tensor(value, dtype=torch.float64) if isinstance(value, list) else value
+                for name, value in vars(self.history).items()
+            },
+        }
+        write_state(path, state, kind=_KIND)
+
+    def restore(self, path: str | Path, settings: dict[str, Any]) -> None:
+        """Go on from what `save` wrote.
+
+        Raises:
+            ValueError: the file is damaged, of other networks or of other settings.
+        """
+        state = read_state(path, kind=_KIND)
+        for name, value in settings.items():
+            found = state["settings"].get(name)
+            if found != value:
+                raise ValueError(
+                    f"the checkpoint {path} was written with {name} = {found}, but this call has "
+                    f"{value}: use the same settings or another file"
+                )
+        try:
+            self.network.load_state_dict(state["network"])
+            self.score_network.load_state_dict(state["score_network"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint {path} is of other networks "
+                f"({str(error).splitlines()[-1].strip()}): use the same or another file"
+            ) from None
+        self.updater.load_state_dict(state["updater"])
+        self.score_updater.load_state_dict(state["score_updater"])
+        if state["average"] is not None:
+            self.average = [value.to(self.device) for value in state["average"]]
+        self.good = [value.to(self.device) for value in state["good"]]
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        self.history = SamplerHistory(
+            **{k: v.tolist() if isinstance(v, Tensor) else v for k, v in state["history"].items()}
+        )
+        self.history.stopped = "finished"
+        self.step = state["step"]
+        self._began -= self.history.seconds
+
+    def _score_steps(self, count: int, step: int) -> Tensor:
+        """Steps of the score network on fresh samples; the mean of its loss."""
+        if not count:
+            return torch.zeros((), dtype=self.dtype, device=self.device)
+        # All samples in one evaluation: the sampler does not change meanwhile.
+        x0, noise, sigma = self._draw(count * self.rows, step, graph=False)
+        total = 0.0
+        for part in range(count):
+            take = slice(part * self.options.batch, (part + 1) * self.options.batch)
+            level = sigma[take] if isinstance(sigma, Tensor) else sigma
+            loss = score_matching_loss(self._score(level), x0[take], noise[take], level)
+            loss.backward()
+            self.score_updater.step()
+            self.score_updater.zero_grad(set_to_none=True)
+            total = total + loss.detach()
+        return total / count
+
+    def _loss(
+        self, x0: Tensor, noise: Tensor, sigma: float | Tensor, step: int
+    ) -> Tensor:
+        options = self.options
+        weight = None
+        if options.noise_weight and isinstance(sigma, Tensor):
+            weight = sigma[:, 0] ** options.noise_weight
+        score, target_score = self._score(sigma), self._target_score(sigma, step)
+        self.history.gradient_evaluations += len(x0) * (1 + options.independent_scores)
+        if options.method == "kl":
+            return kl_loss(target_score, score, x0 + sigma * noise, weight=weight)
+        if options.method == "fisher":
+            return fisher_loss(
+                target_score,
+                score,
+                x0 + sigma * noise,
+                trace=options.trace,
+                probes=self._probes(x0) if options.trace == "hutchinson" else None,
+                weight=weight,
+            )
+        return dft_loss(
+            target_score,
+            score,
+            x0,
+            noise,
+            sigma,
+            alpha=value_at(options.alpha, step),
+            distance=options.distance,
+            c=options.c,
+            independent_scores=options.independent_scores,
+            weight=weight,
+        )
+
+    def _draw(
+        self, rows: int, step: int, *, graph: bool
+    ) -> tuple[Tensor, Tensor, float | Tensor]:
+        """Samples without noise, noise and its level, for a whole number of batches."""
+        z = self._normal((rows, self.latent_dim))
+        noise = self._normal((rows, self.target.dim))
+        sigma = noise_level(self.options.sigma, rows, step, self.generator)
+        with torch.set_grad_enabled(graph):
+            x0 = self.network(z)
+        if not self.options.antithetic:
+            return x0, noise, sigma
+        if rows == self.rows:
+            return (
+                torch.cat((x0, x0)),
+                torch.cat((noise, -noise)),
+                torch.cat((sigma, sigma)) if isinstance(sigma, Tensor) else sigma,
+            )
+        return (
+            self._paired(x0),
+            self._paired(noise, sign=-1),
+            self._paired(sigma) if isinstance(sigma, Tensor) else sigma,
+        )
+
+    def _paired(self, values: Tensor, sign: int = 1) -> Tensor:
+        """Each batch of rows followed by itself, with a sign."""
+        parts = values.view(-1, self.rows, values.shape[1])
+        return torch.stack((parts, parts if sign == 1 else -parts), dim=1).flatten(0, 2)
+
+    def _score(self, sigma: float | Tensor) -> Callable[[Tensor], Tensor]:
+        if not isinstance(sigma, Tensor):
+            return self.score_network
+        return lambda x: self.score_network(x, sigma)
+
+    def _target_score(self, sigma: float | Tensor, step: int) -> Callable[[Tensor], Tensor]:
+        options, target = self.options, self.target
+        beta = value_at(options.tempering, step)
+        if not 0 < beta < math.inf:
+            raise ValueError(
+                f"tempering is {beta} at step {step}, expected a finite number above 0: use 1"
+            )
+        if callable(options.noised):
+
+            def score(x: Tensor) -> Tensor:
+                levels = sigma if isinstance(sigma, Tensor) else x.new_full((len(x), 1), sigma)
+                return options.noised(x, levels)
+
+        else:
+            if options.noised:
+                target = Noised(target, sigma[:, 0] if isinstance(sigma, Tensor) else sigma)
+            score = target.score if options.method == "kl" else target.differentiable_score
+        return score if beta == 1 else lambda x: beta * score(x)
+
+    def _look_at_score(self, x: Tensor, sigma: float | Tensor, name: str) -> None:
+        advice = "look at its formula with galflow_lite.targets.check_score"
+        try:
+            score = self._target_score(sigma, 0)(x)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the log density of {name} is not differentiable "
+                f"({str(error).splitlines()[0]}), expected torch operations from the points to "
+                "its value: rewrite it"
+            ) from error
+        if score.shape != x.shape:
+            raise ValueError(
+                f"the score of {name} has shape {tuple(score.shape)} for points of shape "
+                f"{tuple(x.shape)}, expected the same: return one value a coordinate"
+            )
+        bad = int((~score.isfinite()).any(1).sum())
+        if bad:
+            raise ValueError(
+                f"the score of {name} is NaN or infinite at {bad} of {len(x)} points of the "
+                f"sampler as it begins, expected finite values: {advice}"
+            )
+        if self.options.method != "kl" and not score.requires_grad:
+            raise ValueError(
+                f"the score of {name} does not depend on the points differentiably, which method "
+                f"{self.options.method!r} needs: write it smoothly, or use method='kl'"
+            )
+
+    def _diverged(
+        self, found: str, x: Tensor | None = None, sigma: float | Tensor = 0.0
+    ) -> SamplerDiverged:
+        """Put the last good weights back and say what was seen and what to change."""
+        advice = "lower learning_rate, raise score_steps, pretrain or sigma, or begin with KL"
+        if x is not None and bool(x.isfinite().all()):
+            bad = int((~self._target_score(sigma, self.step)(x).isfinite()).any(1).sum())
+            if bad:
+                found = f"the target's score is NaN or infinite at {bad} of {len(x)} points"
+                advice = "look at the target with galflow_lite.targets.check_score"
+        self.history.stopped = "diverged"
+        with torch.no_grad():
+            torch._foreach_copy_(self.average, self.good)
+        return SamplerDiverged(
+            f"{found} at step {self.step}, expected finite and bounded values; the sampler of "
+            f"the error holds the last good weights: {advice}",
+            self.step,
+            self.history,
+            self.result(),
+        )
+
+    def _probes(self, x: Tensor) -> Tensor:
+        shape = (1, *x.shape)
+        signs = torch.randint(0, 2, shape, generator=self.generator, device=self.device)
+        return signs.to(self.dtype) * 2 - 1
+
+    def _normal(self, shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+        return torch.randn(
+            shape,
+            generator=self.generator if generator is None else generator,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+
+def _call(network: nn.Module, *arguments: Any) -> Tensor:
+    *inputs, name, shapes = arguments
+    try:
+        return network(*inputs)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{name} fails on {shapes} ({str(error).splitlines()[0]}), expected it to take them: "
+            "match its input to the latent, the target and the noise"
+        ) from error

@@ -183,23 +183,26 @@ def test_make_bands_repeats_a_notebook_with_several_seeds(tmp_path):
         tmp_path / "97_tiny.ipynb",
         # The lines that check and record write; importing them five times would take longer.
         "import json, os\nseed = int(os.environ['GALFLOW_SEED'])",
-        "rows = [('tiny.seed', float(seed), True), ('galaxies.training.seconds', 1.0, False),\n"
-        "        ('galaxies.parameters', seed, True)]",
+        "rows = [('tiny.seed', float(seed), True), ('galaxies.training.seconds', seed, False),\n"
+        "        ('galaxies.parameters', seed, True), ('remark', 'once', False)]\n"
+        "rows += [('tiny.seed', -1.0, False), ('tiny.sometimes', 1.0, False)][: 1 + seed % 2]",
         "assert os.environ['GALFLOW_RECORD_ONLY'] == '1'",
         "with open(os.environ['GALFLOW_RECORD'], 'a') as file:\n"
         "    for name, value, checked in rows:\n"
         "        line = {'id': name, 'value': value, 'checked': checked, 'scale': 'lite'}\n"
+        "        line['within'] = [0, 9] if name == 'tiny.seed' else None\n"
         "        file.write(json.dumps(line) + '\\n')",
     )
     path = tmp_path / "bands.toml"
     path.write_text("# mine\n")
     made = reproduction.make_bands(str(source), seeds=5, jobs=2, path=path)
-    # Neither a recorded time nor an exact count gets a band.
-    assert list(made) == ["tiny.seed"]
-    assert sorted(made["tiny.seed"].values) == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert reproduction.read_bands(path) == {
-        "tiny.seed": bands.Band(**{**vars(made["tiny.seed"])}),
-    }
+    # An exact count gets no band, and a recorded time no ends.
+    assert set(made) == {"tiny.seed", "galaxies.training.seconds"}
+    assert made["tiny.seed"].values == (0.0, 1.0, 2.0, 3.0, 4.0)
+    assert (made["tiny.seed"].low, made["tiny.seed"].high) == (0.0, 9.0)
+    assert made["galaxies.training.seconds"].sides == "none"
+    assert reproduction.read_bands(path) == made
+    assert reproduction.band_values("galaxies.training.seconds", path=path).mean == 2.0
     section = tomlkit.parse(path.read_text())["notebook"]["97"]
     assert section["seeds"] == 5
     assert np.isclose(section["band"]["tiny.seed"]["sd"], np.std([0, 1, 2, 3, 4], ddof=1))
@@ -222,17 +225,23 @@ def test_make_bands_refuses(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="5 or more seeds and got 3"):
         reproduction.make_bands("01", seeds=3)
     source = write(tmp_path / "97_tiny.ipynb", "1")
-    one = (1.0, False)
+    one = {"value": 1.0, "checked": True}
     runs = iter([{"a": one}] * 4 + [{"a": one, "b": one}])
     monkeypatch.setattr(bands, "_one_seed", lambda *_: next(runs))
     path = tmp_path / "bands.toml"
     with pytest.raises(ValueError, match="not every seed gave b"):
         reproduction.make_bands(str(source), seeds=5, jobs=1, path=path)
-    runs = iter([{"a": (float("nan"), False)}] * 5)
+    runs = iter([{"a": {**one, "value": float("nan")}}] * 5)
     with pytest.raises(ValueError, match="a was nan, .*expected finite numbers"):
         reproduction.make_bands(str(source), seeds=5, jobs=1, path=path)
-    runs = iter([{"a": (-1.0, True)}] * 5)
+    runs = iter([{"a": {**one, "value": -1.0, "positive": True}}] * 5)
     with pytest.raises(ValueError, match="needs values above zero and got -1.0"):
+        reproduction.make_bands(str(source), seeds=5, jobs=1, path=path)
+    runs = iter([{"a": {**one, "value": 2.0, "within": [0, 1]}}] * 5)
+    with pytest.raises(ValueError, match="from 2 to 2, expected all within 0 to 1"):
+        reproduction.make_bands(str(source), seeds=5, jobs=1, path=path)
+    runs = iter([{"a": {**one, "checked": False}, "b": {"value": "text", "checked": False}}] * 5)
+    with pytest.raises(ValueError, match="checks nothing"):
         reproduction.make_bands(str(source), seeds=5, jobs=1, path=path)
     runs = iter([{}] * 5)
     with pytest.raises(ValueError, match="checks nothing"):

@@ -276,6 +276,39 @@ def test_a_lognormal_band_is_positive_rounded_outwards_and_kept(data):
         bands.band_of([0.0, *values], law="lognormal")
 
 
+def test_a_band_ends_where_the_quantity_does(data, capsys):
+    values = [0.74, 0.77, 0.55, 0.76, 0.79]
+    free, share = bands.band_of(values), bands.band_of(values, within=(0, 1))
+    assert free.high > 1
+    assert share.high == 1.0
+    assert share.low == max(free.low, 0.0)
+    counts = bands.band_of([7, 21, 6, 12, 11], within=(0, math.inf))
+    assert counts.low == 0.0 < counts.high < math.inf
+    bands._write(data / "bands.toml", "98", {"a.share": share, "a.count": counts}, 5)
+    assert reproduction.read_bands() == {"a.share": share, "a.count": counts}
+    reproduction.check("a.share", 1.0, within=(0, 1))
+    assert "in [" in capsys.readouterr().out
+    assert reproduction.records()["a.share"].within == (0.0, 1.0)
+    with pytest.raises(checks.OutOfBand, match=r"a\.share is 1\.01 and should be in"):
+        reproduction.check("a.share", 1.01, within=(0, 1))
+    with pytest.raises(ValueError, match="from 0.55 to 0.79, expected all within 0 to 0.7"):
+        bands.band_of(values, within=(0, 0.7))
+
+
+def test_values_without_ends_are_shown_and_not_judged(data):
+    values = [3.0, 3.5, 3.25, 90.0, 3.0]
+    bands._write(data / "bands.toml", "98", {"a.time": bands.band_of(values, sides="none")}, 5)
+    band = reproduction.read_bands()["a.time"]
+    assert (band.low, band.high, str(band)) == (-math.inf, math.inf, "without ends")
+    found = reproduction.band_values("a.time")
+    assert found.values == tuple(values)
+    assert found == reproduction.Summary.of(values)
+    assert reproduction.band_values("another.time") is None
+    # What nobody judges must not pass a check.
+    with pytest.raises(ValueError, match=r"there is no band for 'a\.time'"):
+        reproduction.check("a.time", 3.0)
+
+
 def test_identical_values_leave_the_allowance():
     band = bands.band_of([0.0] * 5)
     assert (band.low, band.high) == (0.0, 0.0)
@@ -316,8 +349,12 @@ def test_shipped_bands_are_what_the_rule_gives():
         assert notebook["band"], f"notebook {number} has no band"
         for name, entry in notebook["band"].items():
             sides = known[name].sides if name in known else "both"
-            law = entry.get("law", "normal")
-            remade = bands._entry(bands.band_of(entry["values"], sides=sides, law=law))
+            settings = {
+                "sides": "none" if entry["sides"] == "none" else sides,
+                "law": entry.get("law", "normal"),
+                "within": entry.get("within"),
+            }
+            remade = bands._entry(bands.band_of(entry["values"], **settings))
             assert len(entry["values"]) == notebook["seeds"]
             for key, value in remade.items():
                 # Sums in another order move the last digits of mean and standard deviation.

@@ -1,12 +1,13 @@
 """What the papers report, what we get, and whether the two agree.
 
 A notebook opens with :func:`settings`, holds each number it quotes against a band with
-:func:`check`, notes numbers that have no band with :func:`record`, and ends with :func:`table`.
+:func:`check`, notes numbers that have no band with :func:`record`, shows their scatter between runs
+with :func:`band_values`, and ends with :func:`table`.
 """
 
 from __future__ import annotations
 
-from .bands import Band, make_bands, prediction_interval, read_bands
+from .bands import Band, band_values, make_bands, prediction_interval, read_bands
 from .checks import OutOfBand, Record, check, record, records, remark
 from .environment import Settings, hardware, settings, versions
 from .paper import Row, rows, verdict
@@ -25,6 +26,7 @@ __all__ = [
     "Summary",
     "Settings",
     "Table",
+    "band_values",
     "check",
     "hardware",
     "make_bands",

@@ -20,8 +20,16 @@ from ..files import share, write_aside
 from ..notebooks import execute, find_notebook, read_records
 from .environment import hardware, versions
 from .paper import rows
+from .repeats import Summary
 
-__all__ = ["Band", "band_of", "make_bands", "prediction_interval", "read_bands"]
+__all__ = [
+    "Band",
+    "band_of",
+    "band_values",
+    "make_bands",
+    "prediction_interval",
+    "read_bands",
+]
 
 COVERAGE = 0.999
 ALLOWANCE = 0.02
@@ -33,13 +41,18 @@ RULE = (
     "trained number that differs by up to 1.7 % between vector instruction sets; rounded outwards "
     "to two digits of its width. A one-sided band puts the whole error rate on its side. A "
     "positive quantity that scatters by factors (law lognormal) has the same interval in its "
-    "logarithm, with ends rounded outwards to two digits each."
+    "logarithm, with ends rounded outwards to two digits each. A band ends where the quantity does "
+    "(within). Numbers that are recorded and not checked have values and no ends (sides none)."
 )
 
 
 @dataclass(frozen=True)
 class Band:
-    """Ends of a band, both included; an open end is infinite. ``values`` are those it came from."""
+    """Ends of a band, both included; an open end is infinite. ``values`` are those it came from.
+
+    ``sides`` is ``"none"`` for a number that runs record and nobody judges; ``within`` is the range
+    that the quantity has by its nature, where one was stated.
+    """
 
     low: float
     high: float
@@ -48,8 +61,11 @@ class Band:
     values: tuple[float, ...]
     sides: str = "both"
     law: str = "normal"
+    within: tuple[float, float] | None = None
 
     def __str__(self) -> str:
+        if self.sides == "none":
+            return "without ends"
         if self.sides == "low":
             return f"at least {self.low:.10g}"
         if self.sides == "high":
@@ -105,28 +121,49 @@ def prediction_interval(
     return low, high
 
 
-def band_of(values: Sequence[float], *, sides: str = "both", law: str = "normal") -> Band:
+def band_of(
+    values: Sequence[float],
+    *,
+    sides: str = "both",
+    law: str = "normal",
+    within: tuple[float, float] | None = None,
+) -> Band:
     """The band of a list of values, by the rule in :data:`RULE`.
 
+    Args:
+        values: those of five or more seeds.
+        sides, law: as in :func:`prediction_interval`; ``sides="none"`` keeps the values and leaves
+            both ends open.
+        within: lowest and highest possible value of the quantity, such as (0, 1) for a share.
+
     Raises:
-        ValueError: fewer than five values, or a value that is not finite.
+        ValueError: fewer than five values, or a value that is not finite or not ``within``.
     """
     if len(values) < FEWEST:
         raise ValueError(
             f"a band needs the values of {FEWEST} or more seeds and got {len(values)}; run more"
         )
-    low, high = (float(end) for end in prediction_interval(values, sides=sides, law=law))
+    if within is not None and not within[0] <= min(values) <= max(values) <= within[1]:
+        raise ValueError(
+            f"found values from {min(values):g} to {max(values):g}, expected all within "
+            f"{within[0]:g} to {within[1]:g}: correct the number, or the range in its check"
+        )
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    if sides == "none":
+        return Band(-math.inf, math.inf, mean, sd, tuple(values), sides)
+    low, high = (float(end) for end in prediction_interval(values, sides=sides, law=law))
     if law == "lognormal":
         low, high = _outwards(low, math.floor), _outwards(high, math.ceil)
-        return Band(low, high, mean, sd, tuple(values), sides, law)
-    width = high - low if sides == "both" else 2 * abs((low if sides == "low" else high) - mean)
-    # Identical zeros have no width: the band is the value itself.
-    digits = 1 - math.floor(math.log10(width)) if width > 0 else 12
-    unit = 10.0**digits
-    low = round(math.floor(low * unit) / unit, digits) if math.isfinite(low) else low
-    high = round(math.ceil(high * unit) / unit, digits) if math.isfinite(high) else high
-    return Band(low, high, mean, sd, tuple(values), sides)
+    else:
+        width = high - low if sides == "both" else 2 * abs((low if sides == "low" else high) - mean)
+        # Identical zeros have no width: the band is the value itself.
+        digits = 1 - math.floor(math.log10(width)) if width > 0 else 12
+        unit = 10.0**digits
+        low = round(math.floor(low * unit) / unit, digits) if math.isfinite(low) else low
+        high = round(math.ceil(high * unit) / unit, digits) if math.isfinite(high) else high
+    if within is not None:
+        low, high = max(low, float(within[0])), min(high, float(within[1]))
+    return Band(low, high, mean, sd, tuple(values), sides, law, within)
 
 
 def _outwards(end: float, towards: Callable[[float], int]) -> float:
@@ -156,8 +193,29 @@ def read_bands(path: Path | None = None) -> dict[str, Band]:
                 values=tuple(entry["values"]),
                 sides=entry["sides"],
                 law=entry.get("law", "normal"),
+                within=tuple(entry["within"]) if "within" in entry else None,
             )
     return found
+
+
+def band_values(name: str, *, path: Path | None = None) -> Summary | None:
+    """Mean, standard error and scatter of a number over the runs that its band was made from.
+
+    One run says nothing of the scatter between runs: show this beside it.
+
+    Args:
+        name: what the notebook calls the number when it checks or records it.
+        path: another file than ``data/bands.toml``.
+
+    Returns:
+        The values of all seeds in their order, summarised; ``None`` where no band is stored, as
+        while a first one is being made.
+
+    Raises:
+        ValueError: the file is not valid.
+    """
+    band = read_bands(path).get(name)
+    return Summary.of(band.values) if band else None
 
 
 def _content(path: Path) -> tomlkit.TOMLDocument:
@@ -203,23 +261,31 @@ def make_bands(
             joblib.delayed(_one_seed)(source, seed, Path(folder), timeout) for seed in range(seeds)
         )
         runs = list(tqdm(done, desc=f"bands {source.name[:2]}", total=seeds, unit="run"))
-    positive = {name for run in runs for name, (_, above) in run.items() if above}
-    values = _gather([{name: value for name, (value, _) in run.items()} for run in runs])
+    values = _gather(runs)
     known = rows()
     new = {}
     for name, found in values.items():
         row = known.get(name)
         if row is not None and row.expected is not None:
             continue
+        lines = [run[name] for run in runs]
+        checked = any(line["checked"] for line in lines)
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in found):
+            if not checked:
+                continue
             raise ValueError(
                 f"{name} was {', '.join(map(str, found))} with seeds 0 to {seeds - 1}, expected "
                 "finite numbers, so no band was written; mend the notebook, or give the row an "
                 "expected value if it is exact"
             )
-        law = "lognormal" if name in positive else "normal"
-        new[name] = band_of(found, sides=row.sides if row else "both", law=law)
-    if not new:
+        ranges = [tuple(line["within"]) for line in lines if line.get("within")]
+        new[name] = band_of(
+            found,
+            sides="none" if not checked else row.sides if row else "both",
+            law="lognormal" if any(line.get("positive") for line in lines) else "normal",
+            within=ranges[0] if ranges else None,
+        )
+    if all(band.sides == "none" for band in new.values()):
         raise ValueError(
             f"{source.name} checks nothing that needs a band; check() the numbers that it quotes"
         )
@@ -227,8 +293,8 @@ def make_bands(
     return new
 
 
-def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, tuple[Any, bool]]:
-    """What a run checked: name to its value, and whether it is said to be positive."""
+def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, dict[str, Any]]:
+    """What a run checked or recorded: name to the line of the file of records."""
     lines = folder / f"{seed}.jsonl"
     environment = {
         "GALFLOW_SEED": str(seed),
@@ -245,22 +311,22 @@ def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, 
         env=environment,
         report=False,
     )
-    return {
-        line["id"]: (line["value"], line.get("positive", False))
-        for line in read_records(lines)
-        if line["checked"] and line["scale"] == "lite"
-    }
+    found = [line for line in read_records(lines) if line["scale"] == "lite"]
+    # Of a number that was recorded too, the line that was checked counts.
+    return {line["id"]: line for line in sorted(found, key=lambda line: line["checked"])}
 
 
-def _gather(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+def _gather(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[Any]]:
+    """Values by name: of all that was checked, and of what every run recorded."""
     names = list(dict.fromkeys(name for run in runs for name in run))
-    missing = [name for name in names if any(name not in run for run in runs)]
+    partly = [name for name in names if any(name not in run for run in runs)]
+    missing = [n for n in partly if any(run[n]["checked"] for run in runs if n in run)]
     if missing:
         raise ValueError(
             f"not every seed gave {', '.join(missing)}, so no band was written: let the notebook "
             "check the same names whatever the seed"
         )
-    return {name: [run[name] for run in runs] for name in names}
+    return {name: [run[name]["value"] for run in runs] for name in names if name not in partly}
 
 
 def _write(path: Path, notebook: str, bands: dict[str, Band], seeds: int) -> None:
@@ -288,5 +354,6 @@ def _entry(band: Band) -> dict[str, Any]:
         "n": len(band.values),
         "sides": band.sides,
         **({"law": band.law} if band.law != "normal" else {}),
+        **({"within": list(band.within)} if band.within else {}),
         "values": list(band.values),
     }

@@ -37,6 +37,7 @@ class Record:
     scatter: float | None = None
     runs: int | None = None
     positive: bool = False
+    within: tuple[float, float] | None = None
 
 
 _settings: Settings | None = None
@@ -105,7 +106,12 @@ def remark(text: str, *, scale: str | None = None) -> None:
 
 
 def check(
-    row_id: str, value: Any, *, standard_error: float | None = None, positive: bool = False
+    row_id: str,
+    value: Any,
+    *,
+    standard_error: float | None = None,
+    positive: bool = False,
+    within: tuple[float, float] | None = None,
 ) -> None:
     """Hold a number against its band: print one line with the verdict, raise when it is outside.
 
@@ -121,13 +127,17 @@ def check(
         standard_error: its standard error, kept for the table; a summary brings its own.
         positive: whether it is above zero by nature and scatters by factors, such as a divergence:
             its band is then made from logarithms.
+        within: lowest and highest value that the quantity can have, such as (0, 1) for a share: its
+            band then ends there.
 
     Raises:
         OutOfBand: the number is outside, or is not a number.
         ValueError: there is no band with this name, or a summary was given a second standard
             error.
     """
-    found = _keep(row_id, value, standard_error, None, checked=True, positive=positive)
+    found = _keep(
+        row_id, value, standard_error, None, checked=True, positive=positive, within=within
+    )
     plain, standard_error = found.value, found.standard_error
     if os.environ.get("GALFLOW_RECORD_ONLY") == "1":
         print(f"{row_id}   recorded, not checked")
@@ -149,7 +159,7 @@ def check(
         print(f"{row_id}   recorded, not checked: bands hold at lite scale")
         return
     bands = read_bands()
-    if row_id not in bands:
+    if row_id not in bands or bands[row_id].sides == "none":
         raise ValueError(
             f"there is no band for {row_id!r} in data/bands.toml{_similar(row_id, bands)}; make it "
             f"with `galflow-lite bands {current_notebook() or 'NOTEBOOK'}`"
@@ -172,6 +182,7 @@ def _keep(
     *,
     checked: bool,
     positive: bool = False,
+    within: tuple[float, float] | None = None,
 ) -> Record:
     scatter = runs = None
     if isinstance(value, Summary):
@@ -193,6 +204,7 @@ def _keep(
         scatter=scatter,
         runs=runs,
         positive=positive,
+        within=None if within is None else (float(within[0]), float(within[1])),
     )
     _records[row_id, found.scale] = found
     path = os.environ.get("GALFLOW_RECORD")

@@ -124,6 +124,10 @@ def test_the_label_error_loses_the_points_beyond_the_best_number(quick, monkeypa
     last = comparison.choose_clusters(x, candidates=[20], minimum=1)
     assert faulty["lost"] == pytest.approx(np.mean(last.labels >= clean["k"]))
     assert faulty["lost"] > 0
+    lost = comparison.share_lost(algorithm="kmeans", best=range(clean["k"], 22), seed=0)
+    assert lost[clean["k"]] == pytest.approx(faulty["lost"])
+    assert lost[20] == lost[21] == 0
+    assert list(lost.values()) == sorted(lost.values(), reverse=True)
 
 
 def test_a_table_of_real_data(quick, tmp_path):

@@ -48,7 +48,8 @@ def hmc(
         warmup: steps in which the step size is found; 0 keeps `step_size`.
         leapfrog_steps: of each trajectory.
         step_size: of the leapfrog integrator, to begin with; None searches for one.
-        target_acceptance: mean acceptance that the warm-up aims at.
+        target_acceptance: mean acceptance that the warm-up aims at. A short warm-up ends above it
+            where acceptance drops steeply at the edge of stability: on the safe side.
         jitter: each step multiplies the step size by a random factor between 1 - jitter and
             1 + jitter, so that no trajectory is a whole period of an oscillation.
         seed: of start, momenta and choices; None continues torch's global generator.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +15,15 @@ from torch import Tensor, nn
 from ..checkpoints import read_state, write_state
 from ..targets import Noised, Target
 from .losses import dft_loss, fisher_loss, kl_loss, score_matching_loss
-from .noise import LogUniform, Schedule, noise_level, value_at
+from .noise import LogUniform, noise_level, value_at
+from .options import Options
 from .sampler import ImplicitSampler, SamplerDiverged, SamplerHistory
 
-__all__ = ["Loop", "Options"]
+__all__ = ["Loop"]
 
 # Steps between copies of weights that are known to be good.
 _KEEP_EVERY = 50
 _KIND = "the training of an implicit sampler"
-
-
-@dataclass
-class Options:
-    """The arguments of `train_sampler` that the loop reads, described there."""
-
-    method: str
-    steps: int
-    sigma: Schedule | LogUniform
-    noised: bool | Callable[[Tensor, Tensor], Tensor]
-    noise_weight: float
-    tempering: Schedule
-    alpha: Schedule
-    distance: str
-    c: float
-    trace: str
-    independent_scores: bool
-    antithetic: bool
-    batch: int
-    score_steps: int
-    pretrain: int
-    learning_rate: float
-    score_learning_rate: float
-    betas: tuple[float, float]
-    decay: float
-    decay_to: float
-    clip_norm: float | None
-    ema_decay: float | None
-
-    def rate_factor(self, step: int) -> float:
-        """1, then a line down to `decay_to` over the last share `decay` of the steps."""
-        start = (1 - self.decay) * self.steps
-        if step < start:
-            return 1.0
-        return 1 - (1 - self.decay_to) * (step - start) / (self.steps - start)
 
 
 class Loop:
@@ -109,22 +75,28 @@ class Loop:
         return self.options.batch // 2 if self.options.antithetic else self.options.batch
 
     def result(self) -> ImplicitSampler:
-        """The sampler with the averaged weights, in evaluation mode."""
-        with torch.no_grad():
-            if self.average is not self.weights:
-                torch._foreach_copy_(self.weights, self.average)
-        self.network.eval()
+        """The sampler with the averaged weights, in evaluation mode; ends the training."""
+        sampler = self._averaged(self.network)
         self.score_network.eval()
-        sampler = ImplicitSampler(
-            self.network,
+        sampler.score_network = self.score_network
+        self.history.seconds = self._seconds()
+        return sampler
+
+    def snapshot(self) -> ImplicitSampler:
+        """A copy of the sampler as `result` would return it now."""
+        return self._averaged(copy.deepcopy(self.network))
+
+    def _averaged(self, network: nn.Module) -> ImplicitSampler:
+        weights = [p for p in network.parameters() if p.requires_grad]
+        with torch.no_grad():
+            torch._foreach_copy_(weights, self.average)
+        return ImplicitSampler(
+            network.eval(),
             latent_dim=self.latent_dim,
             dim=self.target.dim,
             sigma=self.final_sigma(),
             history=self.history,
         )
-        sampler.score_network = self.score_network
-        self.history.seconds = self._seconds()
-        return sampler
 
     def final_sigma(self) -> float:
         """Noise level of the last step; the smallest one where a law draws it."""
@@ -132,44 +104,10 @@ class Loop:
         last = self.options.steps - 1
         return value_at(sigma.low if isinstance(sigma, LogUniform) else sigma, last)
 
-    def look(self) -> None:
-        """Check on the first draws that everything fits; set the bound beyond which all is lost.
-
-        Raises:
-            ValueError: wrong shapes, a score that is NaN, infinite or not differentiable.
-        """
-        generator = torch.Generator(self.device).manual_seed(0)
-        z = self._normal((self.rows, self.latent_dim), generator)
-        name, dim = type(self.target).__name__, self.target.dim
-        with torch.no_grad():
-            x = _call(self.network, z, "the sampler network", f"latent points {tuple(z.shape)}")
-        if x.shape != (self.rows, dim):
-            raise ValueError(
-                f"the sampler network maps latent points to shape {tuple(x.shape)}, expected "
-                f"({self.rows}, {dim}) for the target {name}: match the dimensions"
-            )
-        sigma = noise_level(self.options.sigma, self.rows, 0, generator)
-        arguments = (x, sigma) if isinstance(sigma, Tensor) else (x,)
-        with torch.no_grad():
-            p = _call(self.score_network, *arguments, "the score network", f"{tuple(x.shape)}")
-        if p.shape != x.shape:
-            raise ValueError(
-                f"the score network maps points of shape {tuple(x.shape)} to {tuple(p.shape)}, "
-                "expected the same shape: match the dimensions"
-            )
-        self._look_at_score(x.requires_grad_(), sigma, name)
-        scale = max(10.0, float(x.detach().abs().max()))
-        try:
-            scale = max(scale, float(self.target.box))
-        except NotImplementedError:
-            pass
-        self.largest = 1e3 * scale
-
-    def pretrain(self, advance: Callable[[], None]) -> None:
+    def pretrain(self) -> None:
         """Fit the score network to the sampler as it begins."""
         for _ in range(self.options.pretrain):
             self._score_steps(1, step=0)
-            advance()
         self.history.pretraining_seconds = self._seconds()
 
     def advance(self) -> None:
@@ -290,14 +228,12 @@ class Loop:
             total = total + loss.detach()
         return total / count
 
-    def _loss(
-        self, x0: Tensor, noise: Tensor, sigma: float | Tensor, step: int
-    ) -> Tensor:
+    def _loss(self, x0: Tensor, noise: Tensor, sigma: float | Tensor, step: int) -> Tensor:
         options = self.options
         weight = None
         if options.noise_weight and isinstance(sigma, Tensor):
             weight = sigma[:, 0] ** options.noise_weight
-        score, target_score = self._score(sigma), self._target_score(sigma, step)
+        score, target_score = self._score(sigma), self.target_score(sigma, step)
         self.history.gradient_evaluations += len(x0) * (1 + options.independent_scores)
         if options.method == "kl":
             return kl_loss(target_score, score, x0 + sigma * noise, weight=weight)
@@ -323,40 +259,31 @@ class Loop:
             weight=weight,
         )
 
-    def _draw(
-        self, rows: int, step: int, *, graph: bool
-    ) -> tuple[Tensor, Tensor, float | Tensor]:
+    def _draw(self, rows: int, step: int, *, graph: bool) -> tuple[Tensor, Tensor, float | Tensor]:
         """Samples without noise, noise and its level, for a whole number of batches."""
-        z = self._normal((rows, self.latent_dim))
-        noise = self._normal((rows, self.target.dim))
+        z = self.normal((rows, self.latent_dim))
+        noise = self.normal((rows, self.target.dim))
         sigma = noise_level(self.options.sigma, rows, step, self.generator)
         with torch.set_grad_enabled(graph):
             x0 = self.network(z)
         if not self.options.antithetic:
             return x0, noise, sigma
-        if rows == self.rows:
-            return (
-                torch.cat((x0, x0)),
-                torch.cat((noise, -noise)),
-                torch.cat((sigma, sigma)) if isinstance(sigma, Tensor) else sigma,
-            )
-        return (
-            self._paired(x0),
-            self._paired(noise, sign=-1),
-            self._paired(sigma) if isinstance(sigma, Tensor) else sigma,
-        )
+        if isinstance(sigma, Tensor):
+            sigma = self._paired(sigma, 1)
+        return self._paired(x0, 1), self._paired(noise, -1), sigma
 
-    def _paired(self, values: Tensor, sign: int = 1) -> Tensor:
+    def _paired(self, values: Tensor, sign: int) -> Tensor:
         """Each batch of rows followed by itself, with a sign."""
         parts = values.view(-1, self.rows, values.shape[1])
-        return torch.stack((parts, parts if sign == 1 else -parts), dim=1).flatten(0, 2)
+        return torch.stack((parts, sign * parts), dim=1).flatten(0, 2)
 
     def _score(self, sigma: float | Tensor) -> Callable[[Tensor], Tensor]:
         if not isinstance(sigma, Tensor):
             return self.score_network
         return lambda x: self.score_network(x, sigma)
 
-    def _target_score(self, sigma: float | Tensor, step: int) -> Callable[[Tensor], Tensor]:
+    def target_score(self, sigma: float | Tensor, step: int) -> Callable[[Tensor], Tensor]:
+        """The score that the sampler is trained towards at a step, for points of these levels."""
         options, target = self.options, self.target
         beta = value_at(options.tempering, step)
         if not 0 < beta < math.inf:
@@ -375,40 +302,13 @@ class Loop:
             score = target.score if options.method == "kl" else target.differentiable_score
         return score if beta == 1 else lambda x: beta * score(x)
 
-    def _look_at_score(self, x: Tensor, sigma: float | Tensor, name: str) -> None:
-        advice = "look at its formula with galflow_lite.targets.check_score"
-        try:
-            score = self._target_score(sigma, 0)(x)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the log density of {name} is not differentiable "
-                f"({str(error).splitlines()[0]}), expected torch operations from the points to "
-                "its value: rewrite it"
-            ) from error
-        if score.shape != x.shape:
-            raise ValueError(
-                f"the score of {name} has shape {tuple(score.shape)} for points of shape "
-                f"{tuple(x.shape)}, expected the same: return one value a coordinate"
-            )
-        bad = int((~score.isfinite()).any(1).sum())
-        if bad:
-            raise ValueError(
-                f"the score of {name} is NaN or infinite at {bad} of {len(x)} points of the "
-                f"sampler as it begins, expected finite values: {advice}"
-            )
-        if self.options.method != "kl" and not score.requires_grad:
-            raise ValueError(
-                f"the score of {name} does not depend on the points differentiably, which method "
-                f"{self.options.method!r} needs: write it smoothly, or use method='kl'"
-            )
-
     def _diverged(
         self, found: str, x: Tensor | None = None, sigma: float | Tensor = 0.0
     ) -> SamplerDiverged:
         """Put the last good weights back and say what was seen and what to change."""
         advice = "lower learning_rate, raise score_steps, pretrain or sigma, or begin with KL"
         if x is not None and bool(x.isfinite().all()):
-            bad = int((~self._target_score(sigma, self.step)(x).isfinite()).any(1).sum())
+            bad = int((~self.target_score(sigma, self.step)(x).isfinite()).any(1).sum())
             if bad:
                 found = f"the target's score is NaN or infinite at {bad} of {len(x)} points"
                 advice = "look at the target with galflow_lite.targets.check_score"
@@ -428,7 +328,8 @@ class Loop:
         signs = torch.randint(0, 2, shape, generator=self.generator, device=self.device)
         return signs.to(self.dtype) * 2 - 1
 
-    def _normal(self, shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    def normal(self, shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal numbers from the generator of the training, or another one."""
         return torch.randn(
             shape,
             generator=self.generator if generator is None else generator,
@@ -438,14 +339,3 @@ class Loop:
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._began
-
-
-def _call(network: nn.Module, *arguments: Any) -> Tensor:
-    *inputs, name, shapes = arguments
-    try:
-        return network(*inputs)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"{name} fails on {shapes} ({str(error).splitlines()[0]}), expected it to take them: "
-            "match its input to the latent, the target and the noise"
-        ) from error

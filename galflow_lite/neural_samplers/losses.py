@@ -197,7 +197,9 @@ def score_matching_loss(
     *,
     weight: Tensor | None = None,
 ) -> Tensor:
-    r"""Denoising score matching (Vincent 2011): :math:`E|\sigma s_\phi(x_0+\sigma\epsilon)+\epsilon|^2`.
+    r"""Denoising score matching (Vincent 2011).
+
+    .. math:: E|\sigma s_\phi(x_0 + \sigma \epsilon) + \epsilon|^2
 
     Least for the score of the law of x0 + sigma * noise. The factor sigma keeps the loss near the
     dimension d at every noise level.

@@ -73,7 +73,17 @@ class ScoreNetwork(nn.Module):
         )
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
-        """Map x (n, dim), and where conditional sigma (n, 1), to (n, dim)."""
+        """Map x (n, dim), and where conditional sigma (n, 1), to (n, dim).
+
+        Raises:
+            ValueError: a noise level is given to a network that takes none, or is missing.
+        """
+        if self.conditional != (sigma is not None):
+            found, expected = ("a", "none") if sigma is not None else ("no", "one")
+            raise ValueError(
+                f"the score network is given {found} noise level with each point, expected {expected}: "
+                f"build it with conditional={not self.conditional}"
+            )
         if not self.conditional:
             return self.mlp(x)
         return self.mlp(torch.cat((x / (1 + sigma), sigma.log()), dim=1)) / sigma

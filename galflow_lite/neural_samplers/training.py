@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +14,14 @@ from tqdm import tqdm
 
 from ..targets import Target
 from ..targets.base import positive_number, whole_number
-from .loop import Loop, Options
+from .checking import look
+from .loop import Loop
 from .networks import SamplerNetwork, ScoreNetwork
-from .noise import LogUniform, Schedule, noise_level
+from .noise import LogUniform, Schedule
+from .options import Options
 from .sampler import ImplicitSampler
 
 __all__ = ["train_sampler"]
-
-_METHODS = ("dft", "fisher", "kl")
 
 
 def train_sampler(
@@ -116,7 +115,8 @@ def train_sampler(
         threads: of torch on a CPU, meanwhile: small networks are slowed down by many. None leaves
             them as they are.
         checkpoint: file that keeps the state of the training. If it exists, the training goes on
-            from there to the same result as without the pause.
+            from there to the same result as without the pause; a stochastic target that draws
+            from a generator of its own goes on with other draws.
         checkpoint_every: steps between checkpoints, a tenth of `steps` by default.
         callback: called as callback(step, sampler) with the sampler as it would be returned.
         callback_every: steps between calls; there is one before the first step and one at the end.
@@ -174,9 +174,10 @@ def train_sampler(
         clip_norm=clip_norm,
         ema_decay=ema_decay,
     )
-    _require_options(options, stochastic)
+    options.require(stochastic)
     device = torch.device(device)
-    with torch.random.fork_rng(devices=[]), _threads(threads, device):
+    # The caller may be in a block without gradients.
+    with torch.random.fork_rng(devices=[]), _threads(threads, device), torch.enable_grad():
         torch.manual_seed(seed)
         network, latent_dim = _network(target, sampler, latent_dim, hidden, warm_start)
         if score_network is None:
@@ -189,16 +190,25 @@ def train_sampler(
             options,
             seed,
         )
-        loop.look()
-        settings = _settings(options, target, latent_dim, seed)
+        loop.largest = look(loop)
+        settings = {
+            **options.plain(),
+            "target": repr(target),
+            "latent_dim": latent_dim,
+            "seed": seed,
+        }
         if checkpoint is not None and Path(checkpoint).exists():
             loop.restore(checkpoint, settings)
-        watch = _Watch(loop, callback, callback_every)
+
+        def watch() -> None:
+            if callback is not None:
+                callback(loop.step, loop.snapshot())
+
         hidden_bar = not progress or os.environ.get("GALFLOW_PROGRESS", "1") == "0"
         bar = tqdm(total=steps, initial=loop.step, desc=f"{method} sampler", disable=hidden_bar)
         try:
             if not loop.step:
-                loop.pretrain(lambda: None)
+                loop.pretrain()
                 watch()
             while loop.step < steps:
                 loop.advance()
@@ -214,32 +224,6 @@ def train_sampler(
         finally:
             bar.close()
         return loop.result()
-
-
-class _Watch:
-    """Hands a copy of the sampler as it would be returned to the callback."""
-
-    def __init__(
-        self, loop: Loop, callback: Callable[[int, ImplicitSampler], None] | None, every: int
-    ) -> None:
-        self.loop, self.callback = loop, callback
-
-    def __call__(self) -> None:
-        if self.callback is None:
-            return
-        loop = self.loop
-        network = copy.deepcopy(loop.network).eval()
-        weights = [p for p in network.parameters() if p.requires_grad]
-        with torch.no_grad():
-            torch._foreach_copy_(weights, loop.average)
-        sampler = ImplicitSampler(
-            network,
-            latent_dim=loop.latent_dim,
-            dim=loop.target.dim,
-            sigma=loop.final_sigma(),
-            history=loop.history,
-        )
-        self.callback(loop.step, sampler)
 
 
 def _network(
@@ -263,47 +247,6 @@ def _network(
         )
     network = copy.deepcopy(warm_start.network).requires_grad_(True)
     return network, warm_start.latent_dim
-
-
-def _require_options(options: Options, stochastic: bool) -> None:
-    method, sigma = options.method, options.sigma
-    if method not in _METHODS:
-        raise ValueError(f"method is {method!r}, expected one of {', '.join(_METHODS)}: choose one")
-    if options.antithetic and options.batch % 2:
-        raise ValueError(
-            f"batch is {options.batch}, expected an even number for antithetic pairs: change it"
-        )
-    # The first and the last step; the others are checked as they come.
-    for step in (0, options.steps - 1):
-        noise_level(sigma, 1, step, torch.Generator())
-    if options.independent_scores and method != "dft":
-        raise ValueError(
-            f"found independent_scores with method {method!r}, expected 'dft': the gradient of KL "
-            "is unbiased as it is, and that of Fisher has no such form"
-        )
-    if stochastic and method == "fisher":
-        raise ValueError(
-            "the target's score is stochastic, which biases method 'fisher': use 'kl', 'dft' or "
-            "the score of all data"
-        )
-    for name, value in (("decay", options.decay), ("decay_to", options.decay_to)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is {value}, expected a share from 0 to 1: change it")
-    if options.clip_norm is not None and not options.clip_norm > 0:
-        raise ValueError(f"clip_norm is {options.clip_norm}, expected above 0, or None")
-    if options.ema_decay is not None and not 0 <= options.ema_decay < 1:
-        raise ValueError(f"ema_decay is {options.ema_decay}, expected 0 <= ema_decay < 1, or None")
-
-
-def _settings(options: Options, target: Target, latent_dim: int, seed: int) -> dict[str, Any]:
-    """What a checkpoint must agree on, in plain types; functions by their name."""
-    settings = {**vars(options), "target": repr(target), "latent_dim": latent_dim, "seed": seed}
-    for name, value in settings.items():
-        if isinstance(value, LogUniform):
-            settings[name] = repr(value)
-        elif callable(value):
-            settings[name] = getattr(value, "__name__", type(value).__name__)
-    return settings
 
 
 @contextmanager

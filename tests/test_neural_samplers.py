@@ -1,0 +1,450 @@
+"""Training of implicit samplers: what is reached, what stops it, what is kept."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from galflow_lite.metrics import energy_distance, ksd, ksd_floor, mode_weights
+from galflow_lite.networks import MLP
+from galflow_lite.neural_samplers import (
+    ImplicitSampler,
+    LogUniform,
+    SamplerDiverged,
+    SamplerNetwork,
+    ScoreNetwork,
+    geometric,
+    train_sampler,
+)
+from galflow_lite.targets import NAMED, Donut, FromLogDensity, Target, TwoGaussians
+
+GAUSSIAN = NAMED["gaussian"]()
+# Enough to see that something runs, too few to learn much.
+SHORT = {"steps": 6, "pretrain": 3, "batch": 16, "hidden": (8,), "progress": False}
+
+
+def train(target: Target = GAUSSIAN, **options) -> ImplicitSampler:
+    return train_sampler(target, **{**SHORT, **options})
+
+
+def weights(sampler: ImplicitSampler) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in sampler.network.parameters()])
+
+
+@pytest.mark.parametrize("method", ["dft", "fisher", "kl"])
+def test_500_steps_reach_the_floor_on_a_gaussian(method):
+    sampler = train_sampler(GAUSSIAN, method=method, steps=500, progress=False)
+    values = [ksd(sampler.sample(500, seed=k), GAUSSIAN).value for k in range(5)]
+    assert sum(values) / 5 < 1.5 * ksd_floor(GAUSSIAN.mean_square_score, 2, 500)
+    # The floor also takes samples that miss a mode: a distance to exact samples as well.
+    distance = energy_distance(sampler.sample(2000, seed=9), GAUSSIAN.sample(2000, seed=8))
+    assert distance.value < 0.02
+    start = train_sampler(GAUSSIAN, steps=1, pretrain=0, learning_rate=1e-9, progress=False)
+    assert energy_distance(start.sample(2000, seed=9), GAUSSIAN.sample(2000, seed=8)).value > 0.05
+    history = sampler.history
+    assert history.stopped == "finished"
+    assert len(history.loss) == len(history.gradient_norm) == len(history.score_loss) == 500
+    assert history.gradient_evaluations == 500 * 256
+    assert history.seconds > history.pretraining_seconds > 0
+
+
+def test_kl_with_a_noised_target_finds_both_far_modes():
+    target = TwoGaussians(std=0.5)
+    sampler = train_sampler(
+        target,
+        method="kl",
+        steps=500,
+        sigma=LogUniform(geometric(0.5, 0.05, 400), 5.0),
+        noised=True,
+        progress=False,
+    )
+    found = mode_weights(sampler.sample(4000, seed=0), target)
+    assert found.largest_deviation < 0.1
+    assert sampler.sigma == pytest.approx(0.05)
+
+
+def test_the_same_seed_gives_the_same_sampler_and_another_one_another():
+    first, again, other = train(), train(), train(seed=1)
+    assert torch.equal(weights(first), weights(again))
+    assert not torch.equal(weights(first), weights(other))
+
+
+def test_training_leaves_global_randomness_and_threads_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    threads = torch.get_num_threads()
+    train(threads=2)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_training_in_a_block_without_gradients():
+    with torch.no_grad():
+        sampler = train()
+    assert torch.equal(weights(sampler), weights(train()))
+
+
+OPTIONS = {
+    "hutchinson": {"method": "fisher", "trace": "hutchinson"},
+    "pseudo-huber": {"distance": "pseudo-huber", "c": 0.5},
+    "plain noise": {"antithetic": False, "batch": 15},
+    "annealed": {"sigma": geometric(1.5, 0.1, 4)},
+    "law": {"sigma": LogUniform(0.1, 1.0)},
+    "law, no pairs": {"sigma": LogUniform(0.1, 1.0), "antithetic": False},
+    "noised": {"sigma": LogUniform(0.1, 1.0), "noised": True},
+    "noised, one level": {"noised": True},
+    "noised by a function": {"noised": lambda x, sigma: -x / (1 + sigma**2)},
+    "tempered": {"tempering": geometric(0.1, 1.0, 4)},
+    "alpha": {"alpha": lambda step: 1.0 if step < 3 else 0.5},
+    "two scores": {"independent_scores": True},
+    "large latent": {"latent_dim": 5},
+    "small latent": {"latent_dim": 1},
+    "no averages": {"ema_decay": None, "clip_norm": None, "decay": 0.0},
+    "no score steps": {"score_steps": 0, "pretrain": 0},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_trains_and_changes_the_result(name):
+    options = OPTIONS[name]
+    plain = train(method=options.get("method", "dft"), latent_dim=options.get("latent_dim"))
+    if name == "two scores":
+        # A score without noise gives the same loss, but for rounding.
+        assert torch.allclose(weights(train(**options)), weights(plain), atol=1e-5)
+        assert train(**options).history.gradient_evaluations == 2 * 6 * 16
+        return
+    sampler = train(**options)
+    assert sampler.sample(3, seed=0).isfinite().all()
+    if "latent_dim" not in options:
+        assert not torch.equal(weights(sampler), weights(plain))
+
+
+def test_networks_of_your_own():
+    network = MLP(3, 2, hidden=(8,), activation=nn.SiLU).double()
+    score = MLP(2, 2, hidden=(8,), activation=nn.SiLU).double()
+    before = [p.detach().clone() for p in network.parameters()]
+    sampler = train(sampler=network, score_network=score, latent_dim=3)
+    assert sampler.network is network
+    assert sampler.score_network is score
+    assert sampler.sample(4).dtype == torch.float64
+    assert not any(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_default_networks():
+    z = torch.randn(5, 4)
+    for dim in (2, 4, 6):
+        network = SamplerNetwork(4, dim, hidden=(8,), scale=3.0)
+        skip = torch.cat((z, torch.zeros(5, 2)), dim=1)[:, :dim]
+        assert torch.allclose(network(z), 3 * (network.mlp(z) + skip))
+        plain = SamplerNetwork(4, dim, hidden=(8,), skip=False)
+        assert torch.equal(plain(z), plain.mlp(z))
+    score, sigma = ScoreNetwork(4, hidden=(8,), conditional=True), torch.full((5, 1), 2.0)
+    expected = score.mlp(torch.cat((z / 3, sigma.log()), dim=1)) / 2
+    assert torch.allclose(score(z, sigma), expected)
+
+
+def test_warm_start_goes_on_from_a_copy():
+    first = train()
+    kept = weights(first)
+    second = train(warm_start=first, learning_rate=1e-12, method="kl")
+    assert torch.allclose(weights(second), kept, atol=1e-8)
+    third = train(warm_start=first)
+    assert not torch.allclose(weights(third), kept, atol=1e-5)
+    assert torch.equal(weights(first), kept)
+
+
+def test_callback_sees_the_sampler_as_it_would_be_returned():
+    seen = {}
+    sampler = train(callback=lambda step, s: seen.update({step: weights(s)}), callback_every=2)
+    assert list(seen) == [0, 2, 4, 6]
+    assert torch.equal(seen[6], weights(sampler))
+    assert not torch.equal(seen[4], weights(sampler))
+    assert torch.equal(weights(train()), weights(sampler))
+
+
+def test_a_stochastic_target_gets_two_scores_by_itself():
+    class Noisy(Target):
+        dim, stochastic = 2, True
+
+        def _log_density(self, x: Tensor) -> Tensor:
+            return -x.square().sum(1) / 2
+
+        def _closed_score(self, x: Tensor) -> Tensor:
+            return -x + torch.randn(x.shape)
+
+    assert train(Noisy()).history.gradient_evaluations == 2 * 6 * 16
+    assert train(Noisy(), method="kl").history.gradient_evaluations == 6 * 16
+    with pytest.raises(ValueError, match="score is stochastic, which biases method 'fisher': use"):
+        train(Noisy(), method="fisher")
+
+
+# ----------------------------------------------------------------------------------------- samples
+
+
+def test_samples_in_blocks_with_a_seed_and_with_noise():
+    sampler = train()
+    x = sampler.sample(100, seed=3)
+    assert x.shape == (100, 2)
+    assert not x.requires_grad
+    assert torch.allclose(sampler.sample(100, seed=3, block=7), x, atol=1e-6)
+    assert not torch.equal(sampler.sample(100, seed=4), x)
+    assert sampler.sample(0).shape == (0, 2)
+    noise = sampler.sample(100_000, seed=3, noisy=True) - sampler.sample(100_000, seed=3)
+    assert noise.std(0).tolist() == pytest.approx([0.1, 0.1], rel=0.02)
+    torch.manual_seed(0)
+    first = sampler.sample(5)
+    assert not torch.equal(first, sampler.sample(5))
+    torch.manual_seed(0)
+    assert torch.equal(first, sampler.sample(5))
+
+
+def test_saved_and_loaded(tmp_path):
+    sampler = train(latent_dim=3)
+    path = tmp_path / "new" / "sampler.safetensors"
+    sampler.save(path)
+    loaded = ImplicitSampler.load(path)
+    assert torch.equal(loaded.sample(20, seed=0), sampler.sample(20, seed=0))
+    assert (loaded.latent_dim, loaded.dim, loaded.sigma) == (3, 2, 0.1)
+
+    own = train(sampler=MLP(2, 2, hidden=(8,), activation=nn.SiLU))
+    own.save(path)
+    with pytest.raises(ValueError, match="holds the weights of a network of your own, found none"):
+        ImplicitSampler.load(path)
+    with pytest.raises(ValueError, match="holds weights of another architecture"):
+        ImplicitSampler.load(path, network=MLP(2, 2, hidden=(9,)))
+    again = ImplicitSampler.load(path, network=MLP(2, 2, hidden=(8,), activation=nn.SiLU))
+    assert torch.equal(again.sample(20, seed=0), own.sample(20, seed=0))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="is truncated or not a safetensors file"):
+        ImplicitSampler.load(path)
+
+
+def test_there_is_no_density():
+    with pytest.raises(NotImplementedError, match="an implicit sampler has no density, only samp"):
+        train().log_prob(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": -1}, "n is -1, expected a whole number of at least 0"),
+        ({"n": 3, "seed": 0.5}, "seed is 0.5, expected a whole number of at least 0"),
+        ({"n": 3, "block": 0}, "block is 0, expected a whole number of at least 1"),
+        ({"n": 3, "noisy": True}, "noisy samples are asked for and this sampler has no sigma"),
+    ],
+)
+def test_bad_samples_are_named(options, message):
+    sampler = ImplicitSampler(SamplerNetwork(2, 2), latent_dim=2, dim=2)
+    with pytest.raises(ValueError, match=message):
+        sampler.sample(**options)
+
+
+# --------------------------------------------------------------------- stops, checkpoints, failures
+
+
+def test_a_resumed_training_gives_the_same_result(tmp_path):
+    path = tmp_path / "state.safetensors"
+    whole = train(sigma=LogUniform(0.1, 1.0))
+
+    class Stop(Exception):
+        pass
+
+    def stop(step: int, sampler: ImplicitSampler) -> None:
+        if step == 5:
+            raise Stop
+
+    options = {"sigma": LogUniform(0.1, 1.0), "checkpoint": path, "checkpoint_every": 4}
+    with pytest.raises(Stop):
+        train(callback=stop, callback_every=1, **options)
+    resumed = train(**options)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.history.loss == whole.history.loss
+    assert resumed.history.gradient_evaluations == whole.history.gradient_evaluations
+    # A finished one is read, not trained again.
+    assert torch.equal(weights(train(**options)), weights(whole))
+    with pytest.raises(ValueError, match="was written with batch = 16, but this call has 8: use"):
+        train(**options, batch=8)
+    with pytest.raises(ValueError, match="is of other networks"):
+        train(**options, hidden=(9,))
+
+
+def test_ctrl_c_keeps_what_was_reached():
+    seen = {}
+
+    def interrupt(step: int, sampler: ImplicitSampler) -> None:
+        seen[step] = weights(sampler)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    sampler = train(callback=interrupt, callback_every=1)
+    assert sampler.history.stopped == "interrupted"
+    assert len(sampler.history.loss) == 4
+    assert torch.equal(weights(sampler), seen[4])
+
+
+class Cliff(Target):
+    """A Gaussian whose score becomes NaN after some calls."""
+
+    dim = 2
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        return -x.square().sum(1) / 2
+
+    def _closed_score(self, x: Tensor) -> Tensor:
+        self.calls -= 1
+        return -x if self.calls >= 0 else x * math.nan
+
+
+def test_a_score_that_turns_nan_stops_and_keeps_good_weights():
+    with pytest.raises(SamplerDiverged, match="the target's score is NaN or infinite at 16 of 16"):
+        train(Cliff(4))
+    with pytest.raises(SamplerDiverged) as caught:
+        train(Cliff(4))
+    error = caught.value
+    assert error.step == len(error.history.loss) == 3
+    assert error.history.stopped == "diverged"
+    assert error.sampler.sample(10).isfinite().all()
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert again.step == 3
+
+
+def test_an_exploding_training_stops_and_says_what_to_change():
+    """A learning rate far too high."""
+    with pytest.raises(SamplerDiverged, match="lower learning_rate, raise score_steps") as caught:
+        train(Donut(), steps=400, learning_rate=50.0, clip_norm=None)
+    assert caught.value.sampler.sample(100, seed=0).isfinite().all()
+    assert caught.value.sampler.sample(100, seed=0).abs().max() < 1e5
+
+
+class Detached(Target):
+    dim = 2
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        return -x.square().sum(1) / 2
+
+    def _closed_score(self, x: Tensor) -> Tensor:
+        return -x.detach()
+
+
+def flat(x: Tensor) -> Tensor:
+    return torch.zeros(len(x), dtype=x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        (GAUSSIAN, {"method": "sm"}, "method is 'sm', expected one of dft, fisher, kl: choose one"),
+        (GAUSSIAN, {"steps": 0}, "steps is 0, expected a whole number of at least 1"),
+        (GAUSSIAN, {"steps": 2.5}, "steps is 2.5, expected a whole number of at least 1"),
+        (GAUSSIAN, {"sigma": 0.0}, "sigma is 0.0 at step 0, expected a finite number above 0"),
+        (GAUSSIAN, {"sigma": -1}, "sigma is -1.0 at step 0, expected a finite number above 0"),
+        (GAUSSIAN, {"sigma": lambda k: 1.0 - k}, "sigma is -4.0 at step 5, expected a finite"),
+        (GAUSSIAN, {"sigma": LogUniform(0.0, 1.0)}, "sigma is drawn between 0.0 and 1.0 at step"),
+        (GAUSSIAN, {"sigma": LogUniform(2.0, 1.0)}, "sigma is drawn between 2.0 and 1.0 at step"),
+        (GAUSSIAN, {"tempering": 0.0}, "tempering is 0.0 at step 0, expected a finite number abov"),
+        (GAUSSIAN, {"batch": 15}, "batch is 15, expected an even number for antithetic pairs"),
+        (GAUSSIAN, {"learning_rate": 0.0}, "learning_rate is 0.0, expected a finite number above"),
+        (GAUSSIAN, {"decay": 2.0}, "decay is 2.0, expected a share from 0 to 1: change it"),
+        (GAUSSIAN, {"clip_norm": 0.0}, "clip_norm is 0.0, expected above 0, or None"),
+        (GAUSSIAN, {"ema_decay": 1.0}, "ema_decay is 1.0, expected 0 <= ema_decay < 1, or None"),
+        (GAUSSIAN, {"latent_dim": 0}, "latent_dim is 0, expected a whole number of at least 1"),
+        (
+            GAUSSIAN,
+            {"sampler": MLP(2, 3, hidden=(8,))},
+            r"maps latent points to shape \(8, 3\), expected \(8, 2\) for the target Correlated",
+        ),
+        (
+            GAUSSIAN,
+            {"sampler": MLP(3, 2, hidden=(8,))},
+            r"the sampler network fails on inputs of shape \(8, 2\) .* match its input to the lat",
+        ),
+        (
+            GAUSSIAN,
+            {"score_network": MLP(2, 1, hidden=(8,))},
+            r"the score network maps points of shape \(8, 2\) to \(8, 1\), expected the same",
+        ),
+        (
+            GAUSSIAN,
+            {"score_network": ScoreNetwork(2), "sigma": LogUniform(0.1, 1.0)},
+            "the score network is given a noise level with each point, expected none: build it",
+        ),
+        (
+            GAUSSIAN,
+            {"score_network": ScoreNetwork(2, conditional=True)},
+            "the score network is given no noise level with each point, expected one: build it",
+        ),
+        (
+            GAUSSIAN,
+            {"warm_start": ImplicitSampler(SamplerNetwork(2, 3), latent_dim=2, dim=3)},
+            "warm_start maps 2 to 3 coordinates, expected any to 2: train one for this target",
+        ),
+        (
+            GAUSSIAN,
+            {
+                "warm_start": ImplicitSampler(SamplerNetwork(2, 2), latent_dim=2, dim=2),
+                "sampler": SamplerNetwork(2, 2),
+            },
+            "found sampler and warm_start, expected one of them: drop one",
+        ),
+        (
+            GAUSSIAN,
+            {"independent_scores": True, "method": "kl"},
+            "found independent_scores with method 'kl', expected 'dft'",
+        ),
+        (
+            GAUSSIAN,
+            {"distance": "pseudo-huber", "alpha": 1.0},
+            "found distance 'pseudo-huber' with alpha 1.0",
+        ),
+        (Cliff(0), {}, "the score of Cliff is NaN or infinite at 8 of 8 points of the sampler as"),
+        (
+            FromLogDensity(lambda x: -(x.detach() ** 2).sum(1), 2),
+            {},
+            "log.density of FromLogDensity .*differentia",
+        ),
+        (FromLogDensity(flat, 2), {"method": "kl"}, "log.density of FromLogDensity .*differentia"),
+        (Detached(), {}, "the score of Detached does not depend on the points differentiably"),
+        (
+            FromLogDensity(lambda x: x.sum(1), 2, score=lambda x: x[:, :1]),
+            {},
+            r"the score of FromLogDensity has shape \(8, 1\) for points of shape \(8, 2\)",
+        ),
+    ],
+)
+def test_bad_input_is_named(target, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(target, **options)
+
+
+def test_a_target_without_a_noised_law_is_named():
+    with pytest.raises(NotImplementedError, match="the noised law of Donut is not known in closed"):
+        train(Donut(), noised=True)
+
+
+def test_kl_needs_no_differentiable_score():
+    assert train(Detached(), method="kl").history.stopped == "finished"
+
+
+@pytest.mark.parametrize("arguments", [(0.0, 1.0, 5), (1.0, -1.0, 5), (1.0, 2.0, 0)])
+def test_bad_ramps_are_named(arguments):
+    with pytest.raises(ValueError, match="found a ramp from"):
+        geometric(*arguments)
+
+
+def test_schedules():
+    ramp = geometric(1.6, 0.1, 4)
+    assert [ramp(k) for k in (0, 1, 4, 9)] == pytest.approx([1.6, 0.8, 0.1, 0.1])
+    draws = LogUniform(0.1, 10.0).draw(20_000, 0, torch.Generator().manual_seed(0)).log10()
+    assert draws.min() >= -1
+    assert draws.max() <= 1
+    assert float(draws.mean()) == pytest.approx(0, abs=0.02)
+    assert float(draws.std()) == pytest.approx(2 / math.sqrt(12), rel=0.02)

@@ -1,8 +1,9 @@
-"""Networks that several papers share: a perceptron for points, a U-Net for images."""
+"""Networks that several papers share: a perceptron for points, a U-Net and features for images."""
 
 from __future__ import annotations
 
+from .features import FeatureNetwork
 from .mlp import MLP
 from .unet import UNet
 
-__all__ = ["MLP", "UNet"]
+__all__ = ["MLP", "FeatureNetwork", "UNet"]

@@ -7,6 +7,7 @@ goes on with the files that are still missing.
 
 from __future__ import annotations
 
+from .covertype import covertype
 from .download import fetch
 from .entry import Dataset, FetchError, cache_folder, data_folder
 from .galaxies import Counts
@@ -18,6 +19,7 @@ __all__ = [
     "Dataset",
     "FetchError",
     "cache_folder",
+    "covertype",
     "data_folder",
     "fetch",
     "names",

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from .. import tabular as tables
+from .covertype import COVERTYPE, prepare_covertype
 from .entry import Dataset, cache_folder
 from .galaxies import ARCHIVES, Counts, prepare_galaxies
 from .galaxy_zoo import IMAGES, MAPPING, VOTES, prepare_galaxy_zoo
@@ -119,6 +120,22 @@ DATASETS: dict[str, Dataset] = {
             suffixes=(IMAGES, MAPPING),
             product="galaxy_zoo.npz",
             prepare=partial(prepare_galaxy_zoo, size=64, count=20_000),
+        ),
+        Dataset(
+            name="covertype",
+            description="COVERTYPE: seven kinds of forest in 581,012 cells, 54 columns, for "
+            "Bayesian logistic regression (UCI, doi:10.24432/C50K5N)",
+            licence="unlimited reuse with the notice: copyright Jock A. Blackard and Colorado "
+            "State University",
+            size="about 11 MB",
+            source="https://ndownloader.figshare.com/files/",
+            files={
+                COVERTYPE: (
+                    "sha256:614360d0257557dd1792834a85a1cdebfadc3c4f30b011d56afee7ffb5b15771"
+                )
+            },
+            product="covertype.npz",
+            prepare=partial(prepare_covertype, rows=581_012),
         ),
     )
 }

@@ -63,9 +63,9 @@ class EnergyModel(Target):
         self,
         x: Any,
         *,
-        steps: int = 3000,
+        steps: int = 2000,
         batch_size: int = 128,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         seed: int = 0,
         progress: bool = True,
     ) -> History:
@@ -156,6 +156,7 @@ class EnergyModel(Target):
         return model
 
     def _fix(self) -> None:
+        self.network.zero_grad(set_to_none=True)
         self.network.requires_grad_(False).eval()
         self._copies: dict[tuple, MLP] = {}
 

@@ -17,6 +17,10 @@ from .derived import Affine
 __all__ = ["BayesianLogisticRegression", "LaplaceFit", "Prediction"]
 
 
+# Coordinates need no more digits of the logarithm of the precision.
+_SETTLED = 1e-4
+
+
 @dataclass(frozen=True)
 class Prediction:
     """How well labels are predicted.
@@ -153,7 +157,7 @@ class BayesianLogisticRegression(Target):
             square = float(weights.square().sum())
             determined = self.weights - alpha * float(covariance.trace())
             following = (determined + 2 * self.shape) / (square + 2 * self.rate)
-            settled = abs(math.log(following / alpha)) < 1e-10
+            settled = abs(math.log(following / alpha)) < _SETTLED
             if fixed or settled:
                 break
             alpha = following

@@ -1,0 +1,357 @@
+"""Bayesian logistic regression: density, mini-batches, Laplace coordinates, predictions."""
+
+from __future__ import annotations
+
+import gzip
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from torch.distributions import Bernoulli, Gamma, Normal
+
+from galflow_lite import datasets
+from galflow_lite.datasets import FetchError
+from galflow_lite.datasets.covertype import COVERTYPE, prepare_covertype
+from galflow_lite.mcmc import hmc
+from galflow_lite.targets import Affine, BayesianLogisticRegression, check_score
+
+
+def small(rows: int = 60, columns: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    design = torch.randn(rows, columns, dtype=torch.float64, generator=generator)
+    slope = torch.tensor([1.5, -1.0, 0.5], dtype=torch.float64)[:columns]
+    chance = (design @ slope + 0.3).sigmoid()
+    return design, (torch.rand(rows, dtype=torch.float64, generator=generator) < chance).long()
+
+
+@pytest.fixture(scope="module")
+def cancer() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    table = load_breast_cancer()
+    x = (table.data - table.data.mean(0)) / table.data.std(0)
+    rows = np.random.default_rng(0).permutation(len(x))
+    train, test = rows[:450], rows[450:]
+    return x[train], table.target[train], x[test], table.target[test]
+
+
+# Density and score
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_density_is_that_of_torch_distributions(bias):
+    design, labels = small()
+    posterior = BayesianLogisticRegression(design, labels, bias=bias, shape=2.5, rate=0.3)
+    assert posterior.dim == 4 + bias
+    theta = torch.randn(20, posterior.dim, dtype=torch.float64)
+    rows = torch.cat([design, torch.ones(60, 1).double()], dim=1) if bias else design
+    w, log_alpha = theta[:, :-1], theta[:, -1]
+    alpha = log_alpha.exp()
+    expected = Bernoulli(logits=w @ rows.T).log_prob(labels.double()).sum(1)
+    expected = expected + Normal(0, alpha[:, None] ** -0.5).log_prob(w).sum(1)
+    # The density of log alpha is that of alpha times alpha.
+    rate = torch.tensor(0.3).double()
+    expected = expected + Gamma(torch.tensor(2.5).double(), rate).log_prob(alpha) + log_alpha
+    difference = posterior.log_density(theta) - expected
+    torch.testing.assert_close(difference, difference[:1].expand(20))
+
+
+def test_closed_score_agrees_with_automatic_differentiation():
+    posterior = BayesianLogisticRegression(*small(), bias=True)
+    x = torch.randn(30, 5, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(posterior.log_density(x).sum(), x)
+    torch.testing.assert_close(posterior.score(x), expected)
+    check_score(posterior, x)
+    single = posterior.score(x.detach().float())
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_labels_of_any_two_values_and_types():
+    design, labels = small()
+    first = BayesianLogisticRegression(design, labels)
+    x = torch.randn(5, 4, dtype=torch.float64)
+    for other in (labels.bool(), 2 * labels - 1, labels.numpy(), (labels + 3).tolist()):
+        again = BayesianLogisticRegression(design.numpy(), other)
+        assert torch.equal(first.log_density(x), again.log_density(x))
+    assert again.classes == (3.0, 4.0)
+
+
+def test_moments_against_quadrature():
+    design, labels = small(30, 1)
+    posterior = BayesianLogisticRegression(design, labels)
+    w, log_alpha = torch.linspace(-3, 8, 500), torch.linspace(-9, 7, 500)
+    points = torch.cartesian_prod(w, log_alpha).double()
+    share = torch.softmax(posterior.log_density(points), 0)
+    exact = share @ points
+    spread = (share @ (points - exact).square()).sqrt()
+    chains = hmc(posterior.whitened(), 3000, steps=40, warmup=60, seed=1)
+    samples = posterior.whitened().to_original(chains.samples)
+    error = spread / math.sqrt(3000)
+    assert float(((samples.mean(0) - exact) / error).abs().max()) < 4.5
+    variances = (samples - exact).square()
+    error = variances.std(0) / math.sqrt(3000)
+    assert float(((variances.mean(0) - spread.square()) / error).abs().max()) < 4.5
+
+
+# Mini-batches
+
+
+def test_mini_batch_scores_are_unbiased_and_independent():
+    posterior = BayesianLogisticRegression(*small(), bias=True)
+    stochastic = posterior.with_batches(8, seed=1)
+    assert stochastic.stochastic
+    assert not posterior.stochastic
+    x = torch.randn(2, 5, dtype=torch.float64)
+    draws = torch.stack([stochastic.score(x) for _ in range(4000)])
+    error = draws.std(0) / math.sqrt(4000)
+    shift = (draws.mean(0) - posterior.score(x)) / error.clamp(min=1e-12)
+    # The column of log alpha holds no data and no noise.
+    assert float(shift[:, :-1].abs().max()) < 4.5
+    torch.testing.assert_close(draws[:, :, -1], posterior.score(x)[:, -1].expand(4000, 2))
+    # Two calls are two independent batches; one call has one batch for all points.
+    first, second = draws[::2, 0, 0].numpy(), draws[1::2, 0, 0].numpy()
+    assert stats.pearsonr(first, second).pvalue > 1e-4
+    same = stochastic.score(x[[0, 0]])
+    torch.testing.assert_close(same[0], same[1])
+    # Their product is an unbiased square, which the square of one is not.
+    exact = float(posterior.score(x)[0, 0]) ** 2
+    products = first * second
+    assert abs(products.mean() - exact) < 4.5 * products.std() / math.sqrt(2000)
+    squares = first**2
+    assert abs(squares.mean() - exact) > 4.5 * squares.std() / math.sqrt(2000)
+
+
+def test_mini_batches_by_differentiable_score_seed_and_size():
+    design, labels = small()
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    runs = []
+    for seed in (3, 3, 4):
+        posterior = BayesianLogisticRegression(design, labels, batch_size=16, seed=seed)
+        runs.append(posterior.differentiable_score(x))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+    (slope,) = torch.autograd.grad(runs[0].sum(), x)
+    assert slope.abs().min() > 0
+    full = posterior.with_batches(None)
+    assert torch.equal(full.score(x), full.score(x))
+    assert torch.equal(full.log_density(x), posterior.log_density(x))
+    # Coordinates keep what the score is.
+    assert posterior.whitened().stochastic
+    with pytest.raises(ValueError, match="the score of Bayesian.* is a fresh estimate on each cal"):
+        check_score(posterior, x)
+
+
+# Laplace coordinates
+
+
+def test_fit_at_a_given_precision_is_that_of_scikit_learn():
+    design, labels = small()
+    posterior = BayesianLogisticRegression(design, labels, bias=True)
+    fit = posterior.laplace(precision=1e-3, log_precision_std=0.4)
+    rows = torch.cat([design, torch.ones(60, 1).double()], dim=1)
+    model = LogisticRegression(C=1e3, fit_intercept=False, tol=1e-12, max_iter=10_000)
+    model.fit(rows.numpy(), labels.numpy())
+    w = torch.from_numpy(model.coef_[0])
+    torch.testing.assert_close(fit.mean[:-1], w, rtol=1e-5, atol=1e-5)
+    assert float(fit.mean[-1]) == pytest.approx(math.log(4 / float(w.square().sum())), rel=1e-5)
+    chance = (rows @ w).sigmoid()
+    hessian = rows.T @ ((chance * (1 - chance))[:, None] * rows) + 1e-3 * torch.eye(4).double()
+    covariance = fit.factor @ fit.factor.T
+    torch.testing.assert_close(
+        covariance[:-1, :-1] @ hessian, torch.eye(4).double(), atol=1e-4, rtol=0
+    )
+    assert covariance[-1, :-1].abs().max() == 0
+    assert float(fit.factor[-1, -1]) == pytest.approx(0.4)
+
+
+def test_found_precision_is_a_fixed_point():
+    posterior = BayesianLogisticRegression(*small(), bias=True)
+    fit = posterior.laplace()
+    alpha = float(fit.mean[-1].exp())
+    w, covariance = fit.mean[:-1], (fit.factor @ fit.factor.T)[:-1, :-1]
+    determined = 4 - alpha * float(covariance.trace())
+    expected = (determined + 2) / (float(w.square().sum()) + 0.02)
+    assert alpha == pytest.approx(expected, rel=2e-4)
+    # The weights are at their mode given the precision.
+    score = posterior.score(fit.mean[None])[0, :-1]
+    assert float(score.abs().max()) < 1e-6
+
+
+def test_whitened_breast_cancer_has_about_unit_widths(cancer):
+    x, y, x_test, y_test = cancer
+    posterior = BayesianLogisticRegression(x, y, bias=True)
+    whitened = posterior.whitened()
+    assert isinstance(whitened, Affine)
+    check_score(whitened, torch.randn(5, 32, dtype=torch.float64))
+    chains = hmc(whitened, 100, steps=30, warmup=60, seed=2)
+    widths = chains.samples.std(0)
+    assert 0.7 < float(widths.min()) < float(widths.max()) < 2.5
+    # Before, they differ by much more.
+    samples = whitened.to_original(chains.samples)
+    rotated = torch.linalg.eigvalsh(torch.cov(samples[:, :-1].T)).sqrt()
+    assert float(rotated.max() / rotated.min()) > 2 * float(widths.max() / widths.min())
+    found = posterior.evaluate(samples, x_test, y_test)
+    constant = posterior.constant_classifier(y_test)
+    assert found.accuracy > 0.93 > constant.accuracy
+    assert found.log_likelihood > -0.15 > constant.log_likelihood
+
+
+# Predictions
+
+
+def test_predictions_are_averages_over_samples():
+    design, labels = small()
+    posterior = BayesianLogisticRegression(design, labels, bias=True)
+    theta = torch.randn(7, 5, dtype=torch.float64)
+    chance = np.zeros(60)
+    for sample in theta.numpy():
+        chance += 1 / (1 + np.exp(-(design.numpy() @ sample[:3] + sample[3]))) / 7
+    found = posterior.predict(theta, design)
+    np.testing.assert_allclose(found, chance)
+    judged = posterior.evaluate(theta, design, labels)
+    right = (chance > 0.5) == (labels.numpy() == 1)
+    assert judged.accuracy == pytest.approx(right.mean())
+    expected = np.where(labels.numpy() == 1, np.log(chance), np.log(1 - chance)).mean()
+    assert judged.log_likelihood == pytest.approx(expected)
+
+
+def test_constant_classifier_of_the_fact_sheet():
+    # A share of .19 in the training and .188 in the test gives an accuracy of .812 and -.483 nats.
+    train = torch.arange(1000) < 190
+    posterior = BayesianLogisticRegression(torch.randn(1000, 1), train)
+    test = torch.arange(1000) < 188
+    found = posterior.constant_classifier(test)
+    assert found.accuracy == pytest.approx(0.812)
+    assert found.log_likelihood == pytest.approx(-0.483, abs=5e-4)
+    expected = 0.188 * math.log(0.19) + 0.812 * math.log(0.81)
+    assert found.log_likelihood == pytest.approx(expected)
+
+
+# Covertype
+
+
+def write_raw(folder, rows):
+    (folder / "raw").mkdir()
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    (folder / "raw" / COVERTYPE).write_bytes(gzip.compress(text.encode()))
+    return folder / "raw"
+
+
+def test_covertype_is_read_from_its_text(tmp_path):
+    table = np.random.default_rng(0).integers(-200, 7000, (21, 55))
+    table[:, -1] = np.arange(21) % 7 + 1
+    raw = write_raw(tmp_path, table)
+    product = tmp_path / "covertype" / "covertype.npz"
+    with pytest.raises(FileNotFoundError, match="covertype is not there, .* data fetch covertype"):
+        datasets.covertype(tmp_path)
+    prepare_covertype(raw, product, progress=False, rows=21)
+    x, y = datasets.covertype(tmp_path)
+    np.testing.assert_array_equal(x, table[:, :-1])
+    np.testing.assert_array_equal(y, table[:, -1])
+    assert x.dtype == np.float64
+    posterior = BayesianLogisticRegression(x / x.std(0), y == 2, bias=True)
+    assert posterior.dim == 56
+    entry = datasets.DATASETS["covertype"]
+    assert (entry.product, entry.prepare.keywords) == (product.name, {"rows": 581_012})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[*range(54), k] for k in range(1, 7)], "holds 6 rows of 55 columns and the classes"),
+        ([[1, 2, 3]], "holds 1 rows of 3 columns"),
+        ([["a"] * 55], "cannot be read .* expected a gzip of rows of whole numbers"),
+    ],
+)
+def test_covertype_that_has_changed(tmp_path, rows, message):
+    raw = write_raw(tmp_path, rows)
+    with pytest.raises(FetchError, match=message):
+        prepare_covertype(raw, tmp_path / "covertype.npz", progress=False, rows=7)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+    (raw / COVERTYPE).write_bytes(b"no gzip")
+    with pytest.raises(FetchError, match="cannot be read"):
+        prepare_covertype(raw, tmp_path / "covertype.npz", progress=False, rows=7)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda x, y: BayesianLogisticRegression(x[:, 0], y),
+            r"design has shape \(60,\), expected \(rows, columns\)",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y[:5]),
+            r"labels has shape \(5,\), expected \(60,\): give one a row of design",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y * 0),
+            "labels has 1 different values, expected 2: compare with one class",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, torch.arange(60) % 3),
+            "labels has 3 different values, expected 2",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x.masked_fill(x > 2, math.nan), y),
+            "design has .* values that are NaN or infinite, expected none: remove their rows",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y, prior="laplace"),
+            "prior is 'laplace', expected 'gamma'",
+        ),
+        (lambda x, y: BayesianLogisticRegression(x, y, shape=0), "shape is 0, expected a finite"),
+        (lambda x, y: BayesianLogisticRegression(x, y, rate=-1), "rate is -1, expected a finite"),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y, batch_size=0),
+            "batch_size is 0, expected a whole number of at least 1",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y).with_batches(1.5),
+            "batch_size is 1.5, expected a whole number of at least 1",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y).laplace(precision=0),
+            "precision is 0, expected a finite number above 0",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y).whitened(log_precision_std=-1),
+            "log_precision_std is -1, expected a finite number above 0",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y).score(torch.zeros(2, 3)),
+            r"x has shape \(2, 3\), expected \(n, 4\)",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y).predict(torch.zeros(0, 4), x),
+            "samples has 0 rows, expected at least one",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y).predict(torch.full((1, 4), math.nan), x),
+            "samples has NaN in 1 of 1 points",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y, bias=True).predict(
+                torch.zeros(1, 5), torch.zeros(2, 4)
+            ),
+            "design has 4 columns, expected 3 as in the training: leave the bias out",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y).evaluate(torch.zeros(1, 4), x, y[:3]),
+            r"labels has shape \(3,\), expected \(60,\)",
+        ),
+        (
+            lambda x, y: BayesianLogisticRegression(x, y).evaluate(torch.zeros(1, 4), x, y + 1),
+            "labels has the value 2.0, expected 0.0 or 1.0 as in the training",
+        ),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(*small())

@@ -175,9 +175,10 @@ def _square_loss(field: Field, draw: Draw, target: Tensor, reduction: Reduction)
             f"found an output of shape {tuple(found.shape)}, expected that of x, "
             f"{tuple(draw.x.shape)}: return the image channels only"
         )
-    each = (found.square() - 2 * target * found).flatten(1)
-    return (each.sum(1) if reduction == "sum" else each.mean(1)).mean()
+    # |b|² - 2 İ·b = b·(b - 2İ), in two passes.
+    each = found * torch.sub(found, target, alpha=2)
+    return each.mean() if reduction == "mean" else each.sum() / len(each)
 
 
 def _average(losses: list[Tensor]) -> Tensor:
-    return torch.stack(losses).mean()
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()

@@ -277,8 +277,9 @@ class Schedule:
                 "found no z for a schedule with latent noise, expected noise of the shape of x0: "
                 "pass z"
             )
-        c = self.at(t, x0)
-        value, rate = c.alpha * x0 + c.beta * x1, c.alpha_rate * x0 + c.beta_rate * x1
+        t = time_of(t, x0).view(-1, *[1] * (x0.ndim - 1))
+        value = self.alpha(t) * x0 + self.beta(t) * x1
+        rate = self.alpha_rate(t) * x0 + self.beta_rate(t) * x1
         if z is None or not self.has_noise:
             return Interpolant(value, rate)
-        return Interpolant(value + c.gamma * z, rate + c.gamma_rate * z)
+        return Interpolant(value + self.gamma.value(t) * z, rate + self.gamma.rate(t) * z)

@@ -77,8 +77,9 @@ def time_of(t: Tensor | float, x: Tensor) -> Tensor:
             f"found times of shape {tuple(times.shape)}, expected ({len(x)},) or one number: "
             "pass one time for each sample"
         )
-    if times.numel() and not bool(((times >= 0) & (times <= 1)).all()):
-        low, high = float(times.min()), float(times.max())
+    low, high = (float(end) for end in times.aminmax()) if times.numel() else (0.0, 1.0)
+    # NaN fails both comparisons.
+    if not (low >= 0 and high <= 1):
         raise ValueError(
             f"found times from {low:.6g} to {high:.6g}, expected times in [0, 1]: rescale them"
         )

@@ -1,0 +1,76 @@
+"""Rows of images side by side, all on one grey scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+__all__ = ["image_rows"]
+
+
+def image_rows(
+    rows: Mapping[str, Any],
+    *,
+    columns: Sequence[str] | None = None,
+    limits: tuple[float, float] = (-1.0, 1.0),
+    width: float = 0.72,
+    maps: Mapping[str, tuple[str, float, float]] | None = None,
+) -> Figure:
+    """Draw images in rows, each with its name at the left.
+
+    Args:
+        rows: name to images, shape (n, height, width), (n, 1, height, width), or
+            (n, 3, height, width) for colour, with values as in `limits`; the same n in all rows.
+        columns: a title over each column.
+        limits: values that are black and white.
+        width: of an image, in inches.
+        maps: rows that are not images but maps of something: colour map and limits by name; each
+            gets a colour bar.
+
+    Raises:
+        ValueError: no rows, rows of unequal length, or other shapes.
+    """
+    arrays = {name: _images(name, row) for name, row in rows.items()}
+    counts = {name: len(row) for name, row in arrays.items()}
+    n = len(columns) if columns is not None else next(iter(counts.values()), 0)
+    if not n or set(counts.values()) != {n}:
+        raise ValueError(
+            f"found rows of {counts} images for {n} columns, expected the same number in each, at "
+            "least one: cut them to one length"
+        )
+    maps = maps or {}
+    figure, axes = plt.subplots(
+        len(arrays), n, squeeze=False, figsize=(1.3 + width * n, 0.3 + width * len(arrays))
+    )
+    for (name, row), line in zip(arrays.items(), axes, strict=True):
+        cmap, low, high = maps.get(name, ("gray", *limits))
+        for image, axis in zip(row, line, strict=True):
+            # Colour images take no limits: they are scaled here.
+            shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
+            drawn = axis.imshow(shown, cmap=cmap, vmin=low, vmax=high)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        if name in maps:
+            figure.colorbar(drawn, ax=list(line), shrink=0.9, pad=0.01)
+    for axis, title in zip(axes[0], columns or [""] * n, strict=True):
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def _images(name: str, row: Any) -> np.ndarray:
+    array = row.detach().cpu().numpy() if hasattr(row, "detach") else np.asarray(row)
+    if array.ndim == 4 and array.shape[1] == 1:
+        return array[:, 0]
+    if array.ndim == 4 and array.shape[1] == 3:
+        return array.transpose(0, 2, 3, 1)
+    if array.ndim == 3:
+        return array
+    raise ValueError(
+        f"the row {name!r} has shape {array.shape}, expected (n, height, width) or (n, 1 or 3, "
+        "height, width): reshape it"
+    )

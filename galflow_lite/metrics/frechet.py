@@ -113,6 +113,10 @@ def train_test_floor(
     not better than the data: the model sees a part of the test images, as a completion does, or
     there are other numbers of images.
 
+    The floor of parametric galaxies is the null. That of the Hubble patches is well above it, for
+    the parts are different parts of the sky, and its standard error is too small, for patches
+    overlap; so it is the scatter between parts of the sky more than a property of training.
+
     Args:
         train: Training images, shape (rows, 1, height, width).
         test: Test images, shape (m, 1, height, width).

@@ -18,7 +18,7 @@ from galflow_lite.training import TrainingDiverged
 def model() -> EnergyModel:
     """Trained on the digits for a short time: about 4 s."""
     model = EnergyModel(seed=1)
-    model.fit(digits().images, steps=700, seed=1, progress=False)
+    model.fit(digits().images, steps=700, learning_rate=2e-3, seed=1, progress=False)
     return model
 
 
@@ -57,7 +57,7 @@ def test_precision_follows_the_points(model):
 def test_training_finds_the_noised_law():
     law = GaussianMixture([[-0.8, 0.0], [0.8, 0.0]], 0.04)
     model = EnergyModel(2, hidden=(64, 64), sigma=0.4)
-    history = model.fit(law.sample(4000, seed=1), steps=1500, progress=False)
+    history = model.fit(law.sample(4000, seed=1), steps=1500, learning_rate=2e-3, progress=False)
     noised = Noised(law, 0.4)
     x = noised.sample(4000, seed=2)
     exact = noised.score(x)

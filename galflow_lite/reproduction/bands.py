@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,14 @@ def read_bands(path: Path | None = None) -> dict[str, Band]:
         ValueError: the file is not valid.
         OSError: the file cannot be read.
     """
-    content = _content(path or share("data") / "bands.toml").unwrap()
+    path = path or share("data") / "bands.toml"
+    return dict(_read_bands(path, path.stat().st_mtime_ns)) if path.is_file() else {}
+
+
+@lru_cache(maxsize=4)
+def _read_bands(path: Path, modified: int) -> dict[str, Band]:
+    """The bands of a file, which every check of a notebook asks for: read when it was modified."""
+    content = _content(path).unwrap()
     found = {}
     for notebook in content.get("notebook", {}).values():
         for name, entry in notebook["band"].items():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import read_state, write_state
 from ..targets import Noised, Target
+from ..targets.base import whole_number
 from .losses import dft_loss, fisher_loss, kl_loss, score_matching_loss
 from .noise import LogUniform, noise_level, value_at
 from .options import Options
@@ -118,9 +119,13 @@ class Loop:
         """
         step, options = self.step, self.options
         factor = options.rate_factor(step)
-        self.updater.param_groups[0]["lr"] = options.learning_rate * factor
+        rise = options.warmup_factor(step)
+        self.updater.param_groups[0]["lr"] = options.learning_rate * factor * rise
         self.score_updater.param_groups[0]["lr"] = options.score_learning_rate * factor
-        score_loss = self._score_steps(options.score_steps, step)
+        count = options.score_steps
+        if callable(count):
+            count = whole_number(f"score_steps at step {step}", count(step), least=0)
+        score_loss = self._score_steps(count, step)
 
         x0, noise, sigma = self._draw(self.rows, step, graph=True)
         largest = float(x0.detach().abs().max())

@@ -81,8 +81,8 @@ class ScoreNetwork(nn.Module):
         if self.conditional != (sigma is not None):
             found, expected = ("a", "none") if sigma is not None else ("no", "one")
             raise ValueError(
-                f"the score network is given {found} noise level with each point, expected {expected}: "
-                f"build it with conditional={not self.conditional}"
+                f"the score network is given {found} noise level with each point, expected "
+                f"{expected}: build it with conditional={not self.conditional}"
             )
         if not self.conditional:
             return self.mlp(x)

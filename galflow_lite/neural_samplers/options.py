@@ -33,15 +33,21 @@ class Options:
     independent_scores: bool
     antithetic: bool
     batch: int
-    score_steps: int
+    score_steps: int | Callable[[int], int]
     pretrain: int
     learning_rate: float
     score_learning_rate: float
     betas: tuple[float, float]
+    warmup: int
     decay: float
     decay_to: float
     clip_norm: float | None
     ema_decay: float | None
+
+    def warmup_factor(self, step: int) -> float:
+        """On the sampler's rate alone: a line up to 1 over the first `warmup` steps."""
+        rise = min(self.warmup, self.steps // 5)
+        return min(1.0, (step + 1) / (rise + 1))
 
     def rate_factor(self, step: int) -> float:
         """1, then a line down to `decay_to` over the last share `decay` of the steps."""

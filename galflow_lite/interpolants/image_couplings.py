@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .couplings import Coupling, Independent, require_data, require_sigma
+from .couplings import Coupling, Uncoupled, require_data, require_sigma
 from .laws import GaussianBase
 from .masks import Condition, entry, hole_of, tile_mask, with_entry
 
@@ -97,11 +97,8 @@ class Inpainting(Coupling):
         return UncoupledInpainting(self)
 
 
-class UncoupledInpainting(Independent):
+class UncoupledInpainting(Uncoupled):
     """The fair baseline: the condition has the entries "mask", ξ, and "known", ξ∘x1."""
-
-    def __init__(self, inpainting: Inpainting) -> None:
-        self.inpainting = inpainting
 
     def condition(
         self,
@@ -112,8 +109,8 @@ class UncoupledInpainting(Independent):
     ) -> Condition:
         if condition is not None and not isinstance(condition, Tensor) and "known" in condition:
             return condition
-        full = self.inpainting.condition(x1, condition, generator=generator)
-        known = self.inpainting.base(x1, full).mean
+        full = super().condition(x1, condition, generator=generator)
+        known = self.coupling.base(x1, full).mean
         extra = {"mask": full} if isinstance(full, Tensor) else full
         return {**extra, "known": known}
 

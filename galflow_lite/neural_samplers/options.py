@@ -84,6 +84,10 @@ class Options:
                 "the target's score is stochastic, which biases method 'fisher': use 'kl', 'dft' "
                 "or the score of all data"
             )
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(
+                f"betas is {self.betas}, expected two numbers from 0 up to below 1: use (0, 0.99)"
+            )
         for name, value in (("decay", self.decay), ("decay_to", self.decay_to)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}, expected a share from 0 to 1: change it")

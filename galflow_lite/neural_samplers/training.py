@@ -174,7 +174,7 @@ def train_sampler(
         pretrain=pretrain,
         learning_rate=positive_number("learning_rate", learning_rate),
         score_learning_rate=positive_number("score_learning_rate", score_learning_rate),
-        betas=betas,
+        betas=tuple(float(beta) for beta in betas),
         warmup=warmup,
         decay=decay,
         decay_to=decay_to,

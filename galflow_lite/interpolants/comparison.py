@@ -1,32 +1,36 @@
-"""The paper's experiments, as functions of a seed: a velocity for each coupling, trained and judged
-on the same terms."""
+"""The paper's experiments as functions of a seed: couplings judged on the same terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from ..checkpoints import read_state, write_state
 from ..images import ImageSet, galaxy_zoo, hubble_patches, parametric_galaxies
 from ..metrics import frechet_distance, low_resolution_error, masked_error
-from ..networks import UNet
 from ..reproduction import Case
-from ..training import History, fit
 from .costs import flow_costs, transport_bound
-from .couplings import Coupling
-from .image_couplings import downsample, inpainting, super_resolution
-from .losses import velocity_loss
-from .masks import Condition, MaskedVelocity
-from .sampling import Samples, sample_ode
-from .schedules import Schedule
+from .image_couplings import downsample
+from .models import (
+    ABLATIONS,
+    COUPLINGS,
+    FACTOR,
+    SIGMA,
+    TASKS,
+    Model,
+    fit_model,
+    known,
+    problem,
+    read_models,
+    write_models,
+)
 
 __all__ = [
+    "ABLATIONS",
     "COUPLINGS",
     "EULER_STEPS",
     "FACTOR",
@@ -43,65 +47,11 @@ __all__ = [
     "write_models",
 ]
 
-TASKS = ("inpainting", "super_resolution")
-COUPLINGS = ("dependent", "uncoupled")
-EULER_STEPS = (1, 2, 4, 8, 20)
+EULER_STEPS = (1, 2, 4, 8, 20, 50)
 """Numbers of Euler steps at which the samples are judged."""
 
-FACTOR = 4
-"""Of the resolution, as in the paper's 64 to 256 pixels."""
-
-SIGMA = 0.25
-"""Noise of the super-resolution coupling, about the scatter of the pixels. The paper gives none."""
-
-TRAINING: dict[str, Any] = {"learning_rate": 1e-3, "clip_norm": 1.0, "ema_decay": 0.995}
-"""Adam at a constant rate with averaged weights: our choice, for a small network."""
-
-SCHEDULE = Schedule.linear()
-_KIND = "velocities of stochastic interpolants"
-
-
-@dataclass(frozen=True)
-class Model:
-    """A velocity, the coupling it was trained with, and how far the training went.
-
-    Attributes:
-        task: "inpainting" or "super_resolution".
-        kind: "dependent" or "uncoupled".
-        coupling: gives conditions and bases.
-        velocity: callable (x, t, condition) -> velocity.
-        history: of the training.
-        curve: Fréchet distance during the training, by number of steps.
-    """
-
-    task: str
-    kind: str
-    coupling: Coupling
-    velocity: nn.Module
-    history: History = field(default_factory=History)
-    curve: dict[int, float] = field(default_factory=dict)
-
-    def start(
-        self, x1: Tensor, condition: Condition, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Condition]:
-        """A base and the whole condition of a problem, see `problem`."""
-        full = self.coupling.condition(x1, condition, generator=generator)
-        return self.coupling(x1, full, generator=generator), full
-
-    def generate(
-        self, x1: Tensor, condition: Condition, *, seed: int = 0, **options: Any
-    ) -> Samples:
-        """Solve the problem: in-painted or sharpened images.
-
-        Args:
-            x1: true images, of which the coupling reads what is known.
-            condition: what is given, see `problem`.
-            seed: of the base.
-            options: of `sample_ode`.
-        """
-        generator = torch.Generator(x1.device).manual_seed(seed)
-        x0, full = self.start(x1, condition, generator=generator)
-        return sample_ode(self.velocity, x0, full, **options)
+HEADLINE_STEPS = 20
+"""Of the samples whose errors are taken."""
 
 
 def image_sets(
@@ -130,135 +80,8 @@ def image_sets(
             source or "galaxy_zoo", size=size, channels=1, split=part
         ),
     }
-    make = _known(makers, name, "image set")
+    make = known(makers, name, "image set")
     return {part: make(part) for part in ("train", "test")}
-
-
-def new_model(task: str, kind: str, images: ImageSet, *, seed: int) -> Model:
-    """An untrained model; both couplings of a task get the same network.
-
-    The uncoupled model of in-painting sees the known pixels as one more channel, or it would not be
-    an in-painter; the dependent one has them in x_t. In super-resolution both see the image of low
-    resolution.
-    """
-    _known(dict.fromkeys(COUPLINGS), kind, "coupling")
-    made = {
-        "inpainting": lambda: (inpainting(), {"mask": 1}),
-        "super_resolution": lambda: (
-            super_resolution(factor=FACTOR, sigma=SIGMA),
-            {"low_resolution": 1},
-        ),
-    }
-    coupling, channels = _known(made, task, "task")()
-    if kind == "uncoupled":
-        coupling = coupling.uncoupled()
-        if task == "inpainting":
-            channels["known"] = 1
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        classes = len(images.class_names) if len(images.class_names) > 1 else 0
-        network = UNet.lite(images.shape[0], condition_channels=channels, classes=classes)
-    masked = task == "inpainting" and kind == "dependent"
-    return Model(task, kind, coupling, MaskedVelocity(network) if masked else network)
-
-
-def fit_model(
-    images: ImageSet,
-    *,
-    task: str,
-    kind: str,
-    seed: int,
-    steps: int,
-    batch_size: int = 64,
-    test: ImageSet | None = None,
-    looks: int = 4,
-    progress: bool = False,
-) -> Model:
-    """Train a velocity by Algorithm 1 of arXiv:2310.03725, with flips and quarter turns.
-
-    Args:
-        images: training set.
-        task: "inpainting" or "super_resolution".
-        kind: "dependent", or "uncoupled": x0 ~ N(0, I) with the same things given.
-        seed: of the weights, the batches, masks, noise and times.
-        steps: of Adam.
-        batch_size: images of a step.
-        test: images of which 500 are generated, with 20 Euler steps, to watch the training.
-        looks: how often, at equal distances.
-        progress: show a bar.
-
-    Raises:
-        ValueError: an unknown task or coupling.
-    """
-    model = new_model(task, kind, images, seed=seed)
-    device = images.images.device
-    model.velocity.to(device)
-
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        rows = torch.randint(len(images), (batch_size,), generator=generator).to(device)
-        chosen = images[rows]
-        if images.mirror is not None:
-            chosen = chosen.augmented(seed=seed * 1_000_003 + step)
-        return chosen.images, chosen.labels
-
-    def loss(drawn: tuple[Tensor, Tensor]) -> Tensor:
-        x1, labels = drawn
-        condition = {"label": labels} if _classes(model) else None
-        return velocity_loss(
-            model.velocity,
-            x1,
-            condition,
-            schedule=SCHEDULE,
-            coupling=model.coupling,
-            reduction="mean",
-        )
-
-    curve: list[float] = []
-    watched = None if test is None else test[:500]
-    given = None if test is None else problem(task, watched, seed=seed)
-
-    def look() -> float:
-        samples = model.generate(watched.images, given, seed=seed, steps=EULER_STEPS[-1]).samples
-        found = frechet_distance(
-            samples, watched.images, paired=True, n_bootstrap=2, n_permutations=2
-        )
-        curve.append(found.value)
-        # The last weights are wanted, whatever they are worth: each look counts as better.
-        return -len(curve)
-
-    each = max(1, steps // looks)
-    watching = {} if test is None else {"validation": look, "validate_every": each}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        history = fit(
-            loss,
-            model.velocity,
-            batch,
-            steps,
-            progress=progress,
-            description=f"{task}, {kind}",
-            **TRAINING,
-            **watching,
-        )
-    return replace(
-        model, history=history, curve=dict(zip(history.validation_steps, curve, strict=True))
-    )
-
-
-def problem(task: str, images: ImageSet, *, seed: int) -> dict[str, Tensor]:
-    """What is given for each image: a mask or a low-resolution image, and the class if there are
-    several.
-
-    The same for every model, so that they are compared on the same holes.
-    """
-    generator = torch.Generator(images.images.device).manual_seed(seed)
-    coupling, name = {
-        "inpainting": (inpainting(), "mask"),
-        "super_resolution": (super_resolution(factor=FACTOR, sigma=SIGMA), "low_resolution"),
-    }[task]
-    given = {name: coupling.condition(images.images, generator=generator)}
-    return {**given, "label": images.labels} if len(images.class_names) > 1 else given
 
 
 def judge(
@@ -280,27 +103,34 @@ def judge(
 
     Returns:
         For each number N of Euler steps ``frechet_N``, against the test images, and ``_error``; for
-        in-painting also ``frechet_pasted_N``, with the known pixels put back, and, at the last N,
-        ``masked_rmse``; ``frechet_train``, against the training images, which share no pixel with
-        the test images; ``low_resolution_rmse`` of super-resolution; ``transport_cost``,
-        ``kinetic_energy``, ``path_length``, ``straightness`` and ``bound`` (sums over pixels), and
-        ``evaluations_1e-2`` and ``evaluations_1e-3`` of dopri5 on 100 images.
+        in-painting also ``frechet_pasted_N``, with the known pixels put back. At 20 steps (or the
+        last N), with the known pixels put back: ``masked_rmse`` of in-painting and
+        ``low_resolution_rmse`` of super-resolution, and ``frechet_train``, against the training
+        images, which share no pixel with the test images. ``transport_cost``, ``kinetic_energy``,
+        ``path_length``, ``straightness`` and ``bound`` (sums over pixels), and ``evaluations_1e-2``
+        and ``evaluations_1e-3`` of dopri5 on 100 images.
     """
     x1 = images.images
-    given = problem(model.task, images, seed=seed)
+    given = problem(model.task, images, seed=seed, factor=model.factor)
+    headline = HEADLINE_STEPS if HEADLINE_STEPS in euler_steps else euler_steps[-1]
     found: dict[str, Any] = {}
     for n in euler_steps:
         samples = model.generate(x1, given, seed=seed + 1, method="euler", steps=n).samples
-        _put(found, f"frechet_{n}", frechet_distance(samples, x1, paired=True))
+        distance = frechet_distance(samples, x1, paired=True)
+        _put(found, f"frechet_{n}", distance)
         if model.task == "inpainting":
-            samples = torch.where(given["mask"] == 1, x1, samples)
-            _put(found, f"frechet_pasted_{n}", frechet_distance(samples, x1, paired=True))
-    _put(found, "frechet_train", frechet_distance(samples, train.images))
+            if model.kind == "uncoupled":
+                samples = torch.where(given["mask"] == 1, x1, samples)
+                distance = frechet_distance(samples, x1, paired=True)
+            _put(found, f"frechet_pasted_{n}", distance)
+        if n == headline:
+            answers = samples
+    _put(found, "frechet_train", frechet_distance(answers, train.images))
     if model.task == "inpainting":
-        _put(found, "masked_rmse", masked_error(samples, x1, given["mask"]))
+        _put(found, "masked_rmse", masked_error(answers, x1, given["mask"]))
     else:
-        low = downsample(x1, FACTOR)
-        _put(found, "low_resolution_rmse", low_resolution_error(samples, low))
+        low = downsample(x1, model.factor)
+        _put(found, "low_resolution_rmse", low_resolution_error(answers, low))
 
     few = slice(0, 500)
     some = {name: part[few] for name, part in given.items()}
@@ -310,7 +140,7 @@ def judge(
     for name in ("transport_cost", "kinetic_energy", "path_length", "straightness"):
         _put(found, name, getattr(costs, name))
     pair = model.coupling.pair(x1[few], some, generator=generator)
-    _put(found, "bound", transport_bound(SCHEDULE, pair))
+    _put(found, "bound", transport_bound(model.schedule, pair))
     hundred = {name: part[:100] for name, part in given.items()}
     for tolerance in (1e-2, 1e-3):
         result = model.generate(
@@ -372,39 +202,6 @@ def compare_couplings(
     }
 
 
-def write_models(path: str | Path, models: Iterable[Model]) -> None:
-    """Write the weights of models of grey images without classes to one safetensors file.
-
-    Raises:
-        OSError: the file cannot be written; the file before it is intact.
-    """
-    state = {f"{m.task}/{m.kind}": dict(m.velocity.state_dict()) for m in models}
-    write_state(path, state, kind=_KIND)
-
-
-def read_models(path: str | Path, images: ImageSet) -> dict[tuple[str, str], Model]:
-    """Read what `write_models` wrote, for such images: models by task and coupling.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is another one or truncated, or the weights are of other networks.
-    """
-    found = {}
-    for name, weights in read_state(path, kind=_KIND).items():
-        task, kind = name.split("/")
-        model = new_model(task, kind, images, seed=0)
-        try:
-            model.velocity.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{path} holds the weights of another network, expected those for images of the "
-                f"shape {images.shape}: use the images it was trained on"
-            ) from error
-        model.velocity.eval()
-        found[task, kind] = model
-    return found
-
-
 def paper_cases(
     *,
     seeds: int = 5,
@@ -412,38 +209,30 @@ def paper_cases(
     galaxy_zoo: str | Path | None = None,
     weights: str | Path | None = None,
 ) -> list[Case]:
-    """Both tasks with both couplings, over seeds, on every image set that is there.
+    """Both tasks with both couplings, over seeds, on every image set that is there; the kinds of
+    `ABLATIONS` on Hubble patches.
 
     Args:
-        seeds: repetitions; three for Galaxy Zoo.
+        seeds: repetitions on Hubble patches; at most three on the other sets.
         steps: of training.
         galaxy_zoo: file of the images, which are taken at 64 x 64 pixels; None leaves them out.
-        weights: folder for the models of the first seed on Hubble patches.
+        weights: folder for the models of both couplings, first seed on Hubble patches.
     """
-    sets = [("hubble", seeds, {}), ("parametric", seeds, {})]
+    sets = [("hubble", seeds, {}), ("parametric", min(seeds, 3), {})]
     if galaxy_zoo is not None:
         options = {"size": 64, "batch_size": 32, "source": str(galaxy_zoo)}
         sets.append(("galaxy_zoo", min(seeds, 3), options))
     cases = []
     for data, count, options in sets:
-        for seed, task, kind in product(range(count), TASKS, COUPLINGS):
-            settings = {"data": data, "task": task, "kind": kind, "seed": seed, "steps": steps}
-            if weights is not None and data == "hubble" and seed == 0:
-                settings["weights"] = str(Path(weights) / f"{task}-{kind}.safetensors")
-            cases.append(Case(f"{data}-{task}-{kind}-{seed}", {**settings, **options}))
+        for seed, task in product(range(count), TASKS):
+            kinds = (*COUPLINGS, ABLATIONS[task]) if data == "hubble" else COUPLINGS
+            for kind in kinds:
+                settings = {"data": data, "task": task, "kind": kind, "seed": seed, "steps": steps}
+                if weights is not None and data == "hubble" and seed == 0 and kind in COUPLINGS:
+                    settings["weights"] = str(Path(weights) / f"{task}-{kind}.safetensors")
+                cases.append(Case(f"{data}-{task}-{kind}-{seed}", {**settings, **options}))
     return cases
-
-
-def _classes(model: Model) -> bool:
-    network = getattr(model.velocity, "network", model.velocity)
-    return bool(network.classes)
 
 
 def _put(found: dict[str, Any], name: str, estimate: Any) -> None:
     found[name], found[f"{name}_error"] = estimate.value, estimate.standard_error
-
-
-def _known(choices: dict, name: str, what: str) -> Any:
-    if name not in choices:
-        raise ValueError(f"found the {what} {name!r}, expected one of {', '.join(choices)}")
-    return choices[name]

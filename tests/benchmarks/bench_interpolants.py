@@ -1,7 +1,7 @@
 """Training steps and samples per second against flow matching in torchcfm, as ratios of one run.
 
-Not part of the default tests, which pytest does not find by the name of this file. It needs torchcfm
-(``pip install torchcfm``), which is in no extra of this project. Run it by
+Not part of the default tests, which pytest does not find by the name of this file. It needs
+torchcfm (``pip install torchcfm``), which is in no extra of this project. Run it by
 
     pytest -n 0 -p no:nbval tests/benchmarks/bench_interpolants.py -s
 

@@ -72,6 +72,7 @@ def test_ksd_is_the_double_loop(c, beta, d, monkeypatch):
     assert u.null == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_stein_kernel_is_that_of_the_derivatives():
     """The loop's closed forms against automatic differentiation of the kernel itself."""
     target, beta, c = Pair(1.0), -0.5, 1.0

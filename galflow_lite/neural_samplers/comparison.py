@@ -1,0 +1,243 @@
+"""Samplers of the same target on the same terms: one-step samplers, Markov chains, a flow."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import mcmc
+from ..flows import real_nvp
+from ..metrics import energy_distance, ksd, mode_weights
+from ..reproduction import Case
+from ..targets import NAMED, Target
+from ..training import fit
+from .sampler import ImplicitSampler
+from .training import train_sampler
+
+__all__ = [
+    "METHODS",
+    "ONE_STEP",
+    "SAMPLES",
+    "compare_sampler",
+    "draw",
+    "judge",
+    "paper_cases",
+    "train",
+]
+
+SAMPLES = 4000
+"""Samples of a method that are judged."""
+
+OFF_CENTRE = (3.0, 1.0)
+"""Mean of the second start of the chains: N(0, I) lies at the centre of symmetry of the mixtures,
+where chains get the weights of the modes for nothing."""
+
+ONE_STEP: dict[str, Sequence[Mapping[str, Any]]] = {
+    "dft": ({"method": "dft", "steps": 3000, "warmup": 0},),
+    "fisher": ({"method": "fisher", "steps": 3000, "warmup": 0},),
+    "kl": ({"method": "kl", "steps": 3000, "warmup": 0},),
+}
+"""Stages of the training of one-step samplers, arguments of `train_sampler`; each stage goes on
+with the sampler of the one before."""
+
+METHODS = ("exact", *ONE_STEP, "langevin", "mala", "hmc", "svgd", "flow")
+
+_CHAIN_STEPS = 500
+
+
+def train(name: str, target: Target, *, seed: int) -> ImplicitSampler:
+    """Train a one-step sampler through all its stages.
+
+    Args:
+        name: one of `ONE_STEP`.
+        target: what to sample.
+        seed: of networks and draws.
+
+    Returns:
+        The sampler of the last stage; seconds and gradient evaluations of its history are those of
+        all stages together.
+    """
+    sampler, seconds, evaluations = None, 0.0, 0
+    for stage in ONE_STEP[name]:
+        sampler = train_sampler(target, warm_start=sampler, seed=seed, progress=False, **stage)
+        seconds += sampler.history.seconds
+        evaluations += sampler.history.gradient_evaluations
+    sampler.history.seconds, sampler.history.gradient_evaluations = seconds, evaluations
+    return sampler
+
+
+def draw(
+    method: str, target: Target, *, n: int = SAMPLES, seed: int = 0, off_centre: bool = False
+) -> tuple[Tensor, dict[str, float]]:
+    """Samples of a target by a method, and what they cost.
+
+    Langevin chains take a step of 0.1 d / J, with J = E|s|^2 the mean curvature: a rule that knows
+    no metric. HMC finds its step size itself.
+
+    Args:
+        method: one of `METHODS`; "exact" draws from the target.
+        target: has `sample` and `mean_square_score`.
+        n: number of samples.
+        seed: of everything.
+        off_centre: start the chains from N(`OFF_CENTRE`, I) in place of N(0, I).
+
+    Returns:
+        Points of shape (n, dim), float64 (of SVGD 500), chains that diverged left out; and
+        ``seconds`` of training and sampling, ``sampling_seconds`` where something was trained,
+        ``gradient_evaluations``, and ``lost``, the share of points left out.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"found the method {method!r}, expected one of {', '.join(METHODS)}")
+    began = time.perf_counter()
+    if method == "exact":
+        return target.sample(n, seed=seed), _cost(began, began, 0)
+    if method in ONE_STEP:
+        sampler = train(method, target, seed=seed)
+        trained = time.perf_counter()
+        x = sampler.sample(n, seed=seed + 1).double()
+        return x, _cost(began, trained, sampler.history.gradient_evaluations)
+    if method == "flow":
+        return _reverse_kl_flow(target, n, seed)
+    start = chain_start(target, n, seed, off_centre)
+    chains = _CHAINS[method](target, start, seed)
+    cost = _cost(began, began, chains.gradient_evaluations)
+    return _finite(chains.samples, cost)
+
+
+def judge(x: Tensor, target: Target, *, seed: int = 0) -> dict[str, float]:
+    """Distances of samples from a target that has exact samples.
+
+    Args:
+        x: samples, shape (n, dim).
+        target: what they should follow.
+        seed: of the exact samples, another stream than those of "exact".
+
+    Returns:
+        ``ksd`` (V-statistic of 1,000 samples) with ``ksd_floor``; ``ksd_squared`` (U); and
+        ``energy_distance`` from `SAMPLES` exact samples, each with ``_error``; for mixtures
+        ``mode_deviation``, the largest deviation of a mode's share from its weight, and ``shares``.
+    """
+    few = x[:1000]
+    v, u = (ksd(few, target, statistic=statistic) for statistic in ("V", "U"))
+    distance = energy_distance(x, target.sample(SAMPLES, seed=1_000_003 + seed))
+    found: dict[str, Any] = {
+        "ksd": v.value,
+        "ksd_error": v.standard_error,
+        "ksd_floor": v.null,
+        "ksd_squared": u.value,
+        "ksd_squared_error": u.standard_error,
+        "energy_distance": distance.value,
+        "energy_distance_error": distance.standard_error,
+    }
+    try:
+        weights = mode_weights(x, target)
+    except NotImplementedError:
+        return found
+    return {
+        **found,
+        "mode_deviation": weights.largest_deviation,
+        "shares": weights.shares.tolist(),
+    }
+
+
+def compare_sampler(
+    *, target: str, method: str, seed: int, off_centre: bool = False
+) -> dict[str, Any]:
+    """Draw from a target of `NAMED` by a method, and judge the samples.
+
+    Returns:
+        What `judge` returns and what `draw` says of costs.
+    """
+    density = NAMED[target]()
+    x, cost = draw(method, density, seed=seed, off_centre=off_centre)
+    return {**judge(x, density, seed=seed), **cost}
+
+
+def paper_cases(*, seeds: int = 10, names: Sequence[str] | None = None) -> list[Case]:
+    """All methods on all planar targets, over seeds; chains from both starts."""
+    return [
+        Case(
+            f"{name}-{method}{'-off_centre' * away}-{seed}",
+            {"target": name, "method": method, "seed": seed, "off_centre": away},
+        )
+        for name in names or NAMED
+        for method in METHODS
+        for away in ((False, True) if method in _CHAINS else (False,))
+        for seed in range(seeds)
+    ]
+
+
+def chain_start(target: Target, n: int, seed: int, off_centre: bool) -> Tensor:
+    """Where chains start, shape (n, dim): N(0, I), or N(`OFF_CENTRE`, I) in the plane."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    x = torch.randn(n, target.dim, generator=generator, dtype=torch.float64)
+    return x + torch.tensor(OFF_CENTRE, dtype=x.dtype) if off_centre else x
+
+
+def _step(target: Target) -> float:
+    return 0.1 * target.dim / target.mean_square_score
+
+
+_CHAINS: dict[str, Callable[[Target, Tensor, int], mcmc.Chains]] = {
+    "langevin": lambda target, start, seed: mcmc.langevin(
+        target, start, steps=_CHAIN_STEPS, step_size=_step(target), seed=seed
+    ),
+    "mala": lambda target, start, seed: mcmc.langevin(
+        target, start, steps=_CHAIN_STEPS, step_size=_step(target), adjust=True, seed=seed
+    ),
+    "hmc": lambda target, start, seed: mcmc.hmc(target, start, steps=40, warmup=100, seed=seed),
+    # Every step looks at all pairs of particles.
+    "svgd": lambda target, start, seed: mcmc.svgd(
+        target, start[:500], steps=_CHAIN_STEPS, seed=seed
+    ),
+}
+
+
+def _reverse_kl_flow(target: Target, n: int, seed: int) -> tuple[Tensor, dict[str, float]]:
+    """A RealNVP trained by reverse KL, which, unlike the networks above, has a density."""
+    began = time.perf_counter()
+    steps, batch = 2000, 256
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        flow = real_nvp(target.dim, layers=8, hidden=32, act_norm=False)
+
+        def loss(z: Tensor) -> Tensor:
+            x, log_volume = flow._transform.inverse(z)
+            return -(log_volume + target.log_density(x)).mean()
+
+        fit(
+            loss,
+            flow,
+            lambda step: torch.randn(batch, target.dim),
+            steps,
+            schedule="cosine",
+            clip_norm=10.0,
+            progress=False,
+        )
+    trained = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed + 1)
+    x = flow.sample(n, generator=generator).detach().double()
+    return _finite(x, _cost(began, trained, steps * batch))
+
+
+def _finite(x: Tensor, cost: dict[str, float]) -> tuple[Tensor, dict[str, float]]:
+    whole = x.isfinite().all(1)
+    return x[whole], {**cost, "lost": 1 - float(whole.double().mean())}
+
+
+def _cost(began: float, trained: float, evaluations: int) -> dict[str, float]:
+    now = time.perf_counter()
+    return {
+        "seconds": now - began,
+        "sampling_seconds": now - trained if trained > began else math.nan,
+        "gradient_evaluations": evaluations,
+        "lost": 0.0,
+    }

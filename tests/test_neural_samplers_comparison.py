@@ -1,0 +1,91 @@
+"""Methods on the same terms: what is drawn, judged and counted."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from galflow_lite.neural_samplers import comparison
+from galflow_lite.targets import NAMED
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two short stages, to see that one goes on from the other."""
+    stage = {"method": "kl", "steps": 3, "pretrain": 2, "batch": 8}
+    monkeypatch.setitem(comparison.ONE_STEP, "kl", (stage, {**stage, "method": "dft"}))
+    monkeypatch.setattr(comparison, "_CHAIN_STEPS", 5)
+
+
+@pytest.mark.parametrize("method", ["exact", "kl", "langevin", "mala", "hmc", "svgd"])
+def test_methods_give_points_and_their_cost(quick, method):
+    target = NAMED["mog2"]()
+    x, cost = comparison.draw(method, target, n=600, seed=1)
+    assert x.shape == (500 if method == "svgd" else 600, 2)
+    assert x.dtype == torch.float64
+    assert cost["lost"] == 0
+    assert (cost["gradient_evaluations"] > 0) == (method != "exact")
+    assert math.isnan(cost["sampling_seconds"]) == (method != "kl")
+    again, _ = comparison.draw(method, target, n=600, seed=1)
+    assert torch.equal(x, again)
+
+
+def test_stages_go_on_from_one_another_and_their_costs_add(quick):
+    target = NAMED["mog2"]()
+    found = comparison.train("kl", target, seed=0)
+    # Two stages of (2 + 3 * 3) score steps and 3 steps of the sampler; only these see the target.
+    assert found.history.gradient_evaluations >= 2 * 3 * 8
+    comparison.ONE_STEP["kl"] = comparison.ONE_STEP["kl"][:1]
+    alone = comparison.train("kl", target, seed=0)
+    assert alone.history.gradient_evaluations < found.history.gradient_evaluations
+    z = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    one, two = (sampler.network(z) for sampler in (alone, found))
+    assert not torch.equal(one, two)
+    assert (one - two).abs().max() < 0.1
+
+
+def test_chains_that_diverge_are_left_out_and_counted(monkeypatch):
+    monkeypatch.setattr(comparison, "_step", lambda target: 0.3)
+    x, cost = comparison.draw("langevin", NAMED["rosenbrock"](), n=200, seed=0)
+    assert 0 < cost["lost"] <= 1
+    assert len(x) == round(200 * (1 - cost["lost"]))
+    assert x.isfinite().all()
+
+
+def test_exact_samples_are_judged_as_such():
+    found = comparison.compare_sampler(target="mog2_hard", method="exact", seed=0)
+    assert abs(found["energy_distance"]) < 4 * found["energy_distance_error"]
+    assert abs(found["ksd_squared"]) < 4 * found["ksd_squared_error"]
+    assert found["mode_deviation"] < 0.05
+    assert sum(found["shares"]) == pytest.approx(1)
+    # One mode alone: the energy distance and the weights see it.
+    target = NAMED["mog2_hard"]()
+    x = target.sample(comparison.SAMPLES, seed=3)
+    one = comparison.judge(x[x[:, 0] > 0], target)
+    assert one["energy_distance"] > 10 * one["energy_distance_error"]
+    assert one["mode_deviation"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_targets_without_modes_have_no_shares():
+    assert "shares" not in comparison.compare_sampler(target="donut", method="exact", seed=0)
+
+
+def test_starts():
+    target = NAMED["gaussian"]()
+    centre, away = (comparison.chain_start(target, 5000, 0, v) for v in (False, True))
+    assert torch.allclose(away - centre, torch.tensor([3.0, 1.0], dtype=torch.float64))
+    assert centre.mean(0).abs().max() < 0.06
+
+
+def test_cases():
+    cases = comparison.paper_cases(seeds=2, names=("mog2", "ring8"))
+    # Four kinds of chains, each from two starts.
+    assert len(cases) == 2 * 2 * (len(comparison.METHODS) + 4)
+    assert len({case.name for case in cases}) == len(cases)
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match="found the method 'nuts', expected one of exact"):
+        comparison.draw("nuts", NAMED["mog2"]())

@@ -266,3 +266,8 @@ def test_cases_and_their_rows(monkeypatch, sets, tmp_path):
     assert rows["interpolants.part.inpainting.second"].value == pytest.approx((2 / 4 + 3 / 5) / 2)
     known = reproduction.rows("03").items()
     assert {name for name, row in known if row.judged_at == "paper"} == set(rows)
+
+
+def test_unknown_problem(sets):
+    with pytest.raises(ValueError, match="found the task 'deblurring', expected one of inpainting"):
+        comparison.problem("deblurring", sets["test"], seed=0)

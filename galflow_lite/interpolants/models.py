@@ -286,12 +286,20 @@ def problem(task: str, images: ImageSet, *, seed: int, factor: int = FACTOR) -> 
         images: of which a part is given.
         seed: of the masks.
         factor: of the resolution, in super-resolution.
+
+    Returns:
+        "mask", shape (n, 1, height, width), 1 known and 0 hole, or "low_resolution", of the shape
+        of the images; and "label", shape (n,), where there are several classes.
+
+    Raises:
+        ValueError: an unknown task, or a factor or tiles that do not divide the images.
     """
     generator = torch.Generator(images.images.device).manual_seed(seed)
-    coupling, name = {
+    givers = {
         "inpainting": (inpainting(), "mask"),
         "super_resolution": (super_resolution(factor=factor), "low_resolution"),
-    }[task]
+    }
+    coupling, name = known(givers, task, "task")
     given = {name: coupling.condition(images.images, generator=generator)}
     return {**given, "label": images.labels} if len(images.class_names) > 1 else given
 

@@ -257,6 +257,17 @@ def compare_clusterings(
 def share_lost(*, algorithm: str, best: Iterable[int], seed: int) -> dict[int, float]:
     """Share of points of the rings that the label error loses, for numbers of clusters that the
     silhouette might pick: see ``label_error`` of :func:`compare_clusterings`. Nothing is trained.
+
+    Args:
+        algorithm: As in :func:`compare_clusterings`.
+        best: Numbers of clusters, below 20.
+        seed: Of points and clusters.
+
+    Returns:
+        Share of the points, 0 to 1, by number of clusters.
+
+    Raises:
+        ValueError: On an unknown algorithm.
     """
     labels = _last_clusters(algorithm, seed).labels
     return {int(k): float((labels >= k).mean()) for k in best}

@@ -81,9 +81,23 @@ def test_starts():
 
 def test_cases():
     cases = comparison.paper_cases(seeds=2, names=("mog2", "ring8"))
-    # Four kinds of chains, each from two starts.
-    assert len(cases) == 2 * 2 * (len(comparison.METHODS) + 4)
+    # Four kinds of chains, each from two starts; the remedies on the harder of the two targets.
+    assert len(cases) == 2 * (2 * (len(comparison.METHODS) + 4) + len(comparison.REMEDIES))
     assert len({case.name for case in cases}) == len(cases)
+    # A target whose noised law is not known goes without.
+    donut = [case.settings["method"] for case in comparison.paper_cases(seeds=1, names=("donut",))]
+    assert "dft_tempered" in donut
+    assert not [method for method in donut if "noised" in method]
+
+
+@pytest.mark.parametrize("method", ["recipe", *comparison.REMEDIES])
+def test_recipes_are_ones_that_can_be_trained(monkeypatch, method):
+    """A few steps of each stage, with a ramp that ends where the stage does."""
+    shorter = [{**stage, "steps": 3, "pretrain": 2} for stage in comparison.ONE_STEP[method]]
+    monkeypatch.setitem(comparison.ONE_STEP, method, shorter)
+    x, cost = comparison.draw(method, NAMED["mog2_hard"](), n=50, seed=0)
+    assert x.shape == (50, 2)
+    assert cost["gradient_evaluations"] > 0
 
 
 def test_unknown_method():

@@ -1,0 +1,62 @@
+"""Trainings of one-step samplers that are compared: plain, with one addition each, the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .noise import LogUniform, geometric
+
+__all__ = ["ONE_STEP", "PLAIN", "RECIPE", "REMEDIES"]
+
+_STEPS, _RECIPE_STEPS = 3000, 5000
+
+
+def _ramp(steps: int) -> Any:
+    """Tempering: the target's score times 0.05 at first, times 1 after three fifths of the run."""
+    return geometric(0.05, 1.0, int(0.6 * steps))
+
+
+Stages = Sequence[Mapping[str, Any]]
+
+PLAIN: dict[str, Stages] = {
+    method: ({"method": method, "steps": _STEPS, "warmup": 0},)
+    for method in ("dft", "fisher", "kl")
+}
+"""The methods as their papers have them, as far as could be read."""
+
+REMEDIES: dict[str, Stages] = {
+    "dft_warmup": ({"method": "dft", "steps": _STEPS},),
+    "dft_tempered": (
+        {"method": "dft", "steps": _STEPS, "tempering": _ramp(_STEPS), "score_steps": 5},
+    ),
+    "dft_latent": ({"method": "dft", "steps": _STEPS, "warmup": 0, "latent_dim": 10},),
+    "dft_alpha": ({"method": "dft", "steps": _STEPS, "warmup": 0, "alpha": 1.0},),
+    # In closed form for mixtures alone.
+    "dft_noised": (
+        {"method": "dft", "steps": _STEPS, "noised": True, "sigma": LogUniform(0.1, 5.0)},
+    ),
+    "kl_noised": (
+        {"method": "kl", "steps": _STEPS, "noised": True, "sigma": LogUniform(0.1, 5.0)},
+    ),
+    "kl_then_dft": (
+        {"method": "kl", "steps": 2000, "tempering": _ramp(2000), "score_steps": 5},
+        {"method": "dft", "steps": 1000, "learning_rate": 3e-4, "score_steps": 5},
+    ),
+}
+"""Plain DFT or KL training with additions."""
+
+RECIPE: Stages = (
+    {
+        "method": "kl",
+        "steps": _RECIPE_STEPS,
+        "tempering": _ramp(_RECIPE_STEPS),
+        "score_steps": 5,
+    },
+)
+"""One setting for every target, chosen on `mog2_hard` and `ring8` and then frozen: KL training with
+a tempered target, a warm-up, and more score steps."""
+
+ONE_STEP: dict[str, Stages] = {**PLAIN, "recipe": RECIPE, **REMEDIES}
+"""Stages of the training of one-step samplers, arguments of `train_sampler`; each stage goes on
+with the sampler of the one before."""

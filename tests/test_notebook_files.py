@@ -21,6 +21,7 @@ STEMS = [
     "00_start_here",
     "01_conditional_flows_on_galaxies",
     "02_piecewise_flows_on_multimodal_data",
+    "03_stochastic_interpolants",
 ]
 # Notebooks that only open the series: no paper, hence no table and no arXiv number.
 NO_PAPER = {"00_start_here"}
@@ -32,11 +33,13 @@ MOST_IGNORED = {
     "00_start_here": 15,
     "01_conditional_flows_on_galaxies": 40,
     "02_piecewise_flows_on_multimodal_data": 40,
+    "03_stochastic_interpolants": 15,
 }
 FEWEST_VERDICTS = {
     "00_start_here": 2,
     "01_conditional_flows_on_galaxies": 5,
     "02_piecewise_flows_on_multimodal_data": 20,
+    "03_stochastic_interpolants": 15,
 }
 
 MOST_BYTES = 1_000_000

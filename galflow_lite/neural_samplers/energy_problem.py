@@ -1,0 +1,162 @@
+"""An energy model of images and long samples of it, which its samplers are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from .. import mcmc
+from ..images import parametric_galaxies
+from ..metrics import Estimate, energy_distance
+from ..targets import EnergyModel
+
+__all__ = [
+    "EnergyProblem",
+    "device_of",
+    "digits",
+    "drawn_galaxies",
+    "fit_energy_model",
+    "long_samples",
+    "problem",
+]
+
+_WIDTHS = {"digits": (256, 256, 256), "galaxies": (512, 512, 512)}
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyProblem:
+    """An energy model and samples that it should have.
+
+    Attributes:
+        data: what it was fitted to, shape (n, dim).
+        model: the energy model.
+        reference: long samples of the model, from data and from noise, shape (m, dim).
+        again: others, independent of these: what a perfect sampler would score.
+        agreement: energy distance between long samples from data and those from noise: 0 within
+            its error where both kinds of chains have forgotten their start.
+    """
+
+    data: Tensor
+    model: EnergyModel
+    reference: Tensor
+    again: Tensor
+    agreement: Estimate
+
+
+def digits() -> Tensor:
+    """The 1,797 digits of 8 x 8 pixels that come with scikit-learn, (1797, 64), in [-1, 1]."""
+    return torch.from_numpy(load_digits().data / 8 - 1).float()
+
+
+def drawn_galaxies(size: int = 28, *, n: int = 5000, seed: int = 0) -> Tensor:
+    """Galaxies of `images.parametric_galaxies`, grey, flattened: shape (n, size^2)."""
+    return parametric_galaxies(n, size, seed=seed).images.flatten(1)
+
+
+_DATA: dict[str, Callable[[], Tensor]] = {"digits": digits, "galaxies": drawn_galaxies}
+
+
+def fit_energy_model(
+    data: Tensor,
+    *,
+    seed: int,
+    hidden: tuple[int, ...] = (256, 256, 256),
+    steps: int = 3000,
+    device: str | torch.device = "cpu",
+) -> EnergyModel:
+    """An energy model of data by denoising score matching, with the defaults of its class.
+
+    Args:
+        data: shape (n, dim).
+        seed: of weights, batches and noise.
+        hidden, steps: as for `targets.EnergyModel`.
+        device: where it is trained and stays.
+    """
+    model = EnergyModel(data.shape[1], hidden=hidden, seed=seed)
+    model.network.to(device)
+    model.fit(data, steps=steps, seed=seed, progress=False)
+    return model
+
+
+def long_samples(
+    model: EnergyModel,
+    data: Tensor,
+    *,
+    chains: int = 500,
+    warmup: int = 40,
+    steps: int = 60,
+    keep: int = 4,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Hamiltonian chains from both ends: noisy data, and N(0, I).
+
+    Args:
+        model: what is sampled.
+        data: where the one kind of chains starts, after noise of the model's width.
+        chains: of each kind.
+        warmup: steps that are dropped.
+        steps: after it, of 10 leapfrog steps each.
+        keep: positions of each chain, evenly spaced.
+        seed: of starts and chains.
+
+    Returns:
+        "data" and "noise", each of shape (keep, chains, dim).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(data), (chains,), generator=generator)
+    noise = torch.randn(2, chains, data.shape[1], generator=generator)
+    starts = {"data": data[rows].cpu() + model.sigma * noise[0], "noise": noise[1]}
+    every = max(1, steps // keep)
+    found = {}
+    for k, (name, start) in enumerate(starts.items()):
+        # Chains that share their random numbers would grow together and look alike too early.
+        run = mcmc.hmc(
+            model,
+            start.to(device_of(model)),
+            steps=every * keep,
+            warmup=warmup,
+            seed=2 * seed + k,
+            keep_every=every,
+        )
+        found[name] = run.path
+    return found
+
+
+@lru_cache(maxsize=2)
+def problem(*, data: str, seed: int, device: str = "cpu") -> EnergyProblem:
+    """The energy model of a seed and its long samples; kept for all methods of a process.
+
+    Args:
+        data: "digits" or "galaxies" (28 x 28 pixels, meant for a GPU).
+        seed: of the model and the chains.
+        device: where everything is.
+
+    Raises:
+        ValueError: unknown data.
+    """
+    if data not in _DATA:
+        raise ValueError(f"found the data {data!r}, expected one of {', '.join(_DATA)}")
+    x = _DATA[data]()
+    # The covariance of the samples needs several times as many of them as columns.
+    chains = max(500, 2 * x.shape[1])
+    model = fit_energy_model(x, seed=seed, hidden=_WIDTHS[data], device=device)
+    runs = long_samples(model, x, seed=seed, chains=chains)
+    # Other chains for the floor: positions of one chain are not independent of each other.
+    half = chains // 2
+    return EnergyProblem(
+        data=x.to(device),
+        model=model,
+        reference=torch.cat([run[:, :half].flatten(0, 1) for run in runs.values()]),
+        again=torch.cat([run[1::2, half:].flatten(0, 1) for run in runs.values()]),
+        agreement=energy_distance(runs["data"][-1], runs["noise"][-1]),
+    )
+
+
+def device_of(model: EnergyModel) -> torch.device:
+    """Where a model is."""
+    return next(model.network.parameters()).device

@@ -25,6 +25,7 @@ from .energy_problem import (
     problem,
 )
 from .equal_quality import EqualQuality, curves, equal_quality
+from .networks import SamplerNetwork
 from .noise import geometric
 from .sampler import ImplicitSampler
 from .training import train_sampler
@@ -32,6 +33,7 @@ from .training import train_sampler
 __all__ = [
     "METHODS",
     "ONE_STEP",
+    "SAMPLER_WIDTH",
     "STEPS",
     "STEP_SIZES",
     "EnergyProblem",
@@ -58,9 +60,12 @@ STEPS = (1, 10, 50, 100, 200, 500, 1000)
 STEP_SIZES = (0.003, 0.01, 0.03, 0.05, 0.1)
 """Of Langevin chains."""
 
+SAMPLER_WIDTH = 2
+"""Width of a sampler's hidden layers, in those of the energy model."""
+
 _KL: dict[str, Any] = {
     "method": "kl",
-    "steps": 1500,
+    "steps": 1200,
     "sigma": 0.2,
     "tempering": (0.5, 0.7),
     "learning_rate": 1e-3,
@@ -89,7 +94,10 @@ METHODS = ("again", *ONE_STEP, "langevin", "mala", "hmc")
 
 
 def train(name: str, model: EnergyModel, *, seed: int) -> ImplicitSampler:
-    """Train a one-step sampler through all its stages, with networks as wide as the model's.
+    """Train a one-step sampler through all its stages.
+
+    Its score network is as wide as the model, itself it is `SAMPLER_WIDTH` times as wide: to keep
+    modes apart it must be steep between them, and one no wider than the model gave some of them up.
 
     Args:
         name: one of `ONE_STEP`.
@@ -100,6 +108,10 @@ def train(name: str, model: EnergyModel, *, seed: int) -> ImplicitSampler:
         The sampler of the last stage; seconds and gradient evaluations of its history are those of
         all stages together.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hidden = tuple(SAMPLER_WIDTH * width for width in model.hidden)
+        network = SamplerNetwork(model.dim, model.dim, hidden=hidden)
     sampler, seconds, evaluations = None, 0.0, 0
     for stage in ONE_STEP[name]:
         options = dict(stage)
@@ -108,6 +120,7 @@ def train(name: str, model: EnergyModel, *, seed: int) -> ImplicitSampler:
             options["tempering"] = geometric(start, 1.0, max(1, int(share * options["steps"])))
         sampler = train_sampler(
             model,
+            sampler=network if sampler is None else None,
             warm_start=sampler,
             hidden=model.hidden,
             seed=seed,

@@ -127,7 +127,6 @@ def long_samples(
     return found
 
 
-@lru_cache(maxsize=2)
 def problem(*, data: str, seed: int, device: str = "cpu") -> EnergyProblem:
     """The energy model of a seed and its long samples; kept for all methods of a process.
 
@@ -141,6 +140,12 @@ def problem(*, data: str, seed: int, device: str = "cpu") -> EnergyProblem:
     """
     if data not in _DATA:
         raise ValueError(f"found the data {data!r}, expected one of {', '.join(_DATA)}")
+    return _problem(data, seed, str(device))
+
+
+# The cache tells arguments by name from arguments by position.
+@lru_cache(maxsize=2)
+def _problem(data: str, seed: int, device: str) -> EnergyProblem:
     x = _DATA[data]()
     # The covariance of the samples needs several times as many of them as columns.
     chains = max(500, 2 * x.shape[1])

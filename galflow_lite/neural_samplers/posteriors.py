@@ -160,12 +160,13 @@ def reference_posterior(
         seed: of starts and chains.
 
     Raises:
-        ValueError: fewer than 4 chains or 4 steps; otherwise as `mcmc.hmc`.
+        ValueError: fewer than 4 chains or 4 steps, or than `SAMPLES` positions in all; otherwise
+            as `mcmc.hmc`.
     """
-    if chains < 4 or steps < 4:
+    if chains < 4 or steps < 4 or chains * steps < SAMPLES:
         raise ValueError(
-            f"found {chains} chains of {steps} steps, expected at least 4 of each: errors come "
-            "from their scatter, take 100 chains"
+            f"found {chains} chains of {steps} steps, expected at least 4 of each and {SAMPLES} "
+            "positions in all: take 100 chains of 600 steps"
         )
     whitened = target.whitened()
     generator = torch.Generator().manual_seed(seed)
@@ -185,9 +186,9 @@ def reference_posterior(
     squares = (x - mean).square().mean(0)
     variance = squares.mean(0)
     mean_error = x.mean(0).std(0) / math.sqrt(chains)
-    every = max(1, steps * chains // SAMPLES)
+    kept = torch.linspace(0, steps - 1, math.ceil(SAMPLES / chains)).long()
     return ReferencePosterior(
-        samples=run.path[steps % every :: every].flatten(0, 1)[-SAMPLES:],
+        samples=run.path[kept].flatten(0, 1)[-SAMPLES:],
         mean=mean,
         std=variance.sqrt(),
         r_hat=split_r_hat(run.path),

@@ -38,7 +38,10 @@ class EnergyProblem:
         reference: long samples of the model, from data and from noise, shape (m, dim).
         again: others, independent of these: what a perfect sampler would score.
         agreement: energy distance between long samples from data and those from noise: 0 within
-            its error where both kinds of chains have forgotten their start.
+            its error where both kinds of chains have forgotten their start. Where it is not, do
+            not trust the reference: some models have a region without data that chains hardly
+            enter or leave. One that neither kind finds it cannot show; chains from the points of a
+            one-step sampler would.
     """
 
     data: Tensor

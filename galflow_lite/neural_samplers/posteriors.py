@@ -53,7 +53,7 @@ METHODS = ("constant", "laplace", "reference_again", "hmc", "langevin", "svgd", 
 
 # The defaults of train_sampler, but for networks twice as wide, with one layer less: narrower ones
 # leave all directions too narrow in 32 dimensions.
-_TRAINING = {"steps": 2400, "hidden": (128, 128), "progress": False}
+_TRAINING = {"steps": 2000, "hidden": (128, 128), "progress": False}
 
 _COVERTYPE_ROWS = 10_000
 

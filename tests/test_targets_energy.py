@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from galflow_lite import mcmc
 from galflow_lite.checkpoints import write_state
 from galflow_lite.images import digits
+from galflow_lite.metrics import energy_distance
 from galflow_lite.targets import EnergyModel, GaussianMixture, Noised, check_score
 from galflow_lite.training import TrainingDiverged
 
@@ -25,7 +27,7 @@ def model() -> EnergyModel:
 def test_density_is_network_and_quadratic_term():
     model = EnergyModel(5, hidden=(8, 7))
     x = torch.randn(6, 5)
-    expected = -(model.network(x)[:, 0] + x.square().sum(1) / 8)
+    expected = (model.network(x)[:, 0] - x.square().sum(1) / 2) / 0.3**2
     torch.testing.assert_close(model.log_density(x), expected)
     assert [p.shape for p in model.network.parameters()][::2] == [(8, 5), (7, 8), (1, 7)]
     default = EnergyModel()
@@ -93,6 +95,21 @@ def test_digits(model):
     shuffled = clean[:, torch.randperm(64, generator=generator)]
     gap = model.log_density(noisy) - model.log_density(shuffled + 0.3 * noise)
     assert float((gap > 0).double().mean()) > 0.98
+
+
+def test_regions_without_data_stay_empty(model):
+    """Chains from N(0, I) end where chains from the data are: the model has no other modes."""
+    x = digits().images.flatten(1)
+    generator = torch.Generator().manual_seed(0)
+    near = x[:200] + 0.3 * torch.randn(200, 64, generator=generator)
+    far = torch.randn(200, 64, generator=generator)
+    one, two = (
+        mcmc.hmc(model, start, steps=60, warmup=40, seed=seed).samples
+        for seed, start in enumerate((near, far))
+    )
+    apart = energy_distance(one, two)
+    assert abs(apart.value) < 4 * apart.standard_error
+    assert float((two.norm(dim=1) / near.norm(dim=1).mean() - 1).abs().mean()) < 0.15
 
 
 def test_seeds_fix_the_training():

@@ -103,8 +103,9 @@ def _record_parts(results: Results, task: str) -> None:
     found = over_seeds(results, f"hubble-{task}-{between}", _fair(task, 20))
     _keep(f"interpolants.frechet.{task}.{between}.20", found)
     for part, kinds in (("first", (between, "uncoupled")), ("second", ("dependent", between))):
-        found = ratio(results, "hubble", task, _fair(task, 20), kinds=kinds)
-        _keep(f"interpolants.part.{task}.{part}", found)
+        for ending, n in (("", 20), (".50", 50)):
+            found = ratio(results, "hubble", task, _fair(task, n), kinds=kinds)
+            _keep(f"interpolants.part.{task}.{part}{ending}", found)
 
 
 def _fair(task: str, n: int) -> str:

@@ -160,8 +160,9 @@ def compare_energy_sampler(
     start: str = "normal",
     steps: Sequence[int] = STEPS,
     step_sizes: Sequence[float] = STEP_SIZES,
+    pictures: int = 0,
     device: str = "cpu",
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Draw from the energy model of a seed by a method, and compare with its long samples.
 
     Of one-step samplers the noised samples are taken: theirs is the law that is trained.
@@ -175,6 +176,7 @@ def compare_energy_sampler(
             mean and standard deviation of each pixel of the data, which samplers are not told.
         steps: at which "langevin" and "mala" are judged, rising.
         step_sizes: of "langevin".
+        pictures: how many samples to return as well.
         device: where everything runs; on a CPU in one thread.
 
     Returns:
@@ -186,6 +188,7 @@ def compare_energy_sampler(
         ``lost``, the share of chains that diverged, for each step size e and number of steps N as
         ``energy_distance_e_N``, and ``seconds_per_step`` for 1,000 samples; without endings it is
         the best step size at most steps. "mala" likewise, with the endings ``_N``.
+        Where asked for, ``pictures``, denoised samples of shape (pictures, dim).
 
     Raises:
         ValueError: an unknown method, start or data.
@@ -205,7 +208,7 @@ def compare_energy_sampler(
         "gradients_per_sample": 0.0,
     }
     if method == "again":
-        return {**found, **_judge(given.again[:n], given)}
+        return {**found, **_judge(given.again[:n], given, pictures)}
     if method in ONE_STEP:
         sampler = train(method, model, seed=seed)
         x = sampler.sample(n, seed=seed + 1, noisy=True)
@@ -214,7 +217,7 @@ def compare_energy_sampler(
             "training_seconds": sampler.history.seconds,
             "training_gradients": sampler.history.gradient_evaluations,
             "sampling_seconds": _seconds(lambda: sampler.sample(1000, seed=0, noisy=True), model),
-            **_judge(x, given),
+            **_judge(x, given, pictures),
         }
     x = _STARTS[start](given, n, seed)
     if method == "hmc":
@@ -222,7 +225,7 @@ def compare_energy_sampler(
         evaluations = run.gradient_evaluations_per_sample
         found["gradients_per_sample"] = evaluations
         found["sampling_seconds"] = run.seconds * 1000 / n
-        return {**found, **_judge(run.samples, given)}
+        return {**found, **_judge(run.samples, given, pictures)}
     ten = x[:1000] if n >= 1000 else x
     adjust = method == "mala"
     per_step = _seconds(
@@ -245,7 +248,7 @@ def compare_energy_sampler(
             best, ending = distance.value, points
     found["gradients_per_sample"] = steps[-1]
     found["sampling_seconds"] = steps[-1] * found["seconds_per_step"]
-    return {**found, **_judge(ending, given)}
+    return {**found, **_judge(ending, given, pictures)}
 
 
 def paper_cases(*, seeds: int = 10, data: str = "digits", device: str = "cpu") -> list[Case]:
@@ -262,7 +265,7 @@ def paper_cases(*, seeds: int = 10, data: str = "digits", device: str = "cpu") -
     ]
 
 
-def _judge(x: Tensor, given: EnergyProblem) -> dict[str, float]:
+def _judge(x: Tensor, given: EnergyProblem, pictures: int) -> dict[str, Any]:
     distance = energy_distance(x, given.reference)
     clean = given.model.denoise(x)
     return {
@@ -271,6 +274,7 @@ def _judge(x: Tensor, given: EnergyProblem) -> dict[str, float]:
         "frechet": frechet(x, given.reference),
         "denoised_energy_distance": energy_distance(clean, given.data).value,
         "denoised_frechet": frechet(clean, given.data),
+        **({"pictures": clean[:pictures].cpu()} if pictures else {}),
     }
 
 

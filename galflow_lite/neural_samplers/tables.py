@@ -1,0 +1,145 @@
+"""Results of the experiments over seeds, as rows of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..reproduction import Summary, record, rows
+from ..targets import NAMED
+from . import energy, posteriors
+from .comparison import HARD, METHODS
+from .recipes import REMEDIES
+
+__all__ = ["EIGHT", "equal_steps", "record_energy", "record_planar", "record_posteriors"]
+
+Results = Mapping[str, Mapping[str, Any]]
+
+EIGHT = ("gaussian", "mog2", "rosenbrock", "donut", "funnel", "squiggle", "mog2_hard", "ring8")
+"""Targets on which the recipe has to hold."""
+
+
+def record_planar(results: Results) -> None:
+    """Record distances and weights on the planar targets, at paper scale.
+
+    Args:
+        results: what `galflow_lite.reproduction.repeat` returned for
+            `galflow_lite.neural_samplers.comparison.paper_cases`.
+    """
+    for target in NAMED:
+        for method in (*METHODS, "langevin-off_centre", "hmc-off_centre"):
+            _record_samples(results, target, method)
+    for target in HARD:
+        for method in REMEDIES:
+            _record_samples(results, target, method)
+    for method in METHODS:
+        seconds = [v for target in EIGHT for v in _values(results, f"{target}-{method}", "seconds")]
+        _keep(f"samplers.seconds.{method}", seconds)
+    _record_goal(results)
+
+
+def _record_samples(results: Results, target: str, method: str) -> None:
+    case, row = f"{target}-{method}", f"{target}.{method.replace('-', '_')}"
+    _keep(f"samplers.energy.{row}", _values(results, case, "energy_distance"))
+    floors = _values(results, case, "ksd_floor")
+    over = [v / floor for v, floor in zip(_values(results, case, "ksd"), floors, strict=True)]
+    _keep(f"samplers.ksd.{row}", over)
+    _keep(f"samplers.weights.{row}", [100 * v for v in _values(results, case, "mode_deviation")])
+
+
+def _record_goal(results: Results) -> None:
+    """The worst of the recipe on the eight targets, seed by seed."""
+    worst: dict[str, list[float]] = {"energy": [], "weights": [], "seconds": []}
+    for seed in range(len(_values(results, f"{EIGHT[0]}-recipe", "seconds"))):
+        found = [results[f"{target}-recipe-{seed}"] for target in EIGHT]
+        exact = [results[f"{target}-exact-{seed}"] for target in EIGHT]
+        pairs = zip(found, exact, strict=True)
+        worst["energy"].append(max(a["energy_distance"] - b["energy_distance"] for a, b in pairs))
+        worst["weights"].append(100 * max(each.get("mode_deviation", 0.0) for each in found))
+        worst["seconds"].append(max(each["seconds"] for each in found))
+    for name, values in worst.items():
+        _keep(f"samplers.goal.{name}", values)
+
+
+def record_posteriors(results: Results, data: str = "breast_cancer") -> None:
+    """Record means, widths and predictions of the logistic regression, at paper scale.
+
+    Args:
+        results: for `galflow_lite.neural_samplers.posteriors.paper_cases`.
+        data: as there.
+    """
+    for method in posteriors.METHODS:
+        for quantity in (
+            "accuracy",
+            "log_likelihood",
+            "mean_deviation",
+            "std_ratio_median",
+            "std_ratio_log_alpha",
+            "energy_distance",
+        ):
+            values = _values(results, f"{data}-{method}", quantity)
+            _keep(f"samplers.posterior.{method}.{quantity}", values)
+
+
+def record_energy(results: Results, data: str = "digits") -> None:
+    """Record qualities and equal costs of samplers of the energy model, at paper scale.
+
+    Args:
+        results: for `galflow_lite.neural_samplers.energy.paper_cases`.
+        data: as there.
+    """
+    for method in energy.METHODS:
+        case = f"{data}-{method}"
+        for quantity in ("energy_distance", "frechet", "denoised_frechet"):
+            _keep(f"samplers.{data}.{method}.{quantity}", _values(results, case, quantity))
+    for steps in energy.STEPS:
+        best = [
+            min(curve[steps] for curve in energy.curves(results[name]).values())
+            for name in results
+            if name.rpartition("-")[0] == f"{data}-langevin"
+        ]
+        _keep(f"samplers.{data}.langevin.{steps}", best)
+    for method in energy.ONE_STEP:
+        equal = equal_steps(results, data, method)
+        for what in ("steps", "cost_ratio"):
+            _keep(f"samplers.{data}.{method}.equal_{what}", [getattr(e, what) for e in equal])
+    _keep(f"samplers.{data}.agreement", _values(results, f"{data}-again", "agreement"))
+
+
+def equal_steps(results: Results, data: str, method: str) -> list[energy.EqualQuality]:
+    """Langevin chains as good as a one-step sampler, in energy distance, seed by seed.
+
+    Args:
+        results: as for `record_energy`.
+        data: as there.
+        method: one of `galflow_lite.neural_samplers.energy.ONE_STEP`.
+    """
+    found = []
+    for seed in range(len(_values(results, f"{data}-{method}", "energy_distance"))):
+        one, chain = results[f"{data}-{method}-{seed}"], results[f"{data}-langevin-{seed}"]
+        found.append(
+            energy.equal_quality(
+                energy.curves(chain),
+                one["energy_distance"],
+                seconds_per_step=chain["seconds_per_step"],
+                sampling_seconds=one["sampling_seconds"],
+                training_seconds=one["training_seconds"],
+            )
+        )
+    return found
+
+
+def _values(results: Results, case: str, quantity: str) -> list[float]:
+    """A quantity over seeds; empty where the case was not run or has no such quantity."""
+    return [
+        result[quantity]
+        for name, result in results.items()
+        if name.rpartition("-")[0] == case and quantity in result
+    ]
+
+
+def _keep(row: str, values: list[float]) -> None:
+    # One value says nothing of its scatter; what was not run stays open in the table, which has
+    # rows for the comparisons that matter and not for all.
+    if len(values) > 1 and row in rows():
+        record(row, Summary.of(values), scale="paper")

@@ -232,11 +232,13 @@ def test_cases_and_their_rows(monkeypatch, sets, tmp_path):
     """One case runs end to end; results of all cases fill rows that exist."""
     monkeypatch.setattr(comparison, "image_sets", lambda *_, **__: sets)
     cases = comparison.paper_cases(seeds=2, steps=2, galaxy_zoo="zoo.npz", weights=tmp_path)
-    assert len({case.name for case in cases}) == len(cases) == 2 * (2 * 3 + 2 * 2 + 2 * 2)
+    assert len({case.name for case in cases}) == len(cases) == 2 * (2 * 3 + 2 * 2 + 2)
     assert sum("weights" in case.settings for case in cases) == 4
     many = [c.name for c in comparison.paper_cases(seeds=5)]
     assert sum(name.startswith("hubble-inpainting-masked") for name in many) == 5
     assert sum(name.startswith("parametric-inpainting-dependent") for name in many) == 3
+    # In-painting alone at 64 x 64 pixels.
+    assert {c.settings["task"] for c in cases if "galaxy_zoo" in c.name} == {"inpainting"}
     case = next(c for c in cases if c.name == "parametric-inpainting-dependent-1")
     result = comparison.compare_couplings(**{**case.settings, "batch_size": 8, "looks": 1})
     assert result["curve_steps"] == [2]
@@ -259,7 +261,7 @@ def test_cases_and_their_rows(monkeypatch, sets, tmp_path):
     assert rows["interpolants.ratio.inpainting.1"].value == pytest.approx(1)
     assert rows["interpolants.ratio.super_resolution"].value == pytest.approx(fair / 2)
     assert rows["interpolants.ratio.super_resolution.50"].value == pytest.approx(fair)
-    assert rows["interpolants.ratio.galaxy_zoo.super_resolution"].runs == 2
+    assert rows["interpolants.ratio.galaxy_zoo.inpainting"].runs == 2
     assert rows["interpolants.frechet.inpainting.dependent.20"].value == 2.5
     assert rows["interpolants.frechet.parametric.inpainting.uncoupled.20"].value == 8.5
     assert rows["interpolants.part.inpainting.first"].value == pytest.approx((4 / 8 + 5 / 9) / 2)

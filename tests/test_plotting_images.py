@@ -40,3 +40,20 @@ def test_rows_are_drawn_on_one_scale():
 def test_refused(rows, message):
     with pytest.raises(ValueError, match=message):
         plotting.image_rows(rows)
+
+
+def test_pixels_cover_whole_dots():
+    """Otherwise noise is drawn in blocks of unequal size, and a picture is four times larger."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16))
+    figure = plotting.image_rows({"noise": noise, "small": noise[:, ::2, ::2]}, width=0.33)
+    figure.set_dpi(100)
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[..., 0]
+    for axis, image in zip(figure.axes, [*noise, *noise[:, ::2, ::2]], strict=True):
+        box = axis.get_window_extent()
+        x, y = round(box.x0), drawn.shape[0] - round(box.y1)
+        part = drawn[y : y + 32, x : x + 32].astype(float)
+        block = 32 // image.shape[0]
+        expected = np.kron((image + 1) / 2 * 255, np.ones((block, block)))
+        assert np.abs(part - expected).max() < 2  # two roundings to whole grey levels
+    plt.close(figure)

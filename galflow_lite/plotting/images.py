@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 __all__ = ["image_rows"]
 
+# Dots an inch, margins for names and titles, and the gap between images, in dots.
+_DPI, _LEFT, _TOP, _GAP = 100, 120, 30, 8
+
 
 def image_rows(
     rows: Mapping[str, Any],
@@ -27,7 +30,9 @@ def image_rows(
             (n, 3, height, width) for colour, with values as in `limits`; the same n in all rows.
         columns: a title over each column.
         limits: values that are black and white.
-        width: of an image, in inches.
+        width: of an image, in inches; without `maps` rounded so that at 100 dots an inch every
+            pixel of the largest images covers a whole number of dots: it keeps noise as it is, and
+            files small.
         maps: rows that are not images but maps of something: colour map and limits by name; each
             gets a colour bar.
 
@@ -51,7 +56,14 @@ def image_rows(
         for image, axis in zip(row, line, strict=True):
             # Colour images take no limits: they are scaled here.
             shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
-            drawn = axis.imshow(shown, cmap=cmap, vmin=low, vmax=high)
+            drawn = axis.imshow(
+                shown,
+                cmap=cmap,
+                vmin=low,
+                vmax=high,
+                interpolation="nearest",
+                aspect="equal" if maps else "auto",
+            )
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
@@ -59,7 +71,21 @@ def image_rows(
             figure.colorbar(drawn, ax=list(line), shrink=0.9, pad=0.01)
     for axis, title in zip(axes[0], columns or [""] * n, strict=True):
         axis.set_title(title, fontsize=8)
+    if not maps:
+        _place(axes, max((row[0].shape[:2] for row in arrays.values()), key=max), width)
     return figure
+
+
+def _place(axes: np.ndarray, shape: tuple[int, int], width: float) -> None:
+    """Put the axes where pixels of images of this shape fall on whole dots."""
+    rows, columns = axes.shape
+    scale = max(1, round(width * _DPI / shape[1]))
+    height, side = scale * shape[0], scale * shape[1]
+    total = (_LEFT + columns * (side + _GAP), _TOP + rows * (height + _GAP))
+    axes[0, 0].figure.set_size_inches(total[0] / _DPI, total[1] / _DPI)
+    for (i, j), axis in np.ndenumerate(axes):
+        x, y = _LEFT + j * (side + _GAP), total[1] - _TOP - (i + 1) * height - i * _GAP
+        axis.set_position((x / total[0], y / total[1], side / total[0], height / total[1]))
 
 
 def _images(name: str, row: Any) -> np.ndarray:

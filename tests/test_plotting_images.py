@@ -45,7 +45,8 @@ def test_refused(rows, message):
 def test_pixels_cover_whole_dots():
     """Otherwise noise is drawn in blocks of unequal size, and a picture is four times larger."""
     noise = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16))
-    figure = plotting.image_rows({"noise": noise, "small": noise[:, ::2, ::2]}, width=0.33)
+    with plt.rc_context({"image.origin": "lower"}):  # as in the style of maps
+        figure = plotting.image_rows({"noise": noise, "small": noise[:, ::2, ::2]}, width=0.33)
     figure.set_dpi(100)
     figure.canvas.draw()
     drawn = np.asarray(figure.canvas.buffer_rgba())[..., 0]

@@ -62,6 +62,7 @@ def image_rows(
                 vmin=low,
                 vmax=high,
                 interpolation="nearest",
+                origin="upper",  # rows as in memory, whatever the style says of maps
                 aspect="equal" if maps else "auto",
             )
             axis.set(xticks=[], yticks=[])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -47,8 +49,14 @@ def start_processes(device: torch.device) -> tuple[int, int]:
 
 
 def _stop_processes() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    if dist.get_backend() == "gloo":
+        # Who leaves early can abort one that is still closing its connections. After a failure
+        # elsewhere nobody comes: then the wait ends by itself.
+        with suppress(RuntimeError):
+            dist.monitored_barrier(timeout=timedelta(seconds=10))
+    dist.destroy_process_group()
 
 
 def sum_over(values: Tensor) -> Tensor:

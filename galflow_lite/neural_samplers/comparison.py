@@ -16,9 +16,8 @@ from ..metrics import energy_distance, ksd, mode_weights
 from ..reproduction import Case
 from ..targets import NAMED, GaussianMixture, Target
 from ..training import fit
-from .recipes import ONE_STEP, PLAIN, REMEDIES
+from .recipes import ONE_STEP, PLAIN, REMEDIES, train_stages
 from .sampler import ImplicitSampler
-from .training import train_sampler
 
 __all__ = [
     "HARD",
@@ -61,13 +60,7 @@ def train(name: str, target: Target, *, seed: int) -> ImplicitSampler:
         The sampler of the last stage; seconds and gradient evaluations of its history are those of
         all stages together.
     """
-    sampler, seconds, evaluations = None, 0.0, 0
-    for stage in ONE_STEP[name]:
-        sampler = train_sampler(target, warm_start=sampler, seed=seed, progress=False, **stage)
-        seconds += sampler.history.seconds
-        evaluations += sampler.history.gradient_evaluations
-    sampler.history.seconds, sampler.history.gradient_evaluations = seconds, evaluations
-    return sampler
+    return train_stages(target, ONE_STEP[name], seed=seed)
 
 
 def draw(

@@ -27,8 +27,8 @@ from .energy_problem import (
 from .equal_quality import EqualQuality, curves, equal_quality
 from .networks import SamplerNetwork
 from .noise import geometric
+from .recipes import train_stages
 from .sampler import ImplicitSampler
-from .training import train_sampler
 
 __all__ = [
     "METHODS",
@@ -112,26 +112,15 @@ def train(name: str, model: EnergyModel, *, seed: int) -> ImplicitSampler:
         torch.manual_seed(seed)
         hidden = tuple(SAMPLER_WIDTH * width for width in model.hidden)
         network = SamplerNetwork(model.dim, model.dim, hidden=hidden)
-    sampler, seconds, evaluations = None, 0.0, 0
-    for stage in ONE_STEP[name]:
-        options = dict(stage)
-        if "tempering" in options:
-            start, share = options["tempering"]
-            options["tempering"] = geometric(start, 1.0, max(1, int(share * options["steps"])))
-        sampler = train_sampler(
-            model,
-            sampler=network if sampler is None else None,
-            warm_start=sampler,
-            hidden=model.hidden,
-            seed=seed,
-            device=device_of(model),
-            progress=False,
-            **options,
-        )
-        seconds += sampler.history.seconds
-        evaluations += sampler.history.gradient_evaluations
-    sampler.history.seconds, sampler.history.gradient_evaluations = seconds, evaluations
-    return sampler
+    stages = []
+    for stage in map(dict, ONE_STEP[name]):
+        if "tempering" in stage:
+            start, share = stage["tempering"]
+            stage["tempering"] = geometric(start, 1.0, max(1, int(share * stage["steps"])))
+        stages.append(stage)
+    return train_stages(
+        model, stages, seed=seed, sampler=network, hidden=model.hidden, device=device_of(model)
+    )
 
 
 def frechet(x: Tensor, y: Tensor) -> float:

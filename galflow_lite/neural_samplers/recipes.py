@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .noise import LogUniform, geometric
+from torch import nn
 
-__all__ = ["ONE_STEP", "PLAIN", "RECIPE", "REMEDIES"]
+from ..targets import Target
+from .noise import LogUniform, geometric
+from .sampler import ImplicitSampler
+from .training import train_sampler
+
+__all__ = ["ONE_STEP", "PLAIN", "RECIPE", "REMEDIES", "train_stages"]
 
 _STEPS, _RECIPE_STEPS = 3000, 5000
 
@@ -54,9 +59,45 @@ RECIPE: Stages = (
         "score_steps": 5,
     },
 )
-"""One setting for every target, chosen on `mog2_hard` and `ring8` and then frozen: KL training with
-a tempered target, a warm-up, and more score steps."""
+"""One setting for every target, chosen on `mog2_hard` and `ring8`: KL training with a tempered
+target, a warm-up, and more score steps."""
 
 ONE_STEP: dict[str, Stages] = {**PLAIN, "recipe": RECIPE, **REMEDIES}
 """Stages of the training of one-step samplers, arguments of `train_sampler`; each stage goes on
 with the sampler of the one before."""
+
+
+def train_stages(
+    target: Target, stages: Stages, *, seed: int, sampler: nn.Module | None = None, **options: Any
+) -> ImplicitSampler:
+    """Train a one-step sampler through stages, each of which goes on with the one before.
+
+    Args:
+        target: what to sample.
+        stages: arguments of `train_sampler`, at least one stage.
+        seed: of networks and draws.
+        sampler: network of the first stage, as for `train_sampler`.
+        options: arguments of `train_sampler` that hold in all stages.
+
+    Returns:
+        The sampler of the last stage; seconds and gradient evaluations of its history are those of
+        all stages together.
+
+    Raises:
+        SamplerDiverged, ValueError: as `train_sampler` does.
+    """
+    found, seconds, evaluations = None, 0.0, 0
+    for stage in stages:
+        found = train_sampler(
+            target,
+            sampler=sampler if found is None else None,
+            warm_start=found,
+            seed=seed,
+            progress=False,
+            **options,
+            **stage,
+        )
+        seconds += found.history.seconds
+        evaluations += found.history.gradient_evaluations
+    found.history.seconds, found.history.gradient_evaluations = seconds, evaluations
+    return found

@@ -16,7 +16,7 @@ from ..metrics import energy_distance, ksd, mode_weights
 from ..reproduction import Case
 from ..targets import NAMED, GaussianMixture, Target
 from ..training import fit
-from .recipes import ONE_STEP, PLAIN, REMEDIES, train_stages
+from .recipes import FIRST_SEED, ONE_STEP, PLAIN, REMEDIES, train_stages
 from .sampler import ImplicitSampler
 
 __all__ = [
@@ -181,7 +181,7 @@ def paper_cases(*, seeds: int = 10, names: Sequence[str] | None = None) -> list[
             f"{name}-{method}{'-off_centre' * away}-{seed}",
             {"target": name, "method": method, "seed": seed, "off_centre": away},
         )
-        for seed in range(seeds)
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
         for name, method, away in kinds
     ]
 

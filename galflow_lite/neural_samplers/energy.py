@@ -27,7 +27,7 @@ from .energy_problem import (
 from .equal_quality import EqualQuality, curves, equal_quality
 from .networks import SamplerNetwork
 from .noise import geometric
-from .recipes import train_stages
+from .recipes import FIRST_SEED, train_stages
 from .sampler import ImplicitSampler
 
 __all__ = [
@@ -248,7 +248,7 @@ def paper_cases(*, seeds: int = 10, data: str = "digits", device: str = "cpu") -
             f"{data}-{method}{'' if start == 'normal' else '-pixels'}-{seed}",
             {"method": method, "seed": seed, "start": start, **shared},
         )
-        for seed in range(seeds)
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
         for method in METHODS
         for start in (_STARTS if method == "langevin" else ("normal",))
     ]

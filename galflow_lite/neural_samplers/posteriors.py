@@ -21,6 +21,7 @@ from ..datasets import covertype
 from ..metrics import energy_distance
 from ..reproduction import Case
 from ..targets import BayesianLogisticRegression, Target
+from .recipes import FIRST_SEED
 from .training import train_sampler
 
 __all__ = [
@@ -301,8 +302,8 @@ def paper_cases(
     options = {} if folder is None else {"folder": str(folder)}
     return [
         Case(f"{data}-{method}-{seed}", {"data": data, "method": method, "seed": seed, **options})
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
         for method in METHODS
-        for seed in range(1 if method in ("constant", "laplace") else seeds)
     ]
 
 

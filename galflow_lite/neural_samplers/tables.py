@@ -50,7 +50,7 @@ def _record_samples(results: Results, target: str, method: str) -> None:
 def _record_goal(results: Results) -> None:
     """The worst of the recipe on the eight targets, seed by seed."""
     worst: dict[str, list[float]] = {"energy": [], "weights": [], "seconds": []}
-    for seed in range(len(_values(results, f"{EIGHT[0]}-recipe", "seconds"))):
+    for seed in _seeds(results, f"{EIGHT[0]}-recipe"):
         found = [results[f"{target}-recipe-{seed}"] for target in EIGHT]
         exact = [results[f"{target}-exact-{seed}"] for target in EIGHT]
         pairs = zip(found, exact, strict=True)
@@ -115,7 +115,7 @@ def equal_steps(results: Results, data: str, method: str) -> list[energy.EqualQu
         method: one of `galflow_lite.neural_samplers.energy.ONE_STEP`.
     """
     found = []
-    for seed in range(len(_values(results, f"{data}-{method}", "energy_distance"))):
+    for seed in _seeds(results, f"{data}-{method}"):
         one, chain = results[f"{data}-{method}-{seed}"], results[f"{data}-langevin-{seed}"]
         found.append(
             energy.equal_quality(
@@ -127,6 +127,10 @@ def equal_steps(results: Results, data: str, method: str) -> list[energy.EqualQu
             )
         )
     return found
+
+
+def _seeds(results: Results, case: str) -> list[str]:
+    return [seed for name, _, seed in (name.rpartition("-") for name in results) if name == case]
 
 
 def _values(results: Results, case: str, quantity: str) -> list[float]:

@@ -22,6 +22,7 @@ STEMS = [
     "01_conditional_flows_on_galaxies",
     "02_piecewise_flows_on_multimodal_data",
     "03_stochastic_interpolants",
+    "04_denoising_fisher_training",
 ]
 # Notebooks that only open the series: no paper, hence no table and no arXiv number.
 NO_PAPER = {"00_start_here"}
@@ -34,6 +35,7 @@ MOST_IGNORED = {
     "01_conditional_flows_on_galaxies": 40,
     "02_piecewise_flows_on_multimodal_data": 40,
     "03_stochastic_interpolants": 15,
+    "04_denoising_fisher_training": 15,
 }
 FEWEST_VERDICTS = {
     "00_start_here": 2,

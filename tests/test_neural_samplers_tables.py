@@ -69,6 +69,15 @@ def test_the_goal_is_that_of_the_worst_target(kept):
     tables.record_planar(made_up(comparison.paper_cases(seeds=2)))
     assert kept["samplers.goal.energy"].values == pytest.approx((0.006, 0.008))
     assert kept["samplers.goal.weights"].values == pytest.approx((3.0, 3.0))
+    assert kept["samplers.goal.share"].values == (1.0, 1.0)
+
+
+def test_the_goal_is_missed_where_one_target_misses_it(kept):
+    results = made_up(comparison.paper_cases(seeds=3))
+    results[f"ring8-recipe-{FIRST_SEED}"]["mode_deviation"] = 0.06
+    results[f"donut-recipe-{FIRST_SEED + 1}"]["seconds"] = 61.0
+    tables.record_planar(results)
+    assert kept["samplers.goal.share"].values == (0.0, 0.0, 1.0)
 
 
 def test_equal_steps_come_from_the_chains_of_the_same_seed():

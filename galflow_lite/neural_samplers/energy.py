@@ -66,8 +66,6 @@ SAMPLER_WIDTH = 2
 _KL: dict[str, Any] = {
     "method": "kl",
     "steps": 2400,
-    # Of the energy model: then the sampler itself has to make clean images, without noise.
-    "sigma": 0.3,
     # Weights of modes go on moving after the ramp: it must end early.
     "tempering": (0.2, 0.5),
     "learning_rate": 2e-3,
@@ -78,7 +76,6 @@ _KL: dict[str, Any] = {
 _DFT: dict[str, Any] = {
     "method": "dft",
     "steps": 600,
-    "sigma": 0.3,
     "learning_rate": 1e-4,
     "score_learning_rate": 1e-3,
     "score_steps": 5,
@@ -91,7 +88,7 @@ ONE_STEP: dict[str, Sequence[Mapping[str, Any]]] = {
 }
 """Stages of the training of one-step samplers, arguments of `train_sampler`; each stage goes on
 with the sampler of the one before. "tempering" holds where the ramp to 1 starts, and the share of
-the steps that it takes. Settings of KL were chosen with the seeds 5 and 6, those of DFT with 5."""
+the steps that it takes; the noise is that of the energy model. Settings of KL were chosen with the seeds 5 and 6, those of DFT with 5."""
 
 METHODS = ("again", *ONE_STEP, "langevin", "mala", "hmc")
 
@@ -116,11 +113,12 @@ def train(name: str, model: EnergyModel, *, seed: int) -> ImplicitSampler:
         hidden = tuple(SAMPLER_WIDTH * width for width in model.hidden)
         network = SamplerNetwork(model.dim, model.dim, hidden=hidden)
     stages = []
+    # With the noise of the model the sampler itself has to make clean images.
     for stage in map(dict, ONE_STEP[name]):
         if "tempering" in stage:
             start, share = stage["tempering"]
             stage["tempering"] = geometric(start, 1.0, max(1, int(share * stage["steps"])))
-        stages.append(stage)
+        stages.append({"sigma": model.sigma, **stage})
     return train_stages(
         model, stages, seed=seed, sampler=network, hidden=model.hidden, device=device_of(model)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -24,8 +25,6 @@ __all__ = [
     "long_samples",
     "problem",
 ]
-
-_WIDTHS = {"digits": (256, 256, 256), "galaxies": (512, 512, 512)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +56,24 @@ def digits() -> Tensor:
 
 
 def drawn_galaxies(size: int = 28, *, n: int = 5000, seed: int = 0) -> Tensor:
-    """Galaxies of `images.parametric_galaxies`, grey, flattened: shape (n, size^2)."""
-    return parametric_galaxies(n, size, seed=seed).images.flatten(1)
+    """Galaxies of `images.parametric_galaxies`, grey, flattened: shape (n, size^2).
+
+    Less the mean of each pixel, and in units in which the standard deviation over all is 0.5.
+    """
+    x = parametric_galaxies(n, size, seed=seed).images.flatten(1)
+    x = x - x.mean(0)
+    return x * (0.5 / x.std())
 
 
 _DATA: dict[str, Callable[[], Tensor]] = {"digits": digits, "galaxies": drawn_galaxies}
+
+# Of many pixels, with less noise or fewer steps, chains from data drifted away to a region without
+# any, of higher density.
+_MODELS: dict[str, dict[str, Any]] = {
+    "digits": {"hidden": (256, 256, 256)},
+    "galaxies": {"hidden": (512, 512, 512), "sigma": 0.5, "steps": 20_000},
+}
+_CHAINS: dict[str, dict[str, int]] = {"digits": {}, "galaxies": {"warmup": 200, "steps": 400}}
 
 
 def fit_energy_model(
@@ -69,18 +81,19 @@ def fit_energy_model(
     *,
     seed: int,
     hidden: tuple[int, ...] = (256, 256, 256),
+    sigma: float = 0.3,
     steps: int = 3000,
     device: str | torch.device = "cpu",
 ) -> EnergyModel:
-    """An energy model of data by denoising score matching, with the defaults of its class.
+    """An energy model of data by denoising score matching.
 
     Args:
         data: shape (n, dim).
         seed: of weights, batches and noise.
-        hidden, steps: as for `targets.EnergyModel`.
+        hidden, sigma, steps: as for `targets.EnergyModel`.
         device: where it is trained and stays.
     """
-    model = EnergyModel(data.shape[1], hidden=hidden, seed=seed)
+    model = EnergyModel(data.shape[1], hidden=hidden, sigma=sigma, seed=seed)
     model.network.to(device)
     model.fit(data, steps=steps, seed=seed, progress=False)
     return model
@@ -152,8 +165,8 @@ def _problem(data: str, seed: int, device: str) -> EnergyProblem:
     x = _DATA[data]()
     # The covariance of the samples needs several times as many of them as columns.
     chains = max(500, 2 * x.shape[1])
-    model = fit_energy_model(x, seed=seed, hidden=_WIDTHS[data], device=device)
-    runs = long_samples(model, x, seed=seed, chains=chains)
+    model = fit_energy_model(x, seed=seed, device=device, **_MODELS[data])
+    runs = long_samples(model, x, seed=seed, chains=chains, **_CHAINS[data])
     # Other chains for the floor: positions of one chain are not independent of each other.
     half = chains // 2
     return EnergyProblem(

@@ -88,7 +88,8 @@ ONE_STEP: dict[str, Sequence[Mapping[str, Any]]] = {
 }
 """Stages of the training of one-step samplers, arguments of `train_sampler`; each stage goes on
 with the sampler of the one before. "tempering" holds where the ramp to 1 starts, and the share of
-the steps that it takes; the noise is that of the energy model. Settings of KL were chosen with the seeds 5 and 6, those of DFT with 5."""
+the steps that it takes; the noise is that of the energy model. Settings of KL were chosen with the
+seeds 5 and 6, those of DFT with 5."""
 
 METHODS = ("again", *ONE_STEP, "langevin", "mala", "hmc")
 

@@ -574,6 +574,19 @@ def test_table_as_html_is_escaped_and_has_a_caption(data):
     assert page.count('scope="col"') == 6
 
 
+def test_table_folds_what_is_neither_reported_nor_judged():
+    shown = reproduction.table("04")
+    before, _, after = shown._repr_html_().partition("<details>")
+    folded = sum(line.row.only_ours for line in shown.lines)
+    assert f"{folded} more quantities" in after
+    assert after.count('scope="row"') == folded
+    assert before.count('scope="row"') == len(shown.lines) - folded > 0
+
+
+def test_table_without_reported_numbers_folds_nothing(data):
+    assert "<details>" not in reproduction.table("98")._repr_html_()
+
+
 def test_table_as_markdown(data):
     lines = str(reproduction.table("98", format="markdown")).splitlines()
     assert [line.count("|") for line in lines[:3]] == [7, 7, 7]

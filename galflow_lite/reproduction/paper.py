@@ -87,6 +87,11 @@ class Row:
     expected: Number | None = None
     sides: str = "both"
 
+    @property
+    def only_ours(self) -> bool:
+        """Whether nothing is reported, and no criterion judges what we find."""
+        return self.value is None and self.criterion["kind"] == "not_comparable"
+
     def paper_text(self) -> str:
         """The reported value as a person reads it, with the reason where it is unknown."""
         if self.value is None:

@@ -18,6 +18,8 @@ _HEADINGS = ("Quantity", "Paper", "Here (lite)", "Reference (paper scale)", "Ver
 # Columns of a terminal 100 wide, with a space between; reasons and notes go below each row.
 _WIDTHS = (34, 18, 14, 14, 16)
 _INDENT = "    "
+# Fewer rows are not worth a click.
+_FEWEST_FOLDED = 10
 _COLUMNS = {"lite": "Here", "paper": "Reference"}
 
 
@@ -117,20 +119,15 @@ class Table:
         return "\n".join([*text, "", self.caption])
 
     def _repr_html_(self) -> str:
-        # Styles stand in the tags: a style sheet would reach every table of the notebook.
-        style = 'style="text-align:left;vertical-align:top;font-weight:{}"'
-        head = "".join(
-            f'<th scope="col" {style.format("bold")}>{html.escape(text)}</th>' for text in _HEADINGS
-        )
-        body = []
-        for line in self.lines:
-            first, *rest = (html.escape(text) for text in line.cells())
-            cells = "".join(f"<td {style.format('normal')}>{text}</td>" for text in rest)
-            body.append(f'<tr><th scope="row" {style.format("normal")}>{first}</th>{cells}</tr>')
+        # What is neither reported nor judged would bury the rest: it is folded away.
+        folded = [line for line in self.lines if line.row.only_ours]
+        shown = [line for line in self.lines if not line.row.only_ours]
+        if not shown or len(folded) < _FEWEST_FOLDED:
+            return _html_table(self.lines, self.caption)
         return (
-            '<table><caption style="caption-side:bottom;text-align:left">'
-            f"{html.escape(self.caption)}</caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+            f"{_html_table(shown, self.caption)}<details><summary>{len(folded)} more quantities, "
+            "for which there is no reported number</summary>"
+            f"{_html_table(folded)}</details>"
         )
 
     def counts(self) -> dict[str, int]:
@@ -140,6 +137,27 @@ class Table:
             kind, _ = _split(line.verdict)
             found[kind] = found.get(kind, 0) + 1
         return found
+
+
+def _html_table(lines: Sequence[Line], caption: str = "") -> str:
+    # Styles stand in the tags: a style sheet would reach every table of the notebook.
+    style = 'style="text-align:left;vertical-align:top;font-weight:{}"'
+    head = "".join(
+        f'<th scope="col" {style.format("bold")}>{html.escape(text)}</th>' for text in _HEADINGS
+    )
+    body = []
+    for line in lines:
+        first, *rest = (html.escape(text) for text in line.cells())
+        cells = "".join(f"<td {style.format('normal')}>{text}</td>" for text in rest)
+        body.append(f'<tr><th scope="row" {style.format("normal")}>{first}</th>{cells}</tr>')
+    below = (
+        '<caption style="caption-side:bottom;text-align:left">'
+        + html.escape(caption)
+        + "</caption>"
+        if caption
+        else ""
+    )
+    return f"<table>{below}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
 def _split(verdict: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ _HEADINGS = ("Quantity", "Paper", "Here (lite)", "Reference (paper scale)", "Ver
 # Columns of a terminal 100 wide, with a space between; reasons and notes go below each row.
 _WIDTHS = (34, 18, 14, 14, 16)
 _INDENT = "    "
+_CAPTION = 'style="caption-side:bottom;text-align:left"'
 # Fewer rows are not worth a click.
 _FEWEST_FOLDED = 10
 _COLUMNS = {"lite": "Here", "paper": "Reference"}
@@ -150,13 +151,7 @@ def _html_table(lines: Sequence[Line], caption: str = "") -> str:
         first, *rest = (html.escape(text) for text in line.cells())
         cells = "".join(f"<td {style.format('normal')}>{text}</td>" for text in rest)
         body.append(f'<tr><th scope="row" {style.format("normal")}>{first}</th>{cells}</tr>')
-    below = (
-        '<caption style="caption-side:bottom;text-align:left">'
-        + html.escape(caption)
-        + "</caption>"
-        if caption
-        else ""
-    )
+    below = f"<caption {_CAPTION}>{html.escape(caption)}</caption>" if caption else ""
     return f"<table>{below}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 

@@ -128,6 +128,29 @@ def test_seeds_fix_the_training():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_weights_and_noise_are_streams_of_their_own(monkeypatch):
+    # torch.manual_seed would seed the GPUs as well, and nothing would restore them.
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("seeds every device"))
+    x = digits().images
+    made, begin = [], torch.Generator.manual_seed
+
+    class Recorded(torch.Generator):
+        def manual_seed(self, seed):
+            made.append(seed)
+            return begin(self, seed)
+
+    monkeypatch.setattr(torch, "Generator", Recorded)
+    for seed in (0, 1):
+        model = EnergyModel(64, hidden=(16,), seed=seed)
+        model.fit(x, steps=2, seed=seed, progress=False)
+    # The batches and the noise of each fit: four streams.
+    assert len(made) == len(set(made)) == 4
+    plain = torch.Generator().manual_seed(0)
+    bound = 1 / math.sqrt(64)
+    same_numbers = torch.empty(16, 64).uniform_(-bound, bound, generator=plain)
+    assert not torch.equal(EnergyModel(64, hidden=(16,)).network.layers[0].weight, same_numbers)
+
+
 def test_training_again_refreshes_other_precisions():
     model = EnergyModel(64, hidden=(16,))
     x = digits().images.flatten(1)

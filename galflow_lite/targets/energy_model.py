@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import read_state, write_state
 from ..networks import MLP
+from ..seeds import child_seed
 from ..training import History, TensorBatches, fit
 from .base import Target, positive_number, whole_number
 
@@ -55,8 +56,10 @@ class EnergyModel(Target):
         self.dim = whole_number("dim", dim, least=1)
         self.hidden = tuple(whole_number("hidden", width, least=1) for width in hidden)
         self.sigma = positive_number("sigma", sigma)
+        child = child_seed(whole_number("seed", seed, least=0), "energy model")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(whole_number("seed", seed, least=0))
+            # torch.manual_seed would seed the GPUs too, whose state is not restored here.
+            torch.default_generator.manual_seed(child)
             self.network = MLP(self.dim, 1, hidden=self.hidden, activation=nn.SiLU)
         self._fix()
 
@@ -98,7 +101,8 @@ class EnergyModel(Target):
             )
         batches = TensorBatches(x, batch_size=batch_size, seed=seed)
         device = next(self.network.parameters()).device
-        noise = torch.Generator(device).manual_seed(whole_number("seed", seed, least=0))
+        child = child_seed(whole_number("seed", seed, least=0), "noise")
+        noise = torch.Generator(device).manual_seed(child)
 
         def loss(batch: Any) -> Tensor:
             clean = (batch[0] if isinstance(batch, tuple | list) else batch).to(device)

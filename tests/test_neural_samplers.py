@@ -55,8 +55,9 @@ def test_a_short_training_reaches_the_floor(name, method, steps):
         assert mode_weights(sampler.sample(4000, seed=0), target).largest_deviation < 0.15
     else:
         assert energy_distance(sampler.sample(2000, seed=9), exact).value < 0.02
+    # The bound tells a trained sampler from one as it begins, which is 0.05 to 0.06 away.
     start = train_sampler(target, steps=1, pretrain=0, learning_rate=1e-9, progress=False)
-    assert energy_distance(start.sample(2000, seed=9), exact).value > 0.05
+    assert energy_distance(start.sample(2000, seed=9), exact).value > 2 * 0.02
     history = sampler.history
     assert history.stopped == "finished"
     assert len(history.loss) == len(history.gradient_norm) == len(history.score_loss) == steps
@@ -83,6 +84,35 @@ def test_the_same_seed_gives_the_same_sampler_and_another_one_another():
     first, again, other = train(), train(), train(seed=1)
     assert torch.equal(weights(first), weights(again))
     assert not torch.equal(weights(first), weights(other))
+
+
+class Watched(nn.Module):
+    """A sampler network that keeps the latent points it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.seen = nn.Linear(2, 2), []
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.seen.append(z.detach())
+        return self.inside(z)
+
+
+def test_samples_repeat_no_latent_points_of_the_training_with_the_same_seed():
+    network = Watched()
+    sampler = train(sampler=network, seed=3)
+    trained = torch.cat(network.seen)
+    network.seen.clear()
+    sampler.sample(len(trained), seed=3)
+    (drawn,) = network.seen
+    assert torch.cdist(trained, drawn).min() > 0
+
+
+def test_the_seed_of_a_training_is_that_of_no_accelerator(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seen.append)
+    train()
+    assert not seen
 
 
 def test_training_leaves_global_randomness_and_threads_alone():

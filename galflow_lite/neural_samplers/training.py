@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..seeds import child_seed
 from ..targets import Target
 from ..targets.base import positive_number, whole_number
 from .checking import look
@@ -185,7 +186,8 @@ def train_sampler(
     device = torch.device(device)
     # The caller may be in a block without gradients.
     with torch.random.fork_rng(devices=[]), _threads(threads, device), torch.enable_grad():
-        torch.manual_seed(seed)
+        # `torch.manual_seed` would also seed accelerators, and they are not put back.
+        torch.default_generator.manual_seed(child_seed(seed, "networks"))
         network, latent_dim = _network(target, sampler, latent_dim, hidden, warm_start)
         if score_network is None:
             score_network = ScoreNetwork(target.dim, hidden=hidden, conditional=law)
@@ -195,7 +197,7 @@ def train_sampler(
             score_network.to(device).train(),
             latent_dim,
             options,
-            seed,
+            child_seed(seed, "training"),
         )
         loop.largest = look(loop)
         settings = {

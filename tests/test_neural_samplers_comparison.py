@@ -17,9 +17,14 @@ def quick(monkeypatch):
     stage = {"method": "kl", "steps": 3, "pretrain": 2, "batch": 8}
     monkeypatch.setitem(comparison.ONE_STEP, "kl", (stage, {**stage, "method": "dft"}))
     monkeypatch.setattr(comparison, "_CHAIN_STEPS", 5)
+    monkeypatch.setattr(comparison, "_FLOW_STEPS", 5)
+    for method in ("dft", "fisher"):
+        monkeypatch.setitem(comparison.ONE_STEP, method, ({**stage, "method": method},))
 
 
-@pytest.mark.parametrize("method", ["exact", "kl", "langevin", "mala", "hmc", "svgd"])
+@pytest.mark.parametrize(
+    "method", [*comparison.METHODS[:4], "langevin", "mala", "hmc", "svgd", "flow"]
+)
 def test_methods_give_points_and_their_cost(quick, method):
     target = NAMED["mog2"]()
     x, cost = comparison.draw(method, target, n=600, seed=1)
@@ -27,7 +32,8 @@ def test_methods_give_points_and_their_cost(quick, method):
     assert x.dtype == torch.float64
     assert cost["lost"] == 0
     assert (cost["gradient_evaluations"] > 0) == (method != "exact")
-    assert math.isnan(cost["sampling_seconds"]) == (method != "kl")
+    trained = ("dft", "fisher", "kl", "flow")
+    assert math.isnan(cost["sampling_seconds"]) == (method not in trained)
     again, _ = comparison.draw(method, target, n=600, seed=1)
     assert torch.equal(x, again)
 
@@ -36,10 +42,10 @@ def test_stages_go_on_from_one_another_and_their_costs_add(quick):
     target = NAMED["mog2"]()
     found = comparison.train("kl", target, seed=0)
     # Two stages of (2 + 3 * 3) score steps and 3 steps of the sampler; only these see the target.
-    assert found.history.gradient_evaluations >= 2 * 3 * 8
+    assert found.history.gradient_evaluations > 0
     comparison.ONE_STEP["kl"] = comparison.ONE_STEP["kl"][:1]
     alone = comparison.train("kl", target, seed=0)
-    assert alone.history.gradient_evaluations < found.history.gradient_evaluations
+    assert found.history.gradient_evaluations == 2 * alone.history.gradient_evaluations
     z = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
     one, two = (sampler.network(z) for sampler in (alone, found))
     assert not torch.equal(one, two)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from galflow_lite.metrics import energy_distance
-from galflow_lite.neural_samplers import energy, energy_problem
+from galflow_lite.neural_samplers import energy, energy_problem, geometric
 
 CURVES = {
     0.1: {1: 9.0, 10: 5.0, 100: 2.0, 1000: 2.5},
@@ -30,11 +30,14 @@ def small(monkeypatch) -> str:
     monkeypatch.setitem(energy_problem._DATA, "small", lambda: x)
     monkeypatch.setitem(energy_problem._MODELS, "small", {"hidden": (32, 32)})
     monkeypatch.setitem(energy_problem._CHAINS, "small", {})
-    short = {"method": "kl", "steps": 150, "pretrain": 100, "sigma": 0.1, "tempering": (0.5, 0.5)}
+    short = {
+        "method": "kl",
+        "steps": 150,
+        "pretrain": 100,
+        "tempering": geometric(0.5, 1.0, 75),
+    }
     monkeypatch.setitem(energy.ONE_STEP, "kl", (short,))
-    monkeypatch.setitem(
-        energy.ONE_STEP, "kl_then_dft", (short, {"method": "dft", "steps": 5, "sigma": 0.1})
-    )
+    monkeypatch.setitem(energy.ONE_STEP, "kl_then_dft", (short, {"method": "dft", "steps": 5}))
     return "small"
 
 
@@ -173,6 +176,19 @@ def test_chains_that_are_lost_are_counted(small):
     assert found["lost_50_300"] == 1
     assert found["energy_distance_50_300"] == math.inf
     assert found["lost_0.05_300"] == 0
+
+
+def test_chains_that_are_all_lost_are_not_judged_by_where_they_began(small):
+    found = energy.compare_energy_sampler(
+        method="langevin", seed=0, data=small, steps=(1, 300), step_sizes=(50.0,), pictures=2
+    )
+    assert found["energy_distance"] == found["denoised_frechet"] == math.inf
+    assert "pictures" not in found
+
+
+def test_the_noise_of_a_sampler_is_that_of_the_model(small):
+    model = energy.problem(data=small, seed=0).model
+    assert energy.train("kl", model, seed=0).sigma == model.sigma
 
 
 def test_unknown_names():

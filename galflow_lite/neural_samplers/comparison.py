@@ -14,6 +14,7 @@ from .. import mcmc
 from ..flows import real_nvp
 from ..metrics import energy_distance, ksd, mode_weights
 from ..reproduction import Case
+from ..seeds import child_seed
 from ..targets import NAMED, GaussianMixture, Target
 from ..training import fit
 from .recipes import FIRST_SEED, ONE_STEP, PLAIN, REMEDIES, train_stages
@@ -46,6 +47,7 @@ METHODS = ("exact", *PLAIN, "recipe", "langevin", "mala", "hmc", "svgd", "flow")
 """What is compared on every target; the additions of `REMEDIES` on the hard ones."""
 
 _CHAIN_STEPS = 500
+_FLOW_STEPS, _FLOW_BATCH = 2000, 256
 
 
 def train(name: str, target: Target, *, seed: int) -> ImplicitSampler:
@@ -68,8 +70,9 @@ def draw(
 ) -> tuple[Tensor, dict[str, float]]:
     """Samples of a target by a method, and what they cost.
 
-    Langevin chains take a step of 0.1 d / J, with J = E|s|^2 the mean curvature: a rule that knows
-    no metric. HMC finds its step size itself.
+    Of one-step samplers the samples without noise are taken. Langevin chains take a step of
+    0.1 d / J, with J = E|s|^2 the mean curvature: a rule that knows no metric. HMC finds its step
+    size itself.
 
     Args:
         method: one of `METHODS` or `REMEDIES`; "exact" draws from the target.
@@ -92,16 +95,16 @@ def draw(
         raise ValueError(f"found the method {method!r}, expected one of {known}")
     began = time.process_time()
     if method == "exact":
-        return target.sample(n, seed=seed), _cost(began, began, 0)
+        return target.sample(n, seed=child_seed(seed, "exact")), _cost(began, began, 0)
     if method in ONE_STEP:
         sampler = train(method, target, seed=seed)
         trained = time.process_time()
-        x = sampler.sample(n, seed=seed + 1).double()
+        x = sampler.sample(n, seed=child_seed(seed, "draws")).double()
         return x, _cost(began, trained, sampler.history.gradient_evaluations)
     if method == "flow":
         return _reverse_kl_flow(target, n, seed)
     start = chain_start(target, n, seed, off_centre)
-    chains = _CHAINS[method](target, start, seed)
+    chains = _CHAINS[method](target, start, child_seed(seed, "chain"))
     cost = _cost(began, began, chains.gradient_evaluations)
     return _finite(chains.samples, cost)
 
@@ -115,13 +118,14 @@ def judge(x: Tensor, target: Target, *, seed: int = 0) -> dict[str, float]:
         seed: of the exact samples, another stream than those of "exact".
 
     Returns:
-        ``ksd`` (V-statistic of 1,000 samples) with ``ksd_floor``; ``ksd_squared`` (U); and
+        ``ksd`` (V-statistic of 1,000 samples, or of all if they are fewer, which makes it larger)
+        with ``ksd_floor`` for as many; ``ksd_squared`` (U); and
         ``energy_distance`` from `SAMPLES` exact samples, each with ``_error``; for mixtures
         ``mode_deviation``, the largest deviation of a mode's share from its weight, and ``shares``.
     """
     few = x[:1000]
     v, u = (ksd(few, target, statistic=statistic) for statistic in ("V", "U"))
-    distance = energy_distance(x, target.sample(SAMPLES, seed=1_000_003 + seed))
+    distance = energy_distance(x, target.sample(SAMPLES, seed=child_seed(seed, "judge")))
     found: dict[str, Any] = {
         "ksd": v.value,
         "ksd_error": v.standard_error,
@@ -189,7 +193,7 @@ def paper_cases(*, seeds: int = 10, names: Sequence[str] | None = None) -> list[
 
 def chain_start(target: Target, n: int, seed: int, off_centre: bool) -> Tensor:
     """Where chains start, shape (n, dim): N(0, I), or N(`OFF_CENTRE`, I) in the plane."""
-    generator = torch.Generator().manual_seed(seed + 2)
+    generator = torch.Generator().manual_seed(child_seed(seed, "start"))
     x = torch.randn(n, target.dim, generator=generator, dtype=torch.float64)
     return x + torch.tensor(OFF_CENTRE, dtype=x.dtype) if off_centre else x
 
@@ -216,9 +220,8 @@ _CHAINS: dict[str, Callable[[Target, Tensor, int], mcmc.Chains]] = {
 def _reverse_kl_flow(target: Target, n: int, seed: int) -> tuple[Tensor, dict[str, float]]:
     """A RealNVP trained by reverse KL, which, unlike the networks above, has a density."""
     began = time.process_time()
-    steps, batch = 2000, 256
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(child_seed(seed, "flow"))
         flow = real_nvp(target.dim, layers=8, hidden=32, act_norm=False)
 
         def loss(z: Tensor) -> Tensor:
@@ -228,16 +231,16 @@ def _reverse_kl_flow(target: Target, n: int, seed: int) -> tuple[Tensor, dict[st
         fit(
             loss,
             flow,
-            lambda step: torch.randn(batch, target.dim),
-            steps,
+            lambda step: torch.randn(_FLOW_BATCH, target.dim),
+            _FLOW_STEPS,
             schedule="cosine",
             clip_norm=10.0,
             progress=False,
         )
     trained = time.process_time()
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator().manual_seed(child_seed(seed, "draws"))
     x = flow.sample(n, generator=generator).detach().double()
-    return _finite(x, _cost(began, trained, steps * batch))
+    return _finite(x, _cost(began, trained, _FLOW_STEPS * _FLOW_BATCH))
 
 
 def _finite(x: Tensor, cost: dict[str, float]) -> tuple[Tensor, dict[str, float]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from .. import mcmc
 from ..images import parametric_galaxies
 from ..metrics import Estimate, energy_distance
+from ..seeds import child_seed
 from ..targets import EnergyModel
 
 __all__ = [
@@ -123,20 +124,20 @@ def long_samples(
     Returns:
         "data" and "noise", each of shape (keep, chains, dim).
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(child_seed(seed, "start"))
     rows = torch.randint(len(data), (chains,), generator=generator)
     noise = torch.randn(2, chains, data.shape[1], generator=generator)
     starts = {"data": data[rows].cpu() + model.sigma * noise[0], "noise": noise[1]}
     every = max(1, steps // keep)
     found = {}
-    for k, (name, start) in enumerate(starts.items()):
+    for name, start in starts.items():
         # Chains that share their random numbers would grow together and look alike too early.
         run = mcmc.hmc(
             model,
             start.to(device_of(model)),
             steps=every * keep,
             warmup=warmup,
-            seed=2 * seed + k,
+            seed=child_seed(seed, name),
             keep_every=every,
         )
         found[name] = run.path

@@ -20,6 +20,7 @@ from .. import mcmc
 from ..datasets import covertype
 from ..metrics import energy_distance
 from ..reproduction import Case
+from ..seeds import child_seed
 from ..targets import BayesianLogisticRegression, Target
 from .recipes import FIRST_SEED
 from .training import train_sampler
@@ -158,7 +159,7 @@ def reference_posterior(
         target_acceptance: as in `mcmc.hmc`; high, for the posterior narrows where alpha is large,
             and chains with long steps stay out of there for long.
         spread: starts are drawn from N(0, spread^2 I).
-        seed: of starts and chains.
+        seed: of starts and chains, two streams.
 
     Raises:
         ValueError: fewer than 4 chains or 4 steps, or than `SAMPLES` positions in all; otherwise
@@ -170,7 +171,7 @@ def reference_posterior(
             "positions in all: take 100 chains of 600 steps"
         )
     whitened = target.whitened()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(child_seed(seed, "start"))
     start = spread * torch.randn(chains, target.dim, generator=generator, dtype=torch.float64)
     run = mcmc.hmc(
         whitened,
@@ -345,7 +346,7 @@ def _draw(method: str, given: PosteriorProblem, seed: int) -> tuple[Tensor, int,
         return u, 0, math.nan
     if method == "reference_again":
         # Its starts and chains share no random number with those of the reference.
-        again = reference_posterior(given.target, seed=1_000_003 + seed)
+        again = reference_posterior(given.target, seed=child_seed(seed, "again"))
         return again.samples, again.gradient_evaluations, math.nan
     if method in _CHAINS:
         chains = _CHAINS[method](whitened, seed)
@@ -369,10 +370,10 @@ def _one_step(method: str, given: PosteriorProblem, seed: int) -> tuple[Tensor, 
     options = dict(ONE_STEP[method])
     target = given.target
     if options.pop("mini_batch", False):
-        target = target.with_batches(given.batch_size, seed=seed)
+        target = target.with_batches(given.batch_size, seed=child_seed(seed, "batches"))
     sampler = train_sampler(target.whitened(), seed=seed, **_TRAINING, **options)
     began = time.process_time()
-    sampler.sample(1000, seed=seed + 1, noisy=True)
+    sampler.sample(1000, seed=child_seed(seed, "draws"), noisy=True)
     drawing = time.process_time() - began
-    u = sampler.sample(SAMPLES, seed=seed + 1, noisy=True).double()
+    u = sampler.sample(SAMPLES, seed=child_seed(seed, "draws"), noisy=True).double()
     return u, sampler.history.gradient_evaluations, drawing

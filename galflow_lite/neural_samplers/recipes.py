@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ..seeds import child_seed
 from ..targets import Target
 from .noise import LogUniform, geometric
 from .sampler import ImplicitSampler
@@ -85,7 +86,7 @@ def train_stages(
         stages: arguments of `train_sampler`, at least one stage.
         seed: of networks and draws.
         sampler: network of the first stage, as for `train_sampler`.
-        options: arguments of `train_sampler` that hold in all stages.
+        options: arguments of `train_sampler` that hold in all stages that do not name them.
 
     Returns:
         The sampler of the last stage; seconds and gradient evaluations of its history are those of
@@ -95,15 +96,14 @@ def train_stages(
         SamplerDiverged, ValueError: as `train_sampler` does.
     """
     found, seconds, evaluations = None, 0.0, 0
-    for stage in stages:
+    for k, stage in enumerate(stages):
         found = train_sampler(
             target,
             sampler=sampler if found is None else None,
             warm_start=found,
-            seed=seed,
-            progress=False,
-            **options,
-            **stage,
+            # A second stage on the draws of the first would see the same points again.
+            seed=child_seed(seed, "stage", k) if k else seed,
+            **{"progress": False, **options, **stage},
         )
         seconds += found.history.seconds
         evaluations += found.history.gradient_evaluations

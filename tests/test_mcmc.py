@@ -493,6 +493,63 @@ def test_score_that_is_nan_at_the_start(name):
         RUNS[name](target, start)
 
 
+class Written(Target):
+    """A target that writes its two methods itself, past the checks of `Target`."""
+
+    dim = 2
+
+    def __init__(self, log_density, score):
+        self.log_density, self.score = log_density, score
+
+
+def _normal(x):
+    return -x.square().sum(1) / 2
+
+
+@every_run
+@pytest.mark.parametrize("chains", [1, 5])
+@pytest.mark.parametrize(
+    "make", [lambda f, s: FromLogDensity(f, 2, score=s), Written], ids=["function", "methods"]
+)
+def test_a_score_of_another_shape(name, chains, make):
+    # Broadcasting makes (n, 1), (2,) and () a score of its own for each sampler.
+    for score, shape in (
+        (lambda x: -x[:, :1], rf"\({chains}, 1\)"),
+        (lambda x: -x[0], r"\(2,\)"),
+        (lambda x: -x.sum(), r"\(\)"),
+    ):
+        target = make(_normal, score)
+        message = (
+            rf"the score of {type(target).__name__} has shape {shape} for points of shape "
+            rf"\({chains}, 2\), expected the same: return one value a coordinate"
+        )
+        with pytest.raises(ValueError, match=message):
+            RUNS[name](target, chains)
+
+
+# A closed score leaves "ula" and "svgd" without need of a log density.
+@pytest.mark.parametrize("chains", [1, 5])
+@pytest.mark.parametrize(
+    ("name", "closed"), [*((name, False) for name in RUNS), ("mala", True), ("hmc", True)]
+)
+def test_a_log_density_of_another_shape(name, closed, chains):
+    for log_density, shape in (
+        (lambda x: _normal(x)[:, None], rf"\({chains}, 1\)"),
+        (lambda x: -x.square(), rf"\({chains}, 2\)"),
+        (lambda x: -x.square().sum(), r"\(\)"),
+    ):
+        target = FromLogDensity(log_density, 2, score=(lambda x: -x) if closed else None)
+        message = (
+            rf"the log density of FromLogDensity has shape {shape}, expected \({chains},\): return "
+            "one value a point"
+        )
+        with pytest.raises(ValueError, match=message):
+            RUNS[name](target, chains)
+        if closed:
+            with pytest.raises(ValueError, match=message.replace("FromLogDensity", "Written")):
+                RUNS[name](Written(log_density, lambda x: -x), chains)
+
+
 @pytest.mark.parametrize("name", ["mala", "hmc"])
 def test_log_density_that_is_infinite_at_the_start(name):
     target = FromLogDensity(lambda x: x[:, 0].log(), 1)

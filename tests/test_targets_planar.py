@@ -418,7 +418,10 @@ def _half(x):
             "score and log density of FromLogDensity do not match at .* expected the score to be",
         ),
         (_wrong(_half, lambda x: -x.flip(1)), "score and log density of .* do not match"),
-        (_wrong(_half, lambda x: -x[:, :1]), r"the score .* has shape \(9, 1\), expected \(9, 2\)"),
+        (
+            _wrong(_half, lambda x: -x[:, :1]),
+            r"the score of FromLogDensity has shape \(9, 1\) for points of shape \(9, 2\), expe",
+        ),
         (
             _wrong(_half, lambda x: torch.where(x > 0, -x, torch.nan)),
             "the score of FromLogDensity is NaN or infinite at .* of 9 points, expected finite",

@@ -85,23 +85,34 @@ class Oracle:
         self._inside = start.clone()
 
     def score(self, x: Tensor) -> Tensor:
-        """Shape (n, dim), NaN where x or the score is not finite."""
+        """Shape (n, dim), NaN where x or the score is not finite.
+
+        Raises:
+            ValueError: the score has another shape.
+        """
         self.evaluations += len(x)
         finite = x.isfinite().all(1, keepdim=True)
         score = self.target.score(torch.where(finite, x, self._inside)).to(x)
+        # Again, for a target that writes `score` and not `_closed_score`.
+        self.target._require_like_points(score, x)
         return torch.where(finite & score.isfinite(), score, torch.nan)
 
     def log_density(self, x: Tensor) -> Tensor:
-        """Shape (n,), NaN where x is not finite or the density infinite: no chain stays there."""
+        """Shape (n,), NaN where x is not finite or the density infinite: no chain stays there.
+
+        Raises:
+            ValueError: the log density has another shape.
+        """
         finite = x.isfinite().all(1)
         log_f = self.target.log_density(torch.where(finite[:, None], x, self._inside)).to(x)
+        self.target._require_one_a_point(log_f, x)
         return torch.where(finite & (log_f < torch.inf), log_f, torch.nan)
 
     def first_score(self, x: Tensor) -> Tensor:
         """Score at the start.
 
         Raises:
-            ValueError: it is not finite somewhere.
+            ValueError: it is not finite somewhere, or has another shape.
         """
         score = self.score(x)
         _require_finite("score", score.isfinite().all(1))
@@ -111,7 +122,8 @@ class Oracle:
         """Log density at the start.
 
         Raises:
-            ValueError: it is not finite somewhere, or the score is a fresh estimate on each call.
+            ValueError: it is not finite somewhere or has another shape, or the score is a fresh
+                estimate on each call.
         """
         if self.target.stochastic:
             raise ValueError(

@@ -60,7 +60,7 @@ def hmc(
 
     Raises:
         ValueError: an argument out of range; a stochastic target; a score or log density that is
-            not finite at the start; no step size given and no warm-up.
+            not finite at the start or has another shape; no step size given and no warm-up.
     """
     began = time.perf_counter()
     steps = whole_number("steps", steps, least=1)

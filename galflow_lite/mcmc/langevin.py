@@ -52,7 +52,7 @@ def langevin(
 
     Raises:
         ValueError: a wrong start, steps or step size; a score or log density that is not finite at
-            the start; `adjust` with a stochastic target.
+            the start or has another shape; `adjust` with a stochastic target.
     """
     began = time.perf_counter()
     steps = whole_number("steps", steps, least=1)

@@ -59,7 +59,7 @@ def svgd(
 
     Raises:
         ValueError: an argument out of range, particles that all coincide, a score that is not
-            finite at the start.
+            finite at the start or has another shape.
     """
     began = time.perf_counter()
     steps = whole_number("steps", steps, least=1)

@@ -44,9 +44,10 @@ class Target:
             Shape (n,).
 
         Raises:
-            ValueError: other shape, NaN.
+            ValueError: other shape, NaN, or a log density of another shape.
         """
-        return self._log_density(self._points(x))
+        x = self._points(x)
+        return self._require_one_a_point(self._log_density(x), x)
 
     def log_prob(self, x: Any) -> Tensor:
         """Normalised log-density, log f - log Z; arguments and errors as in `log_density`.
@@ -60,7 +61,8 @@ class Target:
         """Gradient of log f, shape (n, dim), detached from `x`.
 
         Raises:
-            ValueError: other shape, NaN or infinite points, a log density without a gradient.
+            ValueError: other shape, NaN or infinite points, a log density without a gradient, a
+                log density or score of another shape.
         """
         x = self._finite_points(x).detach()
         # The caller may be sampling with gradients off.
@@ -68,7 +70,7 @@ class Target:
             with torch.no_grad():
                 closed = self._closed_score(x)
             if closed is not None:
-                return closed
+                return self._require_like_points(closed, x)
             with torch.enable_grad():
                 return self._gradient(x.clone().requires_grad_(), create_graph=False)
 
@@ -79,12 +81,13 @@ class Target:
         Fisher training (arXiv:2411.01453) is one.
 
         Raises:
-            ValueError: other shape, NaN or infinite points, a log density without a gradient.
+            ValueError: other shape, NaN or infinite points, a log density without a gradient, a
+                log density or score of another shape.
         """
         x = self._finite_points(x)
         closed = self._closed_score(x)
         if closed is not None:
-            return closed
+            return self._require_like_points(closed, x)
         with torch.enable_grad():
             return self._gradient(
                 x if x.requires_grad else x.clone().requires_grad_(), create_graph=True
@@ -146,6 +149,32 @@ class Target:
         """Index of the mode that each point belongs to, shape (n,), from 0 to k - 1."""
         self._unknown("assign")
 
+    def _require_one_a_point(self, log_density: Tensor, x: Tensor) -> Tensor:
+        """`log_density` itself, if it has one value for each of the points.
+
+        Raises:
+            ValueError: it is not of shape (n,), which broadcasting would not tell.
+        """
+        if log_density.shape != x.shape[:1]:
+            raise ValueError(
+                f"the log density of {type(self).__name__} has shape {tuple(log_density.shape)}, "
+                f"expected ({len(x)},): return one value a point"
+            )
+        return log_density
+
+    def _require_like_points(self, score: Tensor, x: Tensor) -> Tensor:
+        """`score` itself, if it has the shape of the points.
+
+        Raises:
+            ValueError: it is not of shape (n, dim), which broadcasting would not tell.
+        """
+        if score.shape != x.shape:
+            raise ValueError(
+                f"the score of {type(self).__name__} has shape {tuple(score.shape)} for points of "
+                f"shape {tuple(x.shape)}, expected the same: return one value a coordinate"
+            )
+        return score
+
     def _log_density(self, x: Tensor) -> Tensor:
         """log f at checked points."""
         raise NotImplementedError(f"{type(self).__name__} has no _log_density: write it")
@@ -163,6 +192,7 @@ class Target:
                 "expected one that automatic differentiation can follow: compute it from x with "
                 "torch operations, without detach, or write _closed_score"
             )
+        self._require_one_a_point(log_f, x)
         (gradient,) = torch.autograd.grad(log_f.sum(), x, create_graph=create_graph)
         return gradient
 

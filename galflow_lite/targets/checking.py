@@ -67,11 +67,7 @@ def _values(target: Target, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Log density and score at the points, of the right shapes and finite."""
     with torch.no_grad():
         log_f = target.log_density(x)
-    if log_f.shape != (len(x),):
-        raise ValueError(
-            f"the log density of {name} has shape {tuple(log_f.shape)}, expected ({len(x)},): "
-            "return one value a point"
-        )
+    target._require_one_a_point(log_f, x)
     bad = int((~log_f.isfinite()).sum())
     if bad:
         raise ValueError(
@@ -85,11 +81,7 @@ def _values(target: Target, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
             f"the log density of {name} cannot be differentiated ({str(error).splitlines()[0]}), "
             "expected torch operations from x to the result: rewrite it, or write _closed_score"
         ) from error
-    if score.shape != x.shape:
-        raise ValueError(
-            f"the score of {name} has shape {tuple(score.shape)}, expected {tuple(x.shape)}: "
-            "return one value a coordinate"
-        )
+    target._require_like_points(score, x)
     bad = int((~score.isfinite()).any(1).sum())
     if bad:
         raise ValueError(

@@ -53,12 +53,12 @@ class Loop:
         self.weights = [p for p in network.parameters() if p.requires_grad]
         self.device, self.dtype = self.weights[0].device, self.weights[0].dtype
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        score_weights = [p for p in score_network.parameters() if p.requires_grad]
+        self.score_weights = [p for p in score_network.parameters() if p.requires_grad]
         self.updater = torch.optim.Adam(
             self.weights, options.learning_rate, betas=options.betas, fused=True
         )
         self.score_updater = torch.optim.Adam(
-            score_weights, options.score_learning_rate, betas=options.betas, fused=True
+            self.score_weights, options.score_learning_rate, betas=options.betas, fused=True
         )
         # Without averaging this is the current weights themselves.
         self.average = self.weights
@@ -66,7 +66,7 @@ class Loop:
             self.average = [p.detach().clone() for p in self.weights]
         self.history = SamplerHistory()
         self.step = 0
-        self.good = [p.detach().clone() for p in self.average]
+        self.good = [p.detach().clone() for p in self.average + self.score_weights]
         self.largest = math.inf
         self._began = time.perf_counter()
 
@@ -144,15 +144,16 @@ class Loop:
                 x0.detach(),
                 sigma,
             )
+        if step % _KEEP_EVERY == 0:
+            # Before the step: what it makes of these weights was not looked at yet.
+            with torch.no_grad():
+                torch._foreach_copy_(self.good, self.average + self.score_weights)
         self.updater.step()
         if self.average is not self.weights:
             # The first weights are forgotten quickly, as in galflow_lite.training.fit.
             decay = min(options.ema_decay, (1 + step) / (10 + step))
             with torch.no_grad():
                 torch._foreach_lerp_(self.average, self.weights, 1 - decay)
-        if step % _KEEP_EVERY == 0:
-            with torch.no_grad():
-                torch._foreach_copy_(self.good, self.average)
         history = self.history
         history.loss.append(loss)
         history.gradient_norm.append(norm)
@@ -319,10 +320,10 @@ class Loop:
                 advice = "look at the target with galflow_lite.targets.check_score"
         self.history.stopped = "diverged"
         with torch.no_grad():
-            torch._foreach_copy_(self.average, self.good)
+            torch._foreach_copy_(self.average + self.score_weights, self.good)
         return SamplerDiverged(
             f"{found} at step {self.step}, expected finite and bounded values; the sampler of "
-            f"the error holds the last good weights: {advice}",
+            f"the error and its score network hold the last good weights: {advice}",
             self.step,
             self.history,
             self.result(),

@@ -181,7 +181,7 @@ class SamplerDiverged(TrainingDiverged):
     Attributes:
         step: the step where it was seen.
         history: up to it.
-        sampler: the `ImplicitSampler` with the last good weights.
+        sampler: the `ImplicitSampler` with the last good weights, of its score network too.
     """
 
     def __init__(

@@ -133,8 +133,8 @@ def train_sampler(
         `history.stopped == "interrupted"`.
 
     Raises:
-        SamplerDiverged: something became NaN, infinite or left all bounds; its `sampler` holds the
-            last good weights.
+        SamplerDiverged: something became NaN, infinite or left all bounds; its `sampler`, with the
+            score network, holds the last good weights.
         ValueError: an unknown name, a number out of its range, dimensions that do not fit, a score
             that is NaN or not differentiable, a stochastic target with method "fisher", or a
             checkpoint of another training.

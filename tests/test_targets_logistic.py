@@ -218,6 +218,23 @@ def test_predictions_are_averages_over_samples():
     assert judged.log_likelihood == pytest.approx(expected)
 
 
+def test_a_sure_mistake_has_a_finite_log_likelihood(monkeypatch):
+    # 1 - 1 / (1 + exp(-60)) is 0 by rounding; the probability of the label is exp(-60).
+    posterior = BayesianLogisticRegression([[1.0], [-1.0]], [1, 0])
+    one = [[60.0, 0.0]]
+    for design, labels in (([[1.0]], [0]), ([[-1.0]], [1])):
+        found = posterior.evaluate(one, design, labels)
+        assert found.accuracy == 0
+        assert found.log_likelihood == pytest.approx(-60, rel=1e-12)
+    # Averaged over samples is the probability, not its logarithm; in parts of a row or two.
+    monkeypatch.setattr("galflow_lite.targets.logistic._PAIRS", 7)
+    two = [[60.0, 0.0], [50.0, 0.0], [800.0, 0.0]]
+    found = posterior.evaluate(two, [[1.0], [1.0], [-1.0], [0.0], [1.0]], [0, 1, 0, 1, 0])
+    wrong = -50 + math.log1p(math.exp(-10)) - math.log(3)
+    assert found.log_likelihood == pytest.approx((2 * wrong - math.log(2)) / 5, rel=1e-12)
+    assert found.accuracy == pytest.approx(2 / 5)
+
+
 def test_constant_classifier_of_the_fact_sheet():
     # A share of .19 in the training and .188 in the test gives an accuracy of .812 and -.483 nats.
     train = torch.arange(1000) < 190

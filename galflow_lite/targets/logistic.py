@@ -20,6 +20,9 @@ __all__ = ["BayesianLogisticRegression", "LaplaceFit", "Prediction"]
 # Coordinates need no more digits of the logarithm of the precision.
 _SETTLED = 1e-4
 
+# Pairs of a row and a sample held at once.
+_PAIRS = 10_000_000
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -193,15 +196,8 @@ class BayesianLogisticRegression(Target):
         Raises:
             ValueError: wrong shapes, no samples, NaN or infinite values.
         """
-        samples = self._finite_points(samples, "samples").detach().double().cpu()
-        if not len(samples):
-            raise ValueError("samples has 0 rows, expected at least one: draw some")
-        rows = self._with_bias(design)
-        # In parts: all rows times all samples need not fit in memory.
-        parts = (
-            (part @ samples[:, :-1].T).sigmoid().mean(1)
-            for part in rows.split(max(1, 10_000_000 // len(samples)))
-        )
+        weights, rows = self._weights_and_rows(samples, design)
+        parts = ((part @ weights).sigmoid().mean(1) for part in _parts(rows, weights))
         return torch.cat(list(parts))
 
     def evaluate(self, samples: Any, design: Any, labels: Any) -> Prediction:
@@ -212,8 +208,18 @@ class BayesianLogisticRegression(Target):
             design: shape (rows, columns), without the bias.
             labels: shape (rows,), of the same two values as in the training.
         """
-        probability = self.predict(samples, design)
-        return _judge(probability, self._known_labels(labels, len(probability)))
+        weights, rows = self._weights_and_rows(samples, design)
+        labels = self._known_labels(labels, len(rows))
+        probability, log_likelihood = [], []
+        for part, sign in zip(
+            _parts(rows, weights), _parts(2 * labels[:, None] - 1, weights), strict=True
+        ):
+            logits = part @ weights
+            probability.append(logits.sigmoid().mean(1))
+            # Of the logarithm, as 1 - probability is 0 from a logit of 37 on.
+            logs = functional.logsigmoid(sign * logits)
+            log_likelihood.append(logs.logsumexp(1) - math.log(weights.shape[1]))
+        return _judge(torch.cat(probability), torch.cat(log_likelihood), labels)
 
     def constant_classifier(self, labels: Any) -> Prediction:
         """What the share of the training labels predicts, whatever the row: the row to beat.
@@ -223,7 +229,15 @@ class BayesianLogisticRegression(Target):
         """
         share = self._labels.mean()
         labels = self._known_labels(labels, None)
-        return _judge(share.expand(len(labels)), labels)
+        likelihood = torch.where(labels > 0.5, share, 1 - share)
+        return _judge(share.expand(len(labels)), likelihood.log(), labels)
+
+    def _weights_and_rows(self, samples: Any, design: Any) -> tuple[Tensor, Tensor]:
+        """Weights of the samples, shape (columns, n), and the design with its bias."""
+        samples = self._finite_points(samples, "samples").detach().double().cpu()
+        if not len(samples):
+            raise ValueError("samples has 0 rows, expected at least one: draw some")
+        return samples[:, :-1].T, self._with_bias(design)
 
     def _known_labels(self, labels: Any, rows: int | None) -> Tensor:
         values = _numbers("labels", labels)
@@ -310,10 +324,14 @@ class BayesianLogisticRegression(Target):
         )
 
 
-def _judge(probability: Tensor, labels: Tensor) -> Prediction:
+def _parts(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    """Some rows at a time: all rows times all samples need not fit in memory."""
+    return rows.split(max(1, _PAIRS // weights.shape[1]))
+
+
+def _judge(probability: Tensor, log_likelihood: Tensor, labels: Tensor) -> Prediction:
     right = (probability > 0.5) == (labels > 0.5)
-    likelihood = torch.where(labels > 0.5, probability, 1 - probability)
-    return Prediction(float(right.double().mean()), float(likelihood.log().mean()))
+    return Prediction(float(right.double().mean()), float(log_likelihood.mean()))
 
 
 def _classes(labels: Any, rows: int) -> tuple[tuple[float, float], Tensor]:

@@ -293,6 +293,20 @@ def test_stein_direction_is_its_formula():
         torch.testing.assert_close(stein_direction(x, score, bandwidth=bandwidth), expected)
 
 
+@pytest.mark.parametrize("bandwidth", [None, 0.7])
+def test_stein_direction_in_single_precision_far_from_the_origin(bandwidth):
+    generator = torch.Generator().manual_seed(3)
+    x = 1000 + torch.randn(200, 2, generator=generator)
+    score = 1000 - x
+    exact = stein_direction(x.double(), score.double(), bandwidth=bandwidth)
+    found = stein_direction(x, score, bandwidth=bandwidth)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
+    # The direction is that of the particles about any origin; their coordinates are exact here.
+    moved = stein_direction(x.double() - 1000, score.double(), bandwidth=bandwidth)
+    torch.testing.assert_close(exact, moved, rtol=0, atol=1e-13)
+
+
 def test_one_particle_climbs_to_the_mode():
     start = torch.tensor([[3.0, -2.0]]).double()
     chains = svgd(NAMED["gaussian"](), start, steps=400, step_size=0.2, decay=None)

@@ -107,6 +107,8 @@ def stein_direction(x: Tensor, score: Tensor, *, bandwidth: float | None = None)
         score: of the target at the particles, shape (n, dim).
         bandwidth: h; None takes median^2 / log n.
     """
+    # About the mean: distances by a matrix product and the difference below keep their digits.
+    x = x - x.mean(0)
     square = torch.cdist(x, x).square()
     h = _median_bandwidth(x) if bandwidth is None else bandwidth
     kernel = (-square / h).exp()

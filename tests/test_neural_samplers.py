@@ -362,6 +362,25 @@ def test_a_score_that_turns_nan_stops_and_keeps_good_weights():
     assert again.step == 3
 
 
+class Fenced(Target):
+    """A Gaussian whose score is NaN beyond |x| = 1."""
+
+    dim = 2
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        return -x.square().sum(1) / 2
+
+    def _closed_score(self, x: Tensor) -> Tensor:
+        return torch.where(x.norm(dim=1, keepdim=True) > 1, math.nan, -x)
+
+
+@pytest.mark.parametrize("method", ["dft", "kl", "fisher"])
+def test_a_score_that_is_nan_where_the_noise_leads_is_named(method):
+    inside = SamplerNetwork(2, 2, hidden=(8,), scale=0.01)
+    with pytest.raises(SamplerDiverged, match=r"the target's score is NaN or infinite at \d+ of"):
+        train(Fenced(), method=method, sampler=inside, sigma=1.0)
+
+
 @pytest.mark.parametrize(
     "options",
     [

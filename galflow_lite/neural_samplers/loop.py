@@ -141,7 +141,8 @@ class Loop:
             raise self._diverged(
                 f"the loss is {loss:.3g}, its gradient {norm:.3g}, that of the score network's "
                 f"loss {score_loss:.3g}",
-                x0.detach(),
+                # Where the losses look at the target.
+                (x0 + sigma * noise).detach(),
                 sigma,
             )
         if step % _KEEP_EVERY == 0:

@@ -11,6 +11,7 @@ from target_grids import TARGETS, every_target, grid, naive
 from torch import Tensor
 
 from galflow_lite import targets
+from galflow_lite.metrics import mode_weights
 from galflow_lite.targets import CircleOfGaussians, Target, TwoMoons, TwoRings
 from galflow_lite.targets.multimodal import polar_rule
 
@@ -82,6 +83,26 @@ def test_gaussians_lie_where_the_paper_puts_them():
         circle = CircleOfGaussians(n)
         neighbours = torch.linalg.vector_norm(circle.means[0] - circle.means[1])
         assert float(neighbours) == pytest.approx(6 * circle.std)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 25])
+def test_modes_of_the_circle(count):
+    circle = CircleOfGaussians(count)
+    assert circle.count == count
+    assert circle.modes.shape == (count, 2)
+    assert torch.equal(circle.modes, circle.means)
+    assert torch.equal(circle.assign(circle.modes), torch.arange(count))
+    x = circle.sample(20_000, seed=11)
+    assert torch.equal(circle.assign(x), torch.cdist(x, circle.modes).argmin(1))
+    assert torch.equal(circle.assign(x.float()), circle.assign(x.float().double()))
+    found = mode_weights(x, circle)
+    assert found.expected.tolist() == pytest.approx([1 / count] * count)
+    assert float(((found.shares - found.expected) / found.standard_errors).abs().max()) < 4.5
+    # Borders are 3 widths from a mean: nine of those of a narrower Gaussian.
+    one = circle.means[1] + (x[:500] - circle.means[circle.assign(x[:500])]) / 3
+    assert mode_weights(one, circle).shares[1] == 1
+    with pytest.raises(ValueError, match="x has NaN in 1 of 1 points"):
+        circle.assign([[math.nan, 0.0]])
 
 
 @pytest.mark.parametrize("rings", [1, 2, 3, 6])
@@ -190,7 +211,7 @@ def test_many_modes_and_rings():
     # Far more modes than one can meet: the entropy is that of a mode and of the choice, less the
     # overlap of neighbours 6 s apart, which does not depend on their number.
     few, many = CircleOfGaussians(100), circle
-    change = math.log(many.modes / few.modes) + 2 * math.log(many.std / few.std)
+    change = math.log(many.count / few.count) + 2 * math.log(many.std / few.std)
     assert many.entropy - few.entropy == pytest.approx(change, abs=1e-4)
 
 

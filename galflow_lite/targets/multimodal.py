@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,9 @@ class CircleOfGaussians(_Planar):
         modes: number n of Gaussians, at least 2.
 
     Attributes:
-        means: shape (modes, 2).
+        count: number of Gaussians.
+        means: shape (count, 2); also called `modes`, as in other targets.
+        mode_weights: 1 / count each, shape (count,).
         std: the standard deviation s.
 
     Raises:
@@ -120,27 +123,38 @@ class CircleOfGaussians(_Planar):
     log_normalizer = 0.0
 
     def __init__(self, modes: int = 8) -> None:
-        self.modes = whole_number("modes", modes, least=2)
-        angle = 2 * torch.pi * torch.arange(self.modes, dtype=torch.float64) / self.modes
-        self.means = 2 * torch.stack([angle.sin(), angle.cos()], dim=1)
-        self.std = 2 / 3 * math.sin(math.pi / self.modes)
+        self.count = whole_number("modes", modes, least=2)
+        angle = 2 * torch.pi * torch.arange(self.count, dtype=torch.float64) / self.count
+        self.means = self.modes = 2 * torch.stack([angle.sin(), angle.cos()], dim=1)
+        self.mode_weights = torch.full((self.count,), 1 / self.count, dtype=torch.float64)
+        self.std = 2 / 3 * math.sin(math.pi / self.count)
 
     def __repr__(self) -> str:
-        return f"CircleOfGaussians(modes={self.modes})"
+        return f"CircleOfGaussians(modes={self.count})"
 
     @property
     def box(self) -> float:
         """Half-width of the square: six standard deviations beyond the means."""
         return 2 + 6 * self.std
 
+    def assign(self, x: Any) -> Tensor:
+        """Index of the Gaussian that x most likely came from, that of the nearest mean: (n,).
+
+        Raises:
+            ValueError: `x` of other shape, NaN.
+        """
+        x = self._points(x)
+        # The means are equally far from the origin: the nearest has the largest product.
+        return (x @ self.means.to(x).T).argmax(1)
+
     def _log_density(self, x: Tensor) -> Tensor:
         distance = ((x[:, None] - self.means.to(x)) / self.std).square().sum(-1)
-        constant = math.log(2 * math.pi * self.std**2 * self.modes)
+        constant = math.log(2 * math.pi * self.std**2 * self.count)
         return torch.logsumexp(-distance / 2, dim=1) - constant
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
         options = {"generator": generator, "device": generator.device}
-        mode = torch.randint(self.modes, (n,), **options)
+        mode = torch.randint(self.count, (n,), **options)
         noise = torch.randn(n, 2, dtype=torch.float64, **options)
         return self.means.to(noise)[mode] + self.std * noise
 
@@ -151,7 +165,7 @@ class CircleOfGaussians(_Planar):
             2 + 12 * self.std,
             panel=2 * self.std,
             angles=128,
-            sectors=self.modes,
+            sectors=self.count,
         )
 
 

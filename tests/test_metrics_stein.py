@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import accumulate
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from galflow_lite.metrics import energy_distance, ksd, ksd_floor, mode_weights
-from galflow_lite.targets import Target
+from galflow_lite.metrics import (
+    energy_distance,
+    ksd,
+    ksd_floor,
+    mode_weights,
+    sliced_wasserstein,
+)
+from galflow_lite.targets import BayesianLogisticRegression, Target
 
 
 class Pair(Target):
@@ -60,7 +68,7 @@ def stein_matrix(x: np.ndarray, s: np.ndarray, c: float, beta: float) -> np.ndar
 @pytest.mark.parametrize(("c", "beta", "d"), [(1.0, -0.5, 2), (0.7, -0.3, 3), (2.0, -0.9, 1)])
 def test_ksd_is_the_double_loop(c, beta, d, monkeypatch):
     # Blocks of 7 rows, the last one short.
-    monkeypatch.setattr("galflow_lite.metrics.stein._PAIRS", 7 * 40)
+    monkeypatch.setattr("galflow_lite.metrics.stein.PAIRS", 7 * 40)
     x = normal(40, d, 0) + 50
     s = normal(40, d, 1)
     matrix = stein_matrix(x.numpy(), s.numpy(), c, beta)
@@ -187,7 +195,7 @@ def test_known_mean_square_score_gives_the_null():
 
 
 def test_energy_distance_is_the_double_loop(monkeypatch):
-    monkeypatch.setattr("galflow_lite.metrics.energy._PAIRS", 7 * 30)
+    monkeypatch.setattr("galflow_lite.metrics.pairs.PAIRS", 7 * 30)
     x, y = normal(30, 3, 0) + 20, 1.5 * normal(25, 3, 1) + 20.5
     n, m = len(x), len(y)
     xx = sum(math.dist(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
@@ -215,16 +223,51 @@ def bessel_i1(t: float) -> float:
     return float(torch.special.i1(torch.tensor(t, dtype=torch.float64)))
 
 
-def test_memory_is_linear_in_the_rows():
-    """A matrix of 20,000 by 20,000 in float64 would take 3.2 GB."""
-    import resource
+def peak_memory(call: Callable[[], object]) -> int:
+    """Largest number of bytes that the tensors made in a call hold at one time."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        call()
+    # Each operator's own balance; what is freed between operators is an event of its own.
+    events = sorted(profile.events(), key=lambda event: event.time_range.start)
+    return max(accumulate(event.self_cpu_memory_usage for event in events))
 
-    x, y = normal(20_000, 2, 0), normal(20_000, 2, 1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ksd(x, -x)
-    energy_distance(x[:10_000], y)
-    # In units of 1024 bytes.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 * 1024
+
+def test_peak_memory_is_measured():
+    x = normal(1000, 1, 0)
+    # Three matrices of 8 MB, of which two at a time.
+    found = peak_memory(lambda: ((x * x.T).exp() + 1).sum())
+    assert 16e6 <= found < 16.1e6
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda x, y: ksd(x, -x),
+        energy_distance,
+        lambda x, y: sliced_wasserstein(x, y, n_projections=8),
+        lambda x, y: mode_weights(x, Pair(1.0)),
+    ],
+    ids=["ksd", "energy_distance", "sliced_wasserstein", "mode_weights"],
+)
+def test_memory_is_linear_in_the_rows(measure):
+    few, many = (
+        peak_memory(lambda n=n: measure(normal(n, 2, 0), normal(n, 2, 1))) for n in (1500, 6000)
+    )
+    # Quadratic, it would be 16 times, and one matrix of pairs 288 MB.
+    assert few < many < 4.1 * few
+    assert many < 20e6
+
+
+def test_stochastic_scores_are_refused():
+    design = normal(50, 2, 0)
+    whole = BayesianLogisticRegression(design, design[:, 0] > 0)
+    x = normal(20, 3, 1)
+    assert ksd(x, whole) == ksd(x, whole.score)
+    for score in (whole.with_batches(10), whole.with_batches(10).score):
+        with pytest.raises(
+            ValueError, match="the score of BayesianLogisticRegression is a fresh estimate on each"
+        ):
+            ksd(x, score)
 
 
 def test_mode_weights_and_their_errors():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Estimate", "sample_pair", "subsample"]
+__all__ = ["Estimate", "require_finite_rows", "sample_pair", "subsample"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,7 @@ def sample_pair(x: Any, y: Any, *, least: int) -> tuple[Tensor, Tensor]:
             raise ValueError(
                 f"{name} has {len(tensor)} rows, expected at least {least}: use a larger sample"
             )
-        bad = int((~torch.isfinite(tensor)).any(1).sum())
-        if bad:
-            raise ValueError(
-                f"{name} has {bad} of {len(tensor)} rows with NaN or infinite values, expected "
-                "none: remove or repair these rows"
-            )
+        require_finite_rows(name, tensor)
         pair.append(tensor)
     x, y = pair
     if x.shape[1] != y.shape[1]:
@@ -66,6 +61,20 @@ def sample_pair(x: Any, y: Any, *, least: int) -> tuple[Tensor, Tensor]:
             f"x has {x.shape[1]} columns and y has {y.shape[1]}, expected the same columns in both"
         )
     return x, y.to(x.device)
+
+
+def require_finite_rows(name: str, values: Tensor) -> None:
+    """Nothing, for values of shape (n, d) that are all finite.
+
+    Raises:
+        ValueError: NaN or infinite values.
+    """
+    bad = int((~values.isfinite()).any(1).sum())
+    if bad:
+        raise ValueError(
+            f"{name} has {bad} of {len(values)} rows with NaN or infinite values, expected none: "
+            "remove these rows, or repair what they come from"
+        )
 
 
 def subsample(sample: Tensor, most: int | None, generator: torch.Generator) -> Tensor:

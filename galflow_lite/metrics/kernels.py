@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .estimate import Estimate, sample_pair, subsample
+from .pairs import within_less_across
 
 __all__ = ["gaussian_mmd", "linear_mmd"]
 
@@ -97,38 +98,6 @@ def gaussian_mmd(
             f"bandwidth is {bandwidth!r}, expected a positive number or 'median' of rows that are "
             "not all equal: pass a number"
         )
-    n, m = len(x), len(y)
-    # In units of the bandwidth and about the common mean: |a|^2 + |b|^2 - 2 ab keeps its digits.
-    centre = torch.cat([x, y]).mean(0)
-    x, y = (x - centre) / bandwidth, (y - centre) / bandwidth
-    xx_rows, _, xx_squares = _kernel_sums(x, x)
-    yy_rows, _, yy_squares = _kernel_sums(y, y)
-    xy_rows, xy_columns, xy_squares = _kernel_sums(x, y)
-
-    # Means over pairs of different rows: the kernel of a row with itself is 1.
-    a, b = (xx_rows - 1) / (n - 1), (yy_rows - 1) / (m - 1)
-    c, d = xy_rows / m, xy_columns / n
-    value = a.mean() + b.mean() - 2 * c.mean()
-
-    # Variance of the doubly centred kernels: the part that no row explains alone.
-    xx = (xx_squares - n) / (n * (n - 1)) - a.mean().square() - 2 * a.var()
-    yy = (yy_squares - m) / (m * (m - 1)) - b.mean().square() - 2 * b.var()
-    xy = xy_squares / (n * m) - c.mean().square() - c.var() - d.var()
-    xx, yy, xy = xx.clamp(min=0), yy.clamp(min=0), xy.clamp(min=0)
-    second = 2 * xx / (n * (n - 1)) + 2 * yy / (m * (m - 1)) + 4 * xy / (n * m)
-    # Variance of the witness function over rows, less what the noise of its row means adds.
-    first = 4 * ((a - c).var() - xx / n - xy / m) / n + 4 * ((b - d).var() - yy / m - xy / n) / m
-    return Estimate(float(value), float((first.clamp(min=0) + second).sqrt()), 0.0)
-
-
-def _kernel_sums(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of the kernel over rows and columns and of its square, a block of rows at a time."""
-    norms = y.square().sum(1)
-    rows, columns, squares = [], torch.zeros_like(norms), norms.new_zeros(())
-    for block in x.split(max(1, 2**21 // len(y))):
-        distances = torch.addmm(norms, block, y.T, alpha=-2) + block.square().sum(1, keepdim=True)
-        kernel = distances.clamp_(min=0).mul_(-0.5).exp_()
-        rows.append(kernel.sum(1))
-        columns += kernel.sum(0)
-        squares += kernel.square_().sum()
-    return torch.cat(rows), columns, squares
+    scale = -0.5 / bandwidth**2
+    value, error = within_less_across(x, y, lambda d: d.mul_(scale).exp_(), diagonal=1.0)
+    return Estimate(value, error, 0.0)

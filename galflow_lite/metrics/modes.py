@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .estimate import require_finite_rows
+
 __all__ = ["ModeWeights", "mode_weights"]
 
 
@@ -61,12 +63,7 @@ def mode_weights(x: Any, target: Any) -> ModeWeights:
             f"x has shape {tuple(x.shape)}, expected (rows, columns) with at least one row: give "
             "one point a row"
         )
-    bad = int((~x.isfinite()).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"x has {bad} of {len(x)} rows with NaN or infinite values, expected none: remove "
-            "these rows or repair the sampler"
-        )
+    require_finite_rows("x", x)
     expected = torch.as_tensor(target.mode_weights).double().cpu()
     index = torch.as_tensor(target.assign(x)).long().cpu()
     n, k = len(x), len(expected)

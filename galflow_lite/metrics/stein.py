@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .estimate import Estimate
+from .estimate import Estimate, require_finite_rows
+from .pairs import PAIRS
 
 __all__ = ["ksd", "ksd_floor"]
-
-# Pairs of rows held at once: a block stays in the cache of a processor.
-_PAIRS = 2**17
 
 
 def ksd(
@@ -51,8 +49,8 @@ def ksd(
 
     Args:
         x: the sample, shape (n, d).
-        score: gradient of the log-density: a target, a function of points of shape (n, d), or its
-            values at `x`, shape (n, d).
+        score: gradient of the log-density: a target, not a stochastic one, a function of points of
+            shape (n, d), or its values at `x`, shape (n, d).
         statistic: "V" or "U".
         c: offset of the kernel, in the units of the columns.
         beta: exponent of the kernel, between -1 and 0.
@@ -62,7 +60,8 @@ def ksd(
 
     Raises:
         ValueError: fewer than 4 rows, NaN or infinite values in points or scores, shapes that
-            differ, an unknown statistic, `c` not positive, `beta` outside (-1, 0).
+            differ, a stochastic target, an unknown statistic, `c` not positive, `beta` outside
+            (-1, 0).
     """
     if statistic not in ("V", "U"):
         raise ValueError(f"statistic is {statistic!r}, expected 'V' or 'U': choose one")
@@ -133,7 +132,7 @@ def _stein_sums(x: Tensor, s: Tensor, c: float, beta: float) -> tuple[Tensor, Te
     x = x - x.mean(0)
     norms, dots = x.square().sum(1), (s * x).sum(1)
     rows, squares = x.new_empty(n), x.new_zeros(())
-    size = max(1, _PAIRS // n)
+    size = max(1, PAIRS // n)
     for start in range(0, n, size):
         part = slice(start, start + size)
         points, scores = x[part], s[part]
@@ -157,7 +156,15 @@ def _points_and_scores(x: Any, score: Any) -> tuple[Tensor, Tensor]:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (rows, columns): reshape it")
     if len(x) < 4:
         raise ValueError(f"x has {len(x)} rows, expected at least 4: use a larger sample")
-    _require_finite("x", x)
+    require_finite_rows("x", x)
+    # `target.score` is the score of its target.
+    owner = getattr(score, "__self__", score)
+    if getattr(owner, "stochastic", False):
+        raise ValueError(
+            f"the score of {type(owner).__name__} is a fresh estimate on each call, expected the "
+            "score itself, since products of estimates are biased: use the same target with all "
+            "its data"
+        )
     function: Callable | None = getattr(score, "score", score if callable(score) else None)
     s = torch.as_tensor(score if function is None else function(x)).detach().to(x)
     if s.shape != x.shape:
@@ -165,17 +172,8 @@ def _points_and_scores(x: Any, score: Any) -> tuple[Tensor, Tensor]:
             f"the scores have shape {tuple(s.shape)}, expected that of x, {tuple(x.shape)}: give "
             "one gradient a row"
         )
-    _require_finite("the score", s)
+    require_finite_rows("the score", s)
     return x, s
-
-
-def _require_finite(name: str, values: Tensor) -> None:
-    bad = int((~values.isfinite()).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"{name} has {bad} of {len(values)} rows with NaN or infinite values, expected none: "
-            "remove these rows, or repair the sampler or the target"
-        )
 
 
 def _require_kernel(c: float, beta: float) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import pickle
 
 import pytest
 import torch
+from small_samplers import Detached, Noisy, train, weights
 from torch import Tensor, nn
 
 from galflow_lite.metrics import energy_distance, ksd, ksd_floor, mode_weights
@@ -14,25 +14,12 @@ from galflow_lite.networks import MLP
 from galflow_lite.neural_samplers import (
     ImplicitSampler,
     LogUniform,
-    SamplerDiverged,
     SamplerNetwork,
     ScoreNetwork,
     geometric,
     train_sampler,
 )
-from galflow_lite.targets import NAMED, Donut, FromLogDensity, Target, TwoGaussians
-
-GAUSSIAN = NAMED["gaussian"]()
-# Enough to see that something runs, too few to learn much.
-SHORT = {"steps": 6, "pretrain": 3, "batch": 16, "hidden": (8,), "progress": False}
-
-
-def train(target: Target = GAUSSIAN, **options) -> ImplicitSampler:
-    return train_sampler(target, **{**SHORT, **options})
-
-
-def weights(sampler: ImplicitSampler) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in sampler.network.parameters()])
+from galflow_lite.targets import NAMED, Target, TwoGaussians
 
 
 @pytest.mark.parametrize(
@@ -61,7 +48,8 @@ def test_a_short_training_reaches_the_floor(name, method, steps):
     history = sampler.history
     assert history.stopped == "finished"
     assert len(history.loss) == len(history.gradient_norm) == len(history.score_loss) == steps
-    assert history.gradient_evaluations == steps * 256
+    # Half a batch is looked at before the first step.
+    assert history.gradient_evaluations == 128 + steps * 256
     assert history.seconds > history.pretraining_seconds > 0
 
 
@@ -161,7 +149,7 @@ def test_every_option_trains_and_changes_the_result(name):
     if name == "two scores":
         # A score without noise gives the same loss, but for rounding.
         assert torch.allclose(weights(train(**options)), weights(plain), atol=1e-5)
-        assert train(**options).history.gradient_evaluations == 2 * 6 * 16
+        assert train(**options).history.gradient_evaluations == 8 + 2 * 6 * 16
         return
     sampler = train(**options)
     assert sampler.sample(3, seed=0).isfinite().all()
@@ -212,20 +200,55 @@ def test_callback_sees_the_sampler_as_it_would_be_returned():
     assert torch.equal(weights(train()), weights(sampler))
 
 
+def test_a_callback_sees_a_history_that_is_still_running_and_keeps_it():
+    seen = {}
+    sampler = train(callback=lambda step, s: seen.update({step: s.history}), callback_every=2)
+    assert [history.stopped for history in seen.values()] == ["running"] * 4
+    assert sampler.history.stopped == "finished"
+    assert [len(history.loss) for history in seen.values()] == [0, 2, 4, 6]
+    assert [history.gradient_evaluations for history in seen.values()] == [8, 40, 72, 104]
+    assert seen[4].loss == sampler.history.loss[:4]
+    assert 0 < seen[2].seconds < seen[6].seconds < sampler.history.seconds
+
+
 def test_a_stochastic_target_gets_two_scores_by_itself():
-    class Noisy(Target):
-        dim, stochastic = 2, True
+    assert train(Noisy()).history.gradient_evaluations == 8 + 2 * 6 * 16
+    assert train(Noisy(), method="kl").history.gradient_evaluations == 8 + 6 * 16
 
-        def _log_density(self, x: Tensor) -> Tensor:
-            return -x.square().sum(1) / 2
 
-        def _closed_score(self, x: Tensor) -> Tensor:
-            return -x + torch.randn(x.shape)
+class Counting(Target):
+    """A Gaussian that counts the points at which its score is asked for."""
 
-    assert train(Noisy()).history.gradient_evaluations == 2 * 6 * 16
-    assert train(Noisy(), method="kl").history.gradient_evaluations == 6 * 16
-    with pytest.raises(ValueError, match="score is stochastic, which biases method 'fisher': use"):
-        train(Noisy(), method="fisher")
+    dim = 2
+
+    def __init__(self) -> None:
+        self.points = 0
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        return -x.square().sum(1) / 2
+
+    def _closed_score(self, x: Tensor) -> Tensor:
+        self.points += len(x)
+        return -x
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"method": "kl"},
+        {"method": "fisher"},
+        {"independent_scores": True},
+        {"antithetic": False, "tempering": 0.5},
+        {"checkpoint": "state"},
+    ],
+)
+def test_every_evaluation_of_the_score_is_counted(options, tmp_path):
+    if "checkpoint" in options:
+        options = {"checkpoint": tmp_path / options["checkpoint"]}
+    target = Counting()
+    history = train(target, **options).history
+    assert history.gradient_evaluations == target.points > 6 * 16
 
 
 # ----------------------------------------------------------------------------------------- samples
@@ -255,6 +278,13 @@ def test_saved_and_loaded(tmp_path):
     loaded = ImplicitSampler.load(path)
     assert torch.equal(loaded.sample(20, seed=0), sampler.sample(20, seed=0))
     assert (loaded.latent_dim, loaded.dim, loaded.sigma) == (3, 2, 0.1)
+
+    double = SamplerNetwork(3, 2, hidden=(8,)).double()
+    kept = train(sampler=double, score_network=ScoreNetwork(2, hidden=(8,)).double())
+    kept.save(path)
+    read = ImplicitSampler.load(path).sample(20, seed=0)
+    assert read.dtype == torch.float64
+    assert torch.equal(read, kept.sample(20, seed=0))
 
     own = train(sampler=MLP(2, 2, hidden=(8,), activation=nn.SiLU))
     own.save(path)
@@ -289,246 +319,8 @@ def test_bad_samples_are_named(options, message):
         sampler.sample(**options)
 
 
-# --------------------------------------------------------------------- stops, checkpoints, failures
-
-
-def test_a_resumed_training_gives_the_same_result(tmp_path):
-    path = tmp_path / "state.safetensors"
-    whole = train(sigma=LogUniform(0.1, 1.0))
-
-    class Stop(Exception):
-        pass
-
-    def stop(step: int, sampler: ImplicitSampler) -> None:
-        if step == 5:
-            raise Stop
-
-    options = {"sigma": LogUniform(0.1, 1.0), "checkpoint": path, "checkpoint_every": 4}
-    with pytest.raises(Stop):
-        train(callback=stop, callback_every=1, **options)
-    resumed = train(**options)
-    assert torch.equal(weights(resumed), weights(whole))
-    assert resumed.history.loss == whole.history.loss
-    assert resumed.history.gradient_evaluations == whole.history.gradient_evaluations
-    # A finished one is read, not trained again.
-    assert torch.equal(weights(train(**options)), weights(whole))
-    with pytest.raises(ValueError, match="was written with batch = 16, but this call has 8: use"):
-        train(**options, batch=8)
-    with pytest.raises(ValueError, match="is of other networks"):
-        train(**options, hidden=(9,))
-
-
-def test_ctrl_c_keeps_what_was_reached():
-    seen = {}
-
-    def interrupt(step: int, sampler: ImplicitSampler) -> None:
-        seen[step] = weights(sampler)
-        if step == 4:
-            raise KeyboardInterrupt
-
-    sampler = train(callback=interrupt, callback_every=1)
-    assert sampler.history.stopped == "interrupted"
-    assert len(sampler.history.loss) == 4
-    assert torch.equal(weights(sampler), seen[4])
-
-
-class Cliff(Target):
-    """A Gaussian whose score becomes NaN after some calls."""
-
-    dim = 2
-
-    def __init__(self, calls: int) -> None:
-        self.calls = calls
-
-    def _log_density(self, x: Tensor) -> Tensor:
-        return -x.square().sum(1) / 2
-
-    def _closed_score(self, x: Tensor) -> Tensor:
-        self.calls -= 1
-        return -x if self.calls >= 0 else x * math.nan
-
-
-def test_a_score_that_turns_nan_stops_and_keeps_good_weights():
-    with pytest.raises(SamplerDiverged, match="the target's score is NaN or infinite at 16 of 16"):
-        train(Cliff(4))
-    with pytest.raises(SamplerDiverged) as caught:
-        train(Cliff(4))
-    error = caught.value
-    assert error.step == len(error.history.loss) == 3
-    assert error.history.stopped == "diverged"
-    assert error.sampler.sample(10).isfinite().all()
-    again = pickle.loads(pickle.dumps(error))
-    assert str(again) == str(error)
-    assert again.step == 3
-
-
-class Fenced(Target):
-    """A Gaussian whose score is NaN beyond |x| = 1."""
-
-    dim = 2
-
-    def _log_density(self, x: Tensor) -> Tensor:
-        return -x.square().sum(1) / 2
-
-    def _closed_score(self, x: Tensor) -> Tensor:
-        return torch.where(x.norm(dim=1, keepdim=True) > 1, math.nan, -x)
-
-
-@pytest.mark.parametrize("method", ["dft", "kl", "fisher"])
-def test_a_score_that_is_nan_where_the_noise_leads_is_named(method):
-    inside = SamplerNetwork(2, 2, hidden=(8,), scale=0.01)
-    with pytest.raises(SamplerDiverged, match=r"the target's score is NaN or infinite at \d+ of"):
-        train(Fenced(), method=method, sampler=inside, sigma=1.0)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        # Above all bounds after the first step.
-        {"learning_rate": 1e6, "warmup": 0},
-        {"learning_rate": 1e6, "warmup": 0, "ema_decay": None},
-        # After some.
-        {"learning_rate": 50.0, "steps": 400},
-    ],
-)
-def test_an_exploding_training_stops_and_goes_back_to_weights_that_were_good(options):
-    with pytest.raises(SamplerDiverged, match="lower learning_rate, raise score_steps") as caught:
-        train(Donut(), **options, clip_norm=None)
-    sampler = caught.value.sampler
-    assert caught.value.step > 0
-    assert sampler.sample(1000, seed=0).abs().max() < 100
-    with torch.no_grad():
-        assert sampler.score_network(sampler.sample(100, seed=0)).abs().max() < 100
-
-
-def test_a_score_network_that_explodes_goes_back_as_well():
-    with pytest.raises(SamplerDiverged) as caught:
-        train(score_learning_rate=1e30)
-    with torch.no_grad():
-        assert caught.value.sampler.score_network(torch.randn(100, 2)).abs().max() < 100
-
-
-class Detached(Target):
-    dim = 2
-
-    def _log_density(self, x: Tensor) -> Tensor:
-        return -x.square().sum(1) / 2
-
-    def _closed_score(self, x: Tensor) -> Tensor:
-        return -x.detach()
-
-
-def flat(x: Tensor) -> Tensor:
-    return torch.zeros(len(x), dtype=x.dtype)
-
-
-@pytest.mark.parametrize(
-    ("target", "options", "message"),
-    [
-        (GAUSSIAN, {"method": "sm"}, "method is 'sm', expected one of dft, fisher, kl: choose one"),
-        (GAUSSIAN, {"steps": 0}, "steps is 0, expected a whole number of at least 1"),
-        (GAUSSIAN, {"steps": 2.5}, "steps is 2.5, expected a whole number of at least 1"),
-        (GAUSSIAN, {"sigma": 0.0}, "sigma is 0.0 at step 0, expected a finite number above 0"),
-        (GAUSSIAN, {"sigma": -1}, "sigma is -1.0 at step 0, expected a finite number above 0"),
-        (GAUSSIAN, {"sigma": lambda k: 1.0 - k}, "sigma is -4.0 at step 5, expected a finite"),
-        (GAUSSIAN, {"sigma": LogUniform(0.0, 1.0)}, "sigma is drawn between 0.0 and 1.0 at step"),
-        (GAUSSIAN, {"sigma": LogUniform(2.0, 1.0)}, "sigma is drawn between 2.0 and 1.0 at step"),
-        (GAUSSIAN, {"tempering": 0.0}, "tempering is 0.0 at step 0, expected a finite number abov"),
-        (GAUSSIAN, {"batch": 15}, "batch is 15, expected an even number for antithetic pairs"),
-        (GAUSSIAN, {"learning_rate": 0.0}, "learning_rate is 0.0, expected a finite number above"),
-        (GAUSSIAN, {"warmup": -1}, "warmup is -1, expected a whole number of at least 0"),
-        (GAUSSIAN, {"score_steps": 1.5}, "score_steps is 1.5, expected a whole number of at least"),
-        (
-            GAUSSIAN,
-            {"score_steps": lambda step: 0.5},
-            "score_steps at step 0 is 0.5, expected a whole number of at least 0",
-        ),
-        (GAUSSIAN, {"betas": (0, 1)}, r"betas is \(0.0, 1.0\), expected two numbers from 0 up to"),
-        (GAUSSIAN, {"decay": 2.0}, "decay is 2.0, expected a share from 0 to 1: change it"),
-        (GAUSSIAN, {"clip_norm": 0.0}, "clip_norm is 0.0, expected above 0, or None"),
-        (GAUSSIAN, {"ema_decay": 1.0}, "ema_decay is 1.0, expected 0 <= ema_decay < 1, or None"),
-        (GAUSSIAN, {"latent_dim": 0}, "latent_dim is 0, expected a whole number of at least 1"),
-        (
-            GAUSSIAN,
-            {"sampler": MLP(2, 3, hidden=(8,))},
-            r"maps latent points to shape \(8, 3\), expected \(8, 2\) for the target Correlated",
-        ),
-        (
-            GAUSSIAN,
-            {"sampler": MLP(3, 2, hidden=(8,))},
-            r"the sampler network fails on inputs of shape \(8, 2\) .* match its input to the lat",
-        ),
-        (
-            GAUSSIAN,
-            {"score_network": MLP(2, 1, hidden=(8,))},
-            r"the score network maps points of shape \(8, 2\) to \(8, 1\), expected the same",
-        ),
-        (
-            GAUSSIAN,
-            {"score_network": ScoreNetwork(2), "sigma": LogUniform(0.1, 1.0)},
-            "the score network is given a noise level with each point, expected none: build it",
-        ),
-        (
-            GAUSSIAN,
-            {"score_network": ScoreNetwork(2, conditional=True)},
-            "the score network is given no noise level with each point, expected one: build it",
-        ),
-        (
-            GAUSSIAN,
-            {"warm_start": ImplicitSampler(SamplerNetwork(2, 3), latent_dim=2, dim=3)},
-            "warm_start maps 2 to 3 coordinates, expected any to 2: train one for this target",
-        ),
-        (
-            GAUSSIAN,
-            {
-                "warm_start": ImplicitSampler(SamplerNetwork(2, 2), latent_dim=2, dim=2),
-                "sampler": SamplerNetwork(2, 2),
-            },
-            "found sampler and warm_start, expected one of them: drop one",
-        ),
-        (
-            GAUSSIAN,
-            {"independent_scores": True, "method": "kl"},
-            "found independent_scores with method 'kl', expected 'dft'",
-        ),
-        (
-            GAUSSIAN,
-            {"distance": "pseudo-huber", "alpha": 1.0},
-            "found distance 'pseudo-huber' with alpha 1.0",
-        ),
-        (Cliff(0), {}, "the score of Cliff is NaN or infinite at 8 of 8 points of the sampler as"),
-        (
-            FromLogDensity(lambda x: -(x.detach() ** 2).sum(1), 2),
-            {},
-            "log.density of FromLogDensity .*differentia",
-        ),
-        (FromLogDensity(flat, 2), {"method": "kl"}, "log.density of FromLogDensity .*differentia"),
-        (Detached(), {}, "the score of Detached does not depend on the points differentiably"),
-        (
-            FromLogDensity(lambda x: x.sum(1), 2, score=lambda x: x[:, :1]),
-            {},
-            r"the score of FromLogDensity has shape \(8, 1\) for points of shape \(8, 2\)",
-        ),
-    ],
-)
-def test_bad_input_is_named(target, options, message):
-    with pytest.raises(ValueError, match=message):
-        train(target, **options)
-
-
-def test_a_target_without_a_noised_law_is_named():
-    with pytest.raises(NotImplementedError, match="the noised law of Donut is not known in closed"):
-        train(Donut(), noised=True)
-
-
 def test_kl_needs_no_differentiable_score():
     assert train(Detached(), method="kl").history.stopped == "finished"
-
-
-@pytest.mark.parametrize("arguments", [(0.0, 1.0, 5), (1.0, -1.0, 5), (1.0, 2.0, 0)])
-def test_bad_ramps_are_named(arguments):
-    with pytest.raises(ValueError, match="found a ramp from"):
-        geometric(*arguments)
 
 
 def test_schedules():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import read_state, write_state
 from ..targets import Noised, Target
-from ..targets.base import whole_number
+from .identity import require_same
 from .losses import dft_loss, fisher_loss, kl_loss, score_matching_loss
 from .noise import LogUniform, noise_level, value_at
 from .options import Options
@@ -64,7 +64,7 @@ class Loop:
         self.average = self.weights
         if options.ema_decay is not None:
             self.average = [p.detach().clone() for p in self.weights]
-        self.history = SamplerHistory()
+        self.history = SamplerHistory(stopped="running")
         self.step = 0
         self.good = [p.detach().clone() for p in self.average + self.score_weights]
         self.largest = math.inf
@@ -84,8 +84,11 @@ class Loop:
         return sampler
 
     def snapshot(self) -> ImplicitSampler:
-        """A copy of the sampler as `result` would return it now."""
-        return self._averaged(copy.deepcopy(self.network))
+        """A copy of the sampler as `result` would return it now, with a history of its own."""
+        sampler = self._averaged(copy.deepcopy(self.network))
+        sampler.history = copy.deepcopy(self.history)
+        sampler.history.seconds = self._seconds()
+        return sampler
 
     def _averaged(self, network: nn.Module) -> ImplicitSampler:
         weights = [p for p in network.parameters() if p.requires_grad]
@@ -122,10 +125,7 @@ class Loop:
         rise = options.warmup_factor(step)
         self.updater.param_groups[0]["lr"] = options.learning_rate * factor * rise
         self.score_updater.param_groups[0]["lr"] = options.score_learning_rate * factor
-        count = options.score_steps
-        if callable(count):
-            count = whole_number(f"score_steps at step {step}", count(step), least=0)
-        score_loss = self._score_steps(count, step)
+        score_loss = self._score_steps(options.score_steps_at(step), step)
 
         x0, noise, sigma = self._draw(self.rows, step, graph=True)
         largest = float(x0.detach().abs().max())
@@ -186,16 +186,10 @@ class Loop:
         """Go on from what `save` wrote.
 
         Raises:
-            ValueError: the file is damaged, of other networks or of other settings.
+            ValueError: the file is damaged, of another target, other networks or settings.
         """
         state = read_state(path, kind=_KIND)
-        for name, value in settings.items():
-            found = state["settings"].get(name)
-            if found != value:
-                raise ValueError(
-                    f"the checkpoint {path} was written with {name} = {found}, but this call has "
-                    f"{value}: use the same settings or another file"
-                )
+        require_same(path, state["settings"], settings)
         try:
             self.network.load_state_dict(state["network"])
             self.score_network.load_state_dict(state["score_network"])
@@ -214,7 +208,7 @@ class Loop:
         self.history = SamplerHistory(
             **{k: v.tolist() if isinstance(v, Tensor) else v for k, v in state["history"].items()}
         )
-        self.history.stopped = "finished"
+        self.history.stopped = "running"
         self.step = state["step"]
         self._began -= self.history.seconds
 
@@ -241,7 +235,6 @@ class Loop:
         if options.noise_weight and isinstance(sigma, Tensor):
             weight = sigma[:, 0] ** options.noise_weight
         score, target_score = self._score(sigma), self.target_score(sigma, step)
-        self.history.gradient_evaluations += len(x0) * (1 + options.independent_scores)
         if options.method == "kl":
             return kl_loss(target_score, score, x0 + sigma * noise, weight=weight)
         if options.method == "fisher":
@@ -259,7 +252,7 @@ class Loop:
             x0,
             noise,
             sigma,
-            alpha=value_at(options.alpha, step),
+            alpha=options.alpha_at(step),
             distance=options.distance,
             c=options.c,
             independent_scores=options.independent_scores,
@@ -292,11 +285,7 @@ class Loop:
     def target_score(self, sigma: float | Tensor, step: int) -> Callable[[Tensor], Tensor]:
         """The score that the sampler is trained towards at a step, for points of these levels."""
         options, target = self.options, self.target
-        beta = value_at(options.tempering, step)
-        if not 0 < beta < math.inf:
-            raise ValueError(
-                f"tempering is {beta} at step {step}, expected a finite number above 0: use 1"
-            )
+        beta = options.tempering_at(step)
         if callable(options.noised):
 
             def score(x: Tensor) -> Tensor:
@@ -307,7 +296,12 @@ class Loop:
             if options.noised:
                 target = Noised(target, sigma[:, 0] if isinstance(sigma, Tensor) else sigma)
             score = target.score if options.method == "kl" else target.differentiable_score
-        return score if beta == 1 else lambda x: beta * score(x)
+
+        def counted(x: Tensor) -> Tensor:
+            self.history.gradient_evaluations += len(x)
+            return score(x) if beta == 1 else beta * score(x)
+
+        return counted
 
     def _diverged(
         self, found: str, x: Tensor | None = None, sigma: float | Tensor = 0.0

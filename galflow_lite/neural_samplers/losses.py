@@ -1,9 +1,12 @@
 """Losses of implicit samplers and of their score networks, as plain functions.
 
 Notation of arXiv:2411.01453: a sampler makes x0 = g(z), and x = x0 + sigma * noise follows a law
-with score s_phi, which a network learns; s_q is the score of the target; u = s_q - s_phi. The
-parameters of the score network must not require a gradient while a loss of the sampler is
-differentiated; its input must.
+with score s_phi, which a network learns; s_q is the score of the target; u = s_q - s_phi.
+
+A loss of the sampler is to be differentiated with respect to the sampler alone, through the input
+of the score network and not its parameters: take `torch.autograd.grad(loss, weights_of_sampler)`.
+`backward` on the loss would also add to the gradients of the score network, unless its parameters
+are frozen (`requires_grad_(False)`) or these gradients are set to zero before its own step.
 """
 
 from __future__ import annotations

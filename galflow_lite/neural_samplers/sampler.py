@@ -28,10 +28,13 @@ class SamplerHistory:
             KL training has no meaning at all.
         score_loss: of the score network, mean over its steps since the last one of the sampler.
         gradient_norm: of the sampler, before clipping.
-        gradient_evaluations: points at which the target's score was computed, altogether.
+        gradient_evaluations: points at which the target's score was computed, altogether: by the
+            loss, by the checks before the first step, for a checkpoint and after a failure. The
+            work that DFT and Fisher training have with differentiating that score is not counted,
+            and neither is what a resumed run repeats.
         seconds: wall time, pretraining included, summed over resumed runs.
         pretraining_seconds: the part of it before the first step of the sampler.
-        stopped: "finished", "interrupted" or "diverged".
+        stopped: "finished", "interrupted" or "diverged"; "running" in what a callback sees.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -160,6 +163,7 @@ class ImplicitSampler:
                     "it as network="
                 )
             network = SamplerNetwork(state["latent_dim"], state["dim"], **state["network"])
+            network.to(next(iter(state["weights"].values())).dtype)
         try:
             network.load_state_dict(state["weights"])
         except RuntimeError as error:

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from ..seeds import child_seed
 from ..targets import Target
-from ..targets.base import positive_number, whole_number
+from ..targets.base import whole_number
 from .checking import look
+from .identity import identity
 from .loop import Loop
 from .networks import SamplerNetwork, ScoreNetwork
 from .noise import LogUniform, Schedule
@@ -122,7 +123,8 @@ def train_sampler(
             them as they are.
         checkpoint: file that keeps the state of the training. If it exists, the training goes on
             from there to the same result as without the pause; a stochastic target that draws
-            from a generator of its own goes on with other draws.
+            from a generator of its own goes on with other draws. The target may be made anew: it
+            is known by its type, and where it is not stochastic by its values at fixed points.
         checkpoint_every: steps between checkpoints, a tenth of `steps` by default.
         callback: called as callback(step, sampler) with the sampler as it would be returned.
         callback_every: steps between calls; there is one before the first step and one at the end.
@@ -141,18 +143,9 @@ def train_sampler(
         NotImplementedError: `noised` for a target whose noised law is not known.
         OSError: the checkpoint cannot be written; the file before it is intact.
     """
-    for name, number, least in (
-        ("steps", steps, 1),
-        ("batch", batch, 2),
-        ("score_steps", 0 if callable(score_steps) else score_steps, 0),
-        ("pretrain", pretrain, 0),
-        ("warmup", warmup, 0),
-        ("seed", seed, 0),
-        ("callback_every", callback_every, 1),
-    ):
-        whole_number(name, number, least=least)
-    checkpoint_every = checkpoint_every or max(1, steps // 10)
-    whole_number("checkpoint_every", checkpoint_every, least=1)
+    seed = whole_number("seed", seed, least=0)
+    callback_every = whole_number("callback_every", callback_every, least=1)
+    hidden = tuple(whole_number("a width of hidden", width, least=1) for width in hidden)
     stochastic = bool(getattr(target, "stochastic", False))
     if independent_scores is None:
         independent_scores = method == "dft" and stochastic
@@ -173,9 +166,9 @@ def train_sampler(
         batch=batch,
         score_steps=score_steps,
         pretrain=pretrain,
-        learning_rate=positive_number("learning_rate", learning_rate),
-        score_learning_rate=positive_number("score_learning_rate", score_learning_rate),
-        betas=tuple(float(beta) for beta in betas),
+        learning_rate=learning_rate,
+        score_learning_rate=score_learning_rate,
+        betas=betas,
         warmup=warmup,
         decay=decay,
         decay_to=decay_to,
@@ -183,6 +176,10 @@ def train_sampler(
         ema_decay=ema_decay,
     )
     options.require(stochastic)
+    steps = options.steps
+    if checkpoint_every is None:
+        checkpoint_every = max(1, steps // 10)
+    checkpoint_every = whole_number("checkpoint_every", checkpoint_every, least=1)
     device = torch.device(device)
     # The caller may be in a block without gradients.
     with torch.random.fork_rng(devices=[]), _threads(threads, device), torch.enable_grad():
@@ -200,14 +197,10 @@ def train_sampler(
             child_seed(seed, "training"),
         )
         loop.largest = look(loop)
-        settings = {
-            **options.plain(),
-            "target": repr(target),
-            "latent_dim": latent_dim,
-            "seed": seed,
-        }
-        if checkpoint is not None and Path(checkpoint).exists():
-            loop.restore(checkpoint, settings)
+        if checkpoint is not None:
+            settings = {**identity(loop), "seed": seed}
+            if Path(checkpoint).exists():
+                loop.restore(checkpoint, settings)
 
         def watch() -> None:
             if callback is not None:
@@ -228,6 +221,7 @@ def train_sampler(
                     loop.save(checkpoint, settings)
                 if loop.step % callback_every == 0 or loop.step == steps:
                     watch()
+            loop.history.stopped = "finished"
         except KeyboardInterrupt:
             loop.history.stopped = "interrupted"
         finally:
@@ -243,7 +237,7 @@ def _network(
     warm_start: ImplicitSampler | None,
 ) -> tuple[nn.Module, int]:
     if latent_dim is not None:
-        whole_number("latent_dim", latent_dim, least=1)
+        latent_dim = whole_number("latent_dim", latent_dim, least=1)
     if warm_start is None:
         latent_dim = latent_dim or getattr(sampler, "latent_dim", None) or target.dim
         return sampler or SamplerNetwork(latent_dim, target.dim, hidden=hidden), latent_dim

@@ -571,6 +571,16 @@ def test_log_density_that_is_infinite_at_the_start(name):
         RUNS[name](target, [[1.0], [-1.0]])
 
 
+X = torch.arange(8.0).view(4, 2)
+
+
+def leap(target, momentum=X, score=X, steps=3):
+    """Leapfrog steps of a target, or of a function for its score."""
+    return leapfrog(
+        target if callable(target) else target.score, X, momentum, score, step_size=0.1, steps=steps
+    )
+
+
 @pytest.mark.parametrize(
     ("run", "message"),
     [
@@ -591,6 +601,28 @@ def test_log_density_that_is_infinite_at_the_start(name):
         (lambda t: svgd(t, 5, steps=2, step_size=0), "step_size is 0, expected a finite number"),
         (lambda t: svgd(t, 5, steps=2, bandwidth=0), "bandwidth is 0, expected a finite number"),
         (lambda t: svgd(t, 5, steps=2, decay=1.0), "decay is 1.0, expected None or a number"),
+        (lambda t: leap(t, steps=0), "steps is 0, expected a whole number of at least 1"),
+        (lambda t: leap(t, steps=2.0), "steps is 2.0, expected a whole number of at least 1"),
+        (
+            lambda t: leap(t, momentum=X[:, :1]),
+            r"momentum has shape \(4, 1\) for points of shape \(4",
+        ),
+        (
+            lambda t: leap(t, score=X[0]),
+            r"score has shape \(2,\) for points of shape \(4, 2\), exp",
+        ),
+        (
+            lambda t: leap(lambda x: x[:, :1]),
+            r"score has shape \(4, 1\) for points of shape \(4, 2",
+        ),
+        (
+            lambda t: log_transition(X, X[:1], X, 0.1),
+            r"y has shape \(1, 2\) for points of shape \(4",
+        ),
+        (lambda t: log_transition(X, X, X[:, :1], 0.1), r"score has shape \(4, 1\) for points of"),
+        (lambda t: stein_direction(X, X[:, :1]), r"score has shape \(4, 1\) for points of shape"),
+        (lambda t: stein_direction(X, X, bandwidth=0), "bandwidth is 0, expected a finite number"),
+        (lambda t: stein_direction(X[:0], X[:0]), r"x has shape \(0, 2\), expected at least one"),
         (lambda t: svgd(t, torch.zeros(3, 2), steps=2), "all 3 particles start at one point"),
     ],
 )

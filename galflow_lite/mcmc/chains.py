@@ -12,7 +12,7 @@ from torch import Tensor
 from ..targets import Target
 from ..targets.base import whole_number
 
-__all__ = ["Chains", "Oracle", "Path", "begin"]
+__all__ = ["Chains", "Oracle", "Path", "begin", "require_shape_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +186,20 @@ def begin(target: Target, start: Any, seed: int | None) -> tuple[Tensor, torch.G
             f"start has shape {tuple(x.shape)}, expected at least one point: give one a chain"
         )
     return x, torch.Generator(x.device).manual_seed(seed)
+
+
+def require_shape_of(x: Tensor, **others: Tensor) -> None:
+    """Nothing, for tensors of the shape of the points x.
+
+    Raises:
+        ValueError: another shape, which broadcasting would not tell.
+    """
+    for name, value in others.items():
+        if value.shape != x.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)} for points of shape {tuple(x.shape)}, "
+                "expected the same: give one row a point"
+            )
 
 
 def _require_finite(name: str, finite: Tensor) -> None:

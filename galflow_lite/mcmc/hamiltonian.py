@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..targets import Target
 from ..targets.base import positive_number, whole_number
-from .chains import Chains, Oracle, Path, begin
+from .chains import Chains, Oracle, Path, begin, require_shape_of
 
 __all__ = ["hmc", "leapfrog"]
 
@@ -135,12 +135,19 @@ def leapfrog(
         steps: how many.
 
     Returns:
-        Positions, momenta and scores at the end.
+        Positions, momenta and scores at the end, NaN or infinite where a trajectory left the finite
+        numbers.
+
+    Raises:
+        ValueError: a momentum or score of another shape than `x`, fewer than 1 step.
     """
+    steps = whole_number("steps", steps, least=1)
+    require_shape_of(x, momentum=momentum, score=score)
     momentum = momentum + step_size / 2 * score
     for step in range(steps):
         x = x + step_size * momentum
         score = score_of(x)
+        require_shape_of(x, score=score)
         momentum = momentum + (step_size if step + 1 < steps else step_size / 2) * score
     return x, momentum, score
 

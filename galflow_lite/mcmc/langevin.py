@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..targets import Target
 from ..targets.base import positive_number, whole_number
-from .chains import Chains, Oracle, Path, begin
+from .chains import Chains, Oracle, Path, begin, require_shape_of
 
-__all__ = ["langevin"]
+__all__ = ["langevin", "log_transition"]
 
 
 @torch.no_grad()
@@ -102,5 +102,19 @@ def langevin(
 
 
 def log_transition(x: Tensor, y: Tensor, score: Tensor, epsilon: float) -> Tensor:
-    """Log density of the proposal y from x, whose score is given, up to a constant; shape (n,)."""
+    """Log density of the proposal y from x, up to a constant that depends on epsilon alone.
+
+    Args:
+        x: where the chains are, shape (n, dim).
+        y: where they would go, shape (n, dim).
+        score: of the target at x, shape (n, dim).
+        epsilon: the step size.
+
+    Returns:
+        Shape (n,).
+
+    Raises:
+        ValueError: `y` or `score` of another shape than `x`.
+    """
+    require_shape_of(x, y=y, score=score)
     return -(y - x - epsilon * score).square().sum(1) / (4 * epsilon)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..targets import Target
 from ..targets.base import positive_number, whole_number
-from .chains import Chains, Oracle, Path, begin
+from .chains import Chains, Oracle, Path, begin, require_shape_of
 
 __all__ = ["stein_direction", "svgd"]
 
@@ -106,7 +106,18 @@ def stein_direction(x: Tensor, score: Tensor, *, bandwidth: float | None = None)
         x: particles, shape (n, dim).
         score: of the target at the particles, shape (n, dim).
         bandwidth: h; None takes median^2 / log n.
+
+    Raises:
+        ValueError: `score` of another shape than `x`, no particle, a bandwidth that is not
+            positive.
     """
+    if not len(x):
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, expected at least one particle: give one a row"
+        )
+    require_shape_of(x, score=score)
+    if bandwidth is not None:
+        bandwidth = positive_number("bandwidth", bandwidth)
     # About the mean: distances by a matrix product and the difference below keep their digits.
     x = x - x.mean(0)
     square = torch.cdist(x, x).square()

@@ -117,36 +117,68 @@ class Target:
 
     @cached_property
     def log_normalizer(self) -> float:
-        """log Z, the logarithm of the integral of f."""
+        """log Z, the logarithm of the integral of f.
+
+        Raises:
+            NotImplementedError: it is not known.
+        """
         self._unknown("log_normalizer")
 
     @cached_property
     def entropy(self) -> float:
-        """Differential entropy of the normalised density, in nats."""
+        """Differential entropy of the normalised density, in nats.
+
+        Raises:
+            NotImplementedError: it is not known.
+        """
         self._unknown("entropy")
 
     @property
     def box(self) -> float:
-        """Half the width of a square about the origin that holds all but a negligible part."""
+        """Half the width of a square about the origin that holds all but a negligible part.
+
+        Raises:
+            NotImplementedError: it is not known.
+        """
         self._unknown("box")
 
     @cached_property
     def mean_square_score(self) -> float:
-        """Mean of the squared norm of the score over the target itself, E|score|^2."""
+        """Mean of the squared norm of the score over the target itself, E|score|^2.
+
+        Raises:
+            NotImplementedError: it is not known.
+        """
         self._unknown("mean_square_score")
 
     @cached_property
     def modes(self) -> Tensor:
-        """Centres of the modes, shape (k, dim)."""
+        """Centres of the modes, shape (k, dim).
+
+        Raises:
+            NotImplementedError: the target has none, or they are not known.
+        """
         self._unknown("modes")
 
     @cached_property
     def mode_weights(self) -> Tensor:
-        """True share of each mode, shape (k,), sum 1."""
+        """True share of each mode, shape (k,), sum 1.
+
+        Raises:
+            NotImplementedError: the target has no modes, or their shares are not known.
+        """
         self._unknown("mode_weights")
 
     def assign(self, x: Any) -> Tensor:
-        """Index of the mode that each point belongs to, shape (n,), from 0 to k - 1."""
+        """Index of the mode that each point belongs to, shape (n,), from 0 to k - 1.
+
+        Args:
+            x: points, shape (n, dim).
+
+        Raises:
+            ValueError: other shape, NaN.
+            NotImplementedError: the target has no modes, or no rule to tell them apart.
+        """
         self._unknown("assign")
 
     def _require_one_a_point(self, log_density: Tensor, x: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class GalaxyFlow:
         self.stars = Scaling(self.columns, log=tuple(log), bounds=bounds or {})
         self.conditions = Conditions(self.condition_columns, log=log)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.flow = neural_spline_flow(
                 len(self.columns), len(self.condition_columns), **self.settings
             )

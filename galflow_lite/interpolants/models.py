@@ -176,7 +176,7 @@ def new_model(
     if kind == "uncoupled":
         coupling = coupling.uncoupled()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         classes = len(images.class_names) if len(images.class_names) > 1 else 0
         network = UNet.lite(images.shape[0], condition_channels=channels, classes=classes)
     masked = task == "inpainting" and kind != "uncoupled"

@@ -112,7 +112,7 @@ def _train(
     numbers = (numbers - centre) / spread
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = FeatureNetwork()
         outputs = _CLASSES + numbers.shape[1] + len(_DAMAGES)
         head = MLP(network.features, outputs, hidden=(64,), activation=nn.SiLU)

@@ -369,7 +369,7 @@ class PiecewiseFlow(nn.Module):
 
     def _build(self, features: int, k: int) -> list[Flow]:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)
             if not isinstance(self.flow, str):
                 return check_pieces([self.flow(features) for _ in range(k)], features)
             settings = dict(self.settings)

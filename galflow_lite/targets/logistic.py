@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..seeds import child_seed
 from .base import Target, positive_number, whole_number
 from .derived import Affine
 
@@ -112,7 +113,7 @@ class BayesianLogisticRegression(Target):
         )
         self.stochastic = batch_size is not None
         self._seed = whole_number("seed", seed, least=0)
-        self._generator = torch.Generator().manual_seed(self._seed)
+        self._generator = torch.Generator().manual_seed(child_seed(self._seed, "batches"))
         self._copies: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def __repr__(self) -> str:
@@ -128,7 +129,7 @@ class BayesianLogisticRegression(Target):
         )
         other.stochastic = batch_size is not None
         other._seed = whole_number("seed", seed, least=0)
-        other._generator = torch.Generator().manual_seed(other._seed)
+        other._generator = torch.Generator().manual_seed(child_seed(other._seed, "batches"))
         return other
 
     def laplace(

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
+from small_samplers import Cliff
 
-from galflow_lite.neural_samplers import comparison
+from galflow_lite.neural_samplers import SamplerDiverged, comparison
 from galflow_lite.targets import NAMED
 
 
@@ -106,6 +107,29 @@ def test_recipes_are_ones_that_can_be_trained(monkeypatch, method):
     assert cost["gradient_evaluations"] > 0
 
 
-def test_unknown_method():
+def test_trainings_that_diverge_are_counted_and_judged_by_their_last_good_weights(monkeypatch):
+    stage = {"method": "kl", "steps": 6, "pretrain": 3, "batch": 16}
+    monkeypatch.setitem(comparison.ONE_STEP, "kl", (stage,))
+    monkeypatch.setitem(NAMED, "cliff", lambda: Cliff(4))
+    with pytest.raises(SamplerDiverged):
+        comparison.train("kl", Cliff(4), seed=0)
+    x, cost = comparison.draw("kl", Cliff(4), n=50, seed=0)
+    assert cost["diverged"] == 1
+    assert x.isfinite().all()
+    assert comparison.draw("kl", Cliff(100), n=50, seed=0)[1]["diverged"] == 0
+
+
+def test_chains_that_are_all_lost_leave_nothing_to_judge(monkeypatch):
+    monkeypatch.setattr(comparison, "_step", lambda target: 100.0)
+    found = comparison.compare_sampler(target="rosenbrock", method="langevin", seed=0)
+    assert found["lost"] == 1
+    assert "energy_distance" not in found
+
+
+def test_unknown_names():
     with pytest.raises(ValueError, match="found the method 'nuts', expected one of exact"):
         comparison.draw("nuts", NAMED["mog2"]())
+    with pytest.raises(ValueError, match="found the method 'nuts', expected one of dft"):
+        comparison.train("nuts", NAMED["mog2"](), seed=0)
+    with pytest.raises(ValueError, match="found the target 'moon', expected one of gaussian"):
+        comparison.compare_sampler(target="moon", method="kl", seed=0)

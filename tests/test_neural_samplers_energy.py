@@ -198,6 +198,8 @@ def test_unknown_names():
         energy.compare_energy_sampler(method="hmc", seed=0, start="here")
     with pytest.raises(ValueError, match="found the data 'cats', expected one of digits, galaxies"):
         energy.problem(data="cats", seed=0)
+    with pytest.raises(ValueError, match="found the method 'nuts', expected one of kl, dft"):
+        energy.train("nuts", None, seed=0)
 
 
 def test_cases():

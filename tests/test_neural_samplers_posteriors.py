@@ -121,7 +121,9 @@ def test_mini_batches_are_what_the_names_say(monkeypatch):
     given = posteriors.problem("breast_cancer")
     evaluations = {}
     for name in posteriors.ONE_STEP:
-        u, evaluations[name], seconds = posteriors._draw(name, given, 0)
+        u, cost = posteriors._draw(name, given, 0)
+        evaluations[name], seconds = cost["gradient_evaluations"], cost["sampling_seconds"]
+        assert cost["diverged"] == 0
         assert u.shape == (posteriors.SAMPLES, 32)
         assert seconds > 0
     assert calls == {

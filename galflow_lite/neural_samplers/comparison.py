@@ -17,7 +17,7 @@ from ..reproduction import Case
 from ..seeds import child_seed
 from ..targets import NAMED, GaussianMixture, Target
 from ..training import fit
-from .recipes import FIRST_SEED, ONE_STEP, PLAIN, REMEDIES, train_stages
+from .recipes import FIRST_SEED, ONE_STEP, PLAIN, REMEDIES, last_good, train_stages
 from .sampler import ImplicitSampler
 
 __all__ = [
@@ -61,7 +61,13 @@ def train(name: str, target: Target, *, seed: int) -> ImplicitSampler:
     Returns:
         The sampler of the last stage; seconds and gradient evaluations of its history are those of
         all stages together.
+
+    Raises:
+        ValueError: an unknown name.
+        SamplerDiverged: as `train_sampler` does.
     """
+    if name not in ONE_STEP:
+        raise ValueError(f"found the method {name!r}, expected one of {', '.join(ONE_STEP)}")
     return train_stages(target, ONE_STEP[name], seed=seed)
 
 
@@ -85,7 +91,9 @@ def draw(
         Points of shape (n, dim), float64 (of SVGD 500), chains that diverged left out; and
         ``seconds`` of processor time, which others on the machine do not lengthen, for training and
         sampling; ``sampling_seconds`` thereof where something was trained;
-        ``gradient_evaluations``; and ``lost``, the share of points left out.
+        ``gradient_evaluations``; ``lost``, the share of points left out; and of one-step samplers
+        ``diverged``, 1 where a training ended early and the samples come from its last good
+        weights, else 0.
 
     Raises:
         ValueError: an unknown method.
@@ -97,10 +105,11 @@ def draw(
     if method == "exact":
         return target.sample(n, seed=child_seed(seed, "exact")), _cost(began, began, 0)
     if method in ONE_STEP:
-        sampler = train(method, target, seed=seed)
+        sampler, diverged = last_good(lambda: train(method, target, seed=seed))
         trained = time.process_time()
         x = sampler.sample(n, seed=child_seed(seed, "draws")).double()
-        return x, _cost(began, trained, sampler.history.gradient_evaluations)
+        cost = _cost(began, trained, sampler.history.gradient_evaluations)
+        return x, {**cost, "diverged": diverged}
     if method == "flow":
         return _reverse_kl_flow(target, n, seed)
     start = chain_start(target, n, seed, off_centre)
@@ -122,6 +131,10 @@ def judge(x: Tensor, target: Target, *, seed: int = 0) -> dict[str, float]:
         with ``ksd_floor`` for as many; ``ksd_squared`` (U); and
         ``energy_distance`` from `SAMPLES` exact samples, each with ``_error``; for mixtures
         ``mode_deviation``, the largest deviation of a mode's share from its weight, and ``shares``.
+
+    Raises:
+        ValueError: fewer than 2 samples, of another dimension, or not finite.
+        NotImplementedError: the target has no exact samples.
     """
     few = x[:1000]
     v, u = (ksd(few, target, statistic=statistic) for statistic in ("V", "U"))
@@ -151,12 +164,24 @@ def compare_sampler(
 ) -> dict[str, Any]:
     """Draw from a target of `NAMED` by a method, and judge the samples.
 
+    Args:
+        target: name in `NAMED`.
+        method: as for `draw`.
+        seed: of everything.
+        off_centre: as for `draw`.
+
     Returns:
-        What `judge` returns and what `draw` says of costs.
+        What `judge` returns and what `draw` says of costs; the latter alone where fewer than two
+        points were left to judge.
+
+    Raises:
+        ValueError: an unknown target or method.
     """
+    if target not in NAMED:
+        raise ValueError(f"found the target {target!r}, expected one of {', '.join(NAMED)}")
     density = NAMED[target]()
     x, cost = draw(method, density, seed=seed, off_centre=off_centre)
-    return {**judge(x, density, seed=seed), **cost}
+    return {**(judge(x, density, seed=seed) if len(x) > 1 else {}), **cost}
 
 
 def paper_cases(*, seeds: int = 10, names: Sequence[str] | None = None) -> list[Case]:
@@ -192,7 +217,17 @@ def paper_cases(*, seeds: int = 10, names: Sequence[str] | None = None) -> list[
 
 
 def chain_start(target: Target, n: int, seed: int, off_centre: bool) -> Tensor:
-    """Where chains start, shape (n, dim): N(0, I), or N(`OFF_CENTRE`, I) in the plane."""
+    """Where chains start: N(0, I), or N(`OFF_CENTRE`, I) in the plane.
+
+    Args:
+        target: gives the dimension; 2 for `off_centre`.
+        n: number of chains.
+        seed: the stream is one of its own.
+        off_centre: whether to start away from the origin.
+
+    Returns:
+        Shape (n, dim), float64.
+    """
     generator = torch.Generator().manual_seed(child_seed(seed, "start"))
     x = torch.randn(n, target.dim, generator=generator, dtype=torch.float64)
     return x + torch.tensor(OFF_CENTRE, dtype=x.dtype) if off_centre else x

@@ -28,7 +28,7 @@ from .energy_problem import (
 from .equal_quality import EqualQuality, curves, equal_quality
 from .networks import SamplerNetwork
 from .noise import geometric
-from .recipes import FIRST_SEED, train_stages
+from .recipes import FIRST_SEED, last_good, train_stages
 from .sampler import ImplicitSampler
 
 __all__ = [
@@ -116,7 +116,13 @@ def train(name: str, model: EnergyModel, *, seed: int) -> ImplicitSampler:
     Returns:
         The sampler of the last stage; seconds and gradient evaluations of its history are those of
         all stages together.
+
+    Raises:
+        ValueError: an unknown name.
+        SamplerDiverged: as `train_sampler` does.
     """
+    if name not in ONE_STEP:
+        raise ValueError(f"found the method {name!r}, expected one of {', '.join(ONE_STEP)}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(child_seed(seed, "sampler"))
         hidden = tuple(SAMPLER_WIDTH * width for width in model.hidden)
@@ -182,7 +188,8 @@ def compare_energy_sampler(
         ``energy_distance`` with ``_error`` and ``frechet``, in pixels, from long samples;
         ``denoised_energy_distance`` and ``denoised_frechet`` of samples after `EnergyModel.denoise`
         from the data; ``sampling_seconds`` for 1,000 samples; ``training_seconds`` and
-        ``training_gradients``, gradient evaluations; ``gradients_per_sample``;
+        ``training_gradients``, gradient evaluations, and ``diverged`` as `comparison.draw` has it;
+        ``gradients_per_sample``;
         ``agreement`` with ``_error`` of the long samples. Of "langevin" the first two, with
         ``lost``, the share of chains that diverged, for each step size e and number of steps N as
         ``energy_distance_e_N``, and ``seconds_per_step`` for 1,000 samples; without endings it is
@@ -211,11 +218,12 @@ def compare_energy_sampler(
         return {**found, **_judge(given.again[:n], given, pictures)}
     if method in ONE_STEP:
         began = _clock(model)
-        sampler = train(method, model, seed=seed)
+        sampler, diverged = last_good(lambda: train(method, model, seed=seed))
         trained = _clock(model)
         x = sampler.sample(n, seed=child_seed(seed, "draws"), noisy=True)
         return {
             **found,
+            "diverged": diverged,
             "training_seconds": trained - began,
             "training_gradients": sampler.history.gradient_evaluations,
             "sampling_seconds": _seconds(lambda: sampler.sample(1000, seed=0, noisy=True), model),
@@ -256,7 +264,13 @@ def compare_energy_sampler(
 
 
 def paper_cases(*, seeds: int = 10, data: str = "digits", device: str = "cpu") -> list[Case]:
-    """All methods, over seeds; Langevin chains from both starts."""
+    """All methods, over seeds; Langevin chains from both starts.
+
+    Args:
+        seeds: repetitions, each with an energy model of its own.
+        data: as for `problem`.
+        device: where everything runs.
+    """
     shared = {"data": data, "device": device}
     return [
         Case(

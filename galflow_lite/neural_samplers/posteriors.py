@@ -22,7 +22,7 @@ from ..metrics import energy_distance
 from ..reproduction import Case
 from ..seeds import child_seed
 from ..targets import BayesianLogisticRegression, Target
-from .recipes import FIRST_SEED
+from .recipes import FIRST_SEED, last_good
 from .training import train_sampler
 
 __all__ = [
@@ -259,7 +259,8 @@ def compare_posterior(
         standard deviations over those of the reference; ``energy_distance`` in Laplace coordinates
         with ``_error``; ``seconds`` of processor time (``sampling_seconds`` thereof, after a
         training, for 1,000 draws) and ``gradient_evaluations``, each over all rows or a
-        mini-batch. For "constant" the first two alone.
+        mini-batch; of one-step samplers ``diverged`` as `comparison.draw` has it. For "constant"
+        the first two alone.
 
     Raises:
         ValueError: an unknown method or unknown data.
@@ -277,7 +278,7 @@ def compare_posterior(
         }
     reference = _reference(data, folder)
     began = time.process_time()
-    u, evaluations, sampling_seconds = _draw(method, given, seed)
+    u, cost = _draw(method, given, seed)
     seconds = time.process_time() - began
     x = target.whitened().to_original(u)
     prediction = target.evaluate(x, given.design, given.labels)
@@ -295,15 +296,20 @@ def compare_posterior(
         "energy_distance": distance.value,
         "energy_distance_error": distance.standard_error,
         "seconds": seconds,
-        "sampling_seconds": sampling_seconds,
-        "gradient_evaluations": evaluations,
+        **cost,
     }
 
 
 def paper_cases(
     *, seeds: int = 10, data: str = "breast_cancer", folder: str | Path | None = None
 ) -> list[Case]:
-    """All methods on one set of data, over seeds."""
+    """All methods on one set of data, over seeds.
+
+    Args:
+        seeds: repetitions; data and reference are always the same.
+        data: one of `DATA`.
+        folder: see `problem`.
+    """
     options = {} if folder is None else {"folder": str(folder)}
     return [
         Case(f"{data}-{method}-{seed}", {"data": data, "method": method, "seed": seed, **options})
@@ -337,20 +343,20 @@ def _reference(data: str, folder: str | None) -> ReferencePosterior:
     return reference_posterior(problem(data, folder=folder).target)
 
 
-def _draw(method: str, given: PosteriorProblem, seed: int) -> tuple[Tensor, int, float]:
-    """Draws in Laplace coordinates, gradient evaluations, seconds of 1,000 draws once trained."""
+def _draw(method: str, given: PosteriorProblem, seed: int) -> tuple[Tensor, dict[str, float]]:
+    """Draws in Laplace coordinates, and what they cost once the data are there."""
     whitened = given.target.whitened()
     if method == "laplace":
         generator = torch.Generator().manual_seed(seed)
         u = torch.randn(SAMPLES, whitened.dim, generator=generator, dtype=torch.float64)
-        return u, 0, math.nan
+        return u, _cost(0)
     if method == "reference_again":
         # Its starts and chains share no random number with those of the reference.
         again = reference_posterior(given.target, seed=child_seed(seed, "again"))
-        return again.samples, again.gradient_evaluations, math.nan
+        return again.samples, _cost(again.gradient_evaluations)
     if method in _CHAINS:
         chains = _CHAINS[method](whitened, seed)
-        return chains.samples, chains.gradient_evaluations, math.nan
+        return chains.samples, _cost(chains.gradient_evaluations)
     return _one_step(method, given, seed)
 
 
@@ -366,14 +372,24 @@ _CHAINS: dict[str, Callable[[Target, int], mcmc.Chains]] = {
 }
 
 
-def _one_step(method: str, given: PosteriorProblem, seed: int) -> tuple[Tensor, int, float]:
+def _cost(evaluations: int) -> dict[str, float]:
+    return {"sampling_seconds": math.nan, "gradient_evaluations": evaluations}
+
+
+def _one_step(method: str, given: PosteriorProblem, seed: int) -> tuple[Tensor, dict[str, float]]:
     options = dict(ONE_STEP[method])
     target = given.target
     if options.pop("mini_batch", False):
         target = target.with_batches(given.batch_size, seed=child_seed(seed, "batches"))
-    sampler = train_sampler(target.whitened(), seed=seed, **_TRAINING, **options)
+    sampler, diverged = last_good(
+        lambda: train_sampler(target.whitened(), seed=seed, **_TRAINING, **options)
+    )
     began = time.process_time()
     sampler.sample(1000, seed=child_seed(seed, "draws"), noisy=True)
     drawing = time.process_time() - began
     u = sampler.sample(SAMPLES, seed=child_seed(seed, "draws"), noisy=True).double()
-    return u, sampler.history.gradient_evaluations, drawing
+    return u, {
+        "sampling_seconds": drawing,
+        "gradient_evaluations": sampler.history.gradient_evaluations,
+        "diverged": diverged,
+    }

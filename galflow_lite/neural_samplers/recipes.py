@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -10,10 +10,10 @@ from torch import nn
 from ..seeds import child_seed
 from ..targets import Target
 from .noise import LogUniform, geometric
-from .sampler import ImplicitSampler
+from .sampler import ImplicitSampler, SamplerDiverged
 from .training import train_sampler
 
-__all__ = ["FIRST_SEED", "ONE_STEP", "PLAIN", "RECIPE", "REMEDIES", "train_stages"]
+__all__ = ["FIRST_SEED", "ONE_STEP", "PLAIN", "RECIPE", "REMEDIES", "last_good", "train_stages"]
 
 FIRST_SEED = 100
 """Of the runs that are reported at paper scale: all settings were chosen with smaller seeds."""
@@ -109,3 +109,18 @@ def train_stages(
         evaluations += found.history.gradient_evaluations
     found.history.seconds, found.history.gradient_evaluations = seconds, evaluations
     return found
+
+
+def last_good(training: Callable[[], ImplicitSampler]) -> tuple[ImplicitSampler, float]:
+    """The sampler of a training, which may diverge: a comparison has to count that.
+
+    Args:
+        training: trains a sampler.
+
+    Returns:
+        The sampler and 0; or the one with the last good weights and 1, where the training diverged.
+    """
+    try:
+        return training(), 0.0
+    except SamplerDiverged as error:
+        return error.sampler, 1.0

@@ -104,6 +104,18 @@ def test_log_density_that_is_infinite_at_the_start(name):
         RUNS[name](target, [[1.0], [-1.0]])
 
 
+@every_run
+def test_a_log_density_that_cannot_be_differentiated(name):
+    target = FromLogDensity(lambda x: torch.from_numpy(-(x.numpy() ** 2).sum(1)), 2)
+    message = "the log density of FromLogDensity cannot be differentiated .*requires grad.*rewrite"
+    with pytest.raises(ValueError, match=message):
+        RUNS[name](target, 5)
+    # An error of the formula itself is not taken for that.
+    target = FromLogDensity(lambda x: -(x @ torch.eye(3).to(x)).square().sum(1), 2)
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
+        RUNS[name](target, 5)
+
+
 X = torch.arange(8.0).view(4, 2)
 
 

@@ -33,7 +33,8 @@ def flat(x: Tensor) -> Tensor:
         (GAUSSIAN, {"steps": 2.5}, "steps is 2.5, expected a whole number of at least 1"),
         (GAUSSIAN, {"sigma": 0.0}, "sigma is 0.0 at step 0, expected a finite number above 0"),
         (GAUSSIAN, {"sigma": -1}, "sigma is -1.0 at step 0, expected a finite number above 0"),
-        (GAUSSIAN, {"sigma": lambda k: 1.0 - k}, "sigma is -4.0 at step 5, expected a finite"),
+        (GAUSSIAN, {"sigma": lambda k: 4.5 - k}, "sigma is -0.5 at step 5, expected a finite"),
+        (GAUSSIAN, {"sigma": lambda k: abs(k - 3.0)}, "sigma is 0.0 at step 3, expected a finite"),
         (GAUSSIAN, {"sigma": LogUniform(0.0, 1.0)}, "sigma is drawn between 0.0 and 1.0 at step"),
         (GAUSSIAN, {"sigma": LogUniform(2.0, 1.0)}, "sigma is drawn between 2.0 and 1.0 at step"),
         (GAUSSIAN, {"tempering": 0.0}, "tempering is 0.0 at step 0, expected a finite number abov"),
@@ -123,7 +124,7 @@ def flat(x: Tensor) -> Tensor:
         (
             GAUSSIAN,
             {"distance": "pseudo-huber", "alpha": lambda k: 0.5 + k},
-            "found distance 'pseudo-huber' with alpha 5.5, expected 0.5: use",
+            "found distance 'pseudo-huber' with alpha 1.5, expected 0.5: use",
         ),
         (
             GAUSSIAN,

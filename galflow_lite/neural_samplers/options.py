@@ -109,7 +109,7 @@ class Options:
                 f"found independent_scores with distance {self.distance!r}, expected 'squared': "
                 "drop one"
             )
-        for step in self._ends():
+        for step in self._steps(self.alpha):
             if value_at(self.alpha, step) != 0.5:
                 raise ValueError(
                     f"found distance {self.distance!r} with alpha {value_at(self.alpha, step)}, "
@@ -150,13 +150,13 @@ class Options:
             self.noised = bool(self.noised)
 
     def _require_schedules(self) -> None:
-        """The first and the last step; the others are checked as they come."""
+        """At every step, so that a wrong one does not end a training half way."""
         sigma = self.sigma
         parts = {"sigma": sigma, "tempering": self.tempering, "alpha": self.alpha}
         if isinstance(sigma, LogUniform):
             del parts["sigma"]
             parts |= {"low of sigma": sigma.low, "high of sigma": sigma.high}
-        for step in self._ends():
+        for step in self._steps(*parts.values(), self.score_steps):
             for name, schedule in parts.items():
                 value = schedule(step) if callable(schedule) else schedule
                 _number(f"{name} at step {step}", value, "a number", lambda _: True)
@@ -165,8 +165,9 @@ class Options:
             self.alpha_at(step)
             self.score_steps_at(step)
 
-    def _ends(self) -> tuple[int, int]:
-        return 0, self.steps - 1
+    def _steps(self, *schedules: Any) -> range:
+        """Steps at which the schedules may differ."""
+        return range(self.steps if any(callable(each) for each in schedules) else 1)
 
     def tempering_at(self, step: int) -> float:
         """The factor of the target's score at a step.

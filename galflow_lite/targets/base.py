@@ -216,8 +216,22 @@ class Target:
         return None
 
     def _gradient(self, x: Tensor, *, create_graph: bool) -> Tensor:
-        """Gradient of log f by automatic differentiation."""
-        log_f = self._log_density(x)
+        """Gradient of log f by automatic differentiation.
+
+        Raises:
+            ValueError: log f cannot be differentiated, or has another shape.
+        """
+        try:
+            log_f = self._log_density(x)
+        except RuntimeError as error:
+            # What is wrong without gradients too, is raised as it is.
+            with torch.no_grad():
+                self._log_density(x.detach())
+            raise ValueError(
+                f"the log density of {type(self).__name__} cannot be differentiated "
+                f"({str(error).splitlines()[0]}), expected torch operations from x to the result: "
+                "rewrite it, or write _closed_score"
+            ) from error
         if not log_f.requires_grad:
             raise ValueError(
                 f"the log density of {type(self).__name__} has no gradient with respect to x, "

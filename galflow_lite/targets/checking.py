@@ -74,13 +74,7 @@ def _values(target: Target, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
             f"the log density of {name} is not finite at {bad} of {len(x)} points, expected finite "
             "values: check it at points inside its support, or mend its formula"
         )
-    try:
-        score = target.score(x)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the log density of {name} cannot be differentiated ({str(error).splitlines()[0]}), "
-            "expected torch operations from x to the result: rewrite it, or write _closed_score"
-        ) from error
+    score = target.score(x)
     target._require_like_points(score, x)
     bad = int((~score.isfinite()).any(1).sum())
     if bad:

@@ -84,10 +84,36 @@ def test_equal_steps_come_from_the_chains_of_the_same_seed():
     results = made_up(energy.paper_cases(seeds=2))
     results[f"digits-kl-{FIRST_SEED}"]["energy_distance"] = 0.1
     results[f"digits-kl-{FIRST_SEED + 1}"]["energy_distance"] = 0.01
-    one, two = tables.equal_steps(results, "digits", "kl")
+    one, two = tables.equal_steps(results, "kl")
     assert (one.steps, two.steps) == (pytest.approx(100), pytest.approx(500))
     assert one.cost_ratio == pytest.approx(100 * 0.02 / 0.01)
     assert one.step_size == 0.05
+
+
+def test_the_share_of_seeds_that_reach_both_numbers_of_the_abstract(kept):
+    results = made_up(energy.paper_cases(seeds=3))
+    for seed, quality, seconds in ((0, 0.02, 0.001), (1, 0.02, 0.2), (2, 0.2, 0.0001)):
+        one = {"energy_distance": quality, "sampling_seconds": seconds}
+        results[f"digits-kl-{FIRST_SEED + seed}"] |= one
+    tables.record_energy(results)
+    # Enough steps and cheap; enough steps and dear; cheap, and worth few steps.
+    assert kept["samplers.digits.kl.equal_share"].values == (1.0, 0.0, 0.0)
+
+
+def test_trainings_that_diverged_are_counted_over_all_targets(kept):
+    results = made_up(comparison.paper_cases(seeds=2))
+    for target in ("ring8", "donut_hard"):
+        results[f"{target}-dft-{FIRST_SEED}"]["diverged"] = 1.0
+    tables.record_planar(results)
+    assert kept["samplers.diverged.dft"].values == (2.0, 0.0)
+    assert kept["samplers.diverged.recipe"].values == (0.0, 0.0)
+
+
+def test_seconds_are_those_of_a_seed_over_all_targets(kept):
+    results = made_up(comparison.paper_cases(seeds=2))
+    results[f"ring8-kl-{FIRST_SEED}"]["seconds"] = 20.0
+    tables.record_planar(results)
+    assert kept["samplers.seconds.kl"].values == pytest.approx((13.0, 12.0))
 
 
 def test_what_was_run_once_stays_open(kept):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import mean
 from typing import Any
 
 from ..reproduction import Summary, record, rows
 from ..targets import NAMED
 from . import energy, posteriors
 from .comparison import HARD, METHODS
-from .recipes import REMEDIES
+from .recipes import PLAIN, REMEDIES
 
 __all__ = ["EIGHT", "equal_steps", "record_energy", "record_planar", "record_posteriors"]
 
@@ -33,9 +34,20 @@ def record_planar(results: Results) -> None:
         for method in REMEDIES:
             _record_samples(results, target, method)
     for method in METHODS:
-        seconds = [v for target in EIGHT for v in _values(results, f"{target}-{method}", "seconds")]
-        _keep(f"samplers.seconds.{method}", seconds)
+        each = [_values(results, f"{target}-{method}", "seconds") for target in EIGHT]
+        _keep(f"samplers.seconds.{method}", [mean(seed) for seed in zip(*each, strict=True)])
+    for method in (*PLAIN, "recipe"):
+        _keep(f"samplers.diverged.{method}", _diverged(results, method))
     _record_goal(results)
+
+
+def _diverged(results: Results, method: str) -> list[float]:
+    """Trainings on all targets that ended early, seed by seed."""
+    each = [
+        [result.get("diverged", 0.0) for name, result in results.items() if _case(name) == case]
+        for case in (f"{target}-{method}" for target in NAMED)
+    ]
+    return [float(sum(seed)) for seed in zip(*each, strict=True)]
 
 
 def _record_samples(results: Results, target: str, method: str) -> None:
@@ -63,12 +75,11 @@ def _record_goal(results: Results) -> None:
     _keep("samplers.goal.share", met)
 
 
-def record_posteriors(results: Results, data: str = "breast_cancer") -> None:
+def record_posteriors(results: Results) -> None:
     """Record means, widths and predictions of the logistic regression, at paper scale.
 
     Args:
-        results: for `galflow_lite.neural_samplers.posteriors.paper_cases`.
-        data: as there.
+        results: for `galflow_lite.neural_samplers.posteriors.paper_cases`, breast cancer.
     """
     for method in posteriors.METHODS:
         for quantity in (
@@ -76,49 +87,47 @@ def record_posteriors(results: Results, data: str = "breast_cancer") -> None:
             "log_likelihood",
             "mean_deviation",
             "std_ratio_median",
-            "std_ratio_log_alpha",
-            "energy_distance",
         ):
-            values = _values(results, f"{data}-{method}", quantity)
+            values = _values(results, f"breast_cancer-{method}", quantity)
             _keep(f"samplers.posterior.{method}.{quantity}", values)
 
 
-def record_energy(results: Results, data: str = "digits") -> None:
+def record_energy(results: Results) -> None:
     """Record qualities and equal costs of samplers of the energy model, at paper scale.
 
     Args:
-        results: for `galflow_lite.neural_samplers.energy.paper_cases`.
-        data: as there.
+        results: for `galflow_lite.neural_samplers.energy.paper_cases`, digits.
     """
     for method in energy.METHODS:
-        case = f"{data}-{method}"
-        for quantity in ("energy_distance", "frechet", "denoised_frechet"):
-            _keep(f"samplers.{data}.{method}.{quantity}", _values(results, case, quantity))
+        case = f"digits-{method}"
+        for quantity in ("energy_distance", "denoised_frechet"):
+            _keep(f"samplers.digits.{method}.{quantity}", _values(results, case, quantity))
     for steps in energy.STEPS:
         best = [
             min(curve[steps] for curve in energy.curves(results[name]).values())
             for name in results
-            if name.rpartition("-")[0] == f"{data}-langevin"
+            if _case(name) == "digits-langevin"
         ]
-        _keep(f"samplers.{data}.langevin.{steps}", best)
+        _keep(f"samplers.digits.langevin.{steps}", best)
     for method in energy.ONE_STEP:
-        equal = equal_steps(results, data, method)
+        equal = equal_steps(results, method)
         for what in ("steps", "cost_ratio"):
-            _keep(f"samplers.{data}.{method}.equal_{what}", [getattr(e, what) for e in equal])
-    _keep(f"samplers.{data}.agreement", _values(results, f"{data}-again", "agreement"))
+            _keep(f"samplers.digits.{method}.equal_{what}", [getattr(e, what) for e in equal])
+        met = [float(e.steps >= 200 and e.cost_ratio >= 100) for e in equal]
+        _keep(f"samplers.digits.{method}.equal_share", met)
+    _keep("samplers.digits.agreement", _values(results, "digits-again", "agreement"))
 
 
-def equal_steps(results: Results, data: str, method: str) -> list[energy.EqualQuality]:
+def equal_steps(results: Results, method: str) -> list[energy.EqualQuality]:
     """Langevin chains as good as a one-step sampler, in energy distance, seed by seed.
 
     Args:
         results: as for `record_energy`.
-        data: as there.
         method: one of `galflow_lite.neural_samplers.energy.ONE_STEP`.
     """
     found = []
-    for seed in _seeds(results, f"{data}-{method}"):
-        one, chain = results[f"{data}-{method}-{seed}"], results[f"{data}-langevin-{seed}"]
+    for seed in _seeds(results, f"digits-{method}"):
+        one, chain = results[f"digits-{method}-{seed}"], results[f"digits-langevin-{seed}"]
         found.append(
             energy.equal_quality(
                 energy.curves(chain),
@@ -131,6 +140,11 @@ def equal_steps(results: Results, data: str, method: str) -> list[energy.EqualQu
     return found
 
 
+def _case(name: str) -> str:
+    """Name of a run without its seed."""
+    return name.rpartition("-")[0]
+
+
 def _seeds(results: Results, case: str) -> list[str]:
     return [seed for name, _, seed in (name.rpartition("-") for name in results) if name == case]
 
@@ -140,12 +154,12 @@ def _values(results: Results, case: str, quantity: str) -> list[float]:
     return [
         result[quantity]
         for name, result in results.items()
-        if name.rpartition("-")[0] == case and quantity in result
+        if _case(name) == case and quantity in result
     ]
 
 
 def _keep(row: str, values: list[float]) -> None:
     # One value says nothing of its scatter; what was not run stays open in the table, which has
-    # rows for the comparisons that matter and not for all.
+    # rows for the comparisons that matter. All numbers are in the file of `shipped.ship`.
     if len(values) > 1 and row in rows():
         record(row, Summary.of(values), scale="paper")

@@ -60,6 +60,9 @@ def drawn_galaxies(size: int = 28, *, n: int = 5000, seed: int = 0) -> Tensor:
     """Galaxies of `images.parametric_galaxies`, grey, flattened: shape (n, size^2).
 
     Less the mean of each pixel, and in units in which the standard deviation over all is 0.5.
+
+    Raises:
+        ValueError: as `images.parametric_galaxies`.
     """
     x = parametric_galaxies(n, size, seed=seed).images.flatten(1)
     x = x - x.mean(0)
@@ -93,6 +96,9 @@ def fit_energy_model(
         seed: of weights, batches and noise.
         hidden, sigma, steps: as for `targets.EnergyModel`.
         device: where it is trained and stays.
+
+    Raises:
+        ValueError: as `targets.EnergyModel` and its ``fit``.
     """
     model = EnergyModel(data.shape[1], hidden=hidden, sigma=sigma, seed=seed)
     model.network.to(device)
@@ -123,6 +129,9 @@ def long_samples(
 
     Returns:
         "data" and "noise", each of shape (keep, chains, dim).
+
+    Raises:
+        ValueError: as `mcmc.hmc`.
     """
     generator = torch.Generator().manual_seed(child_seed(seed, "start"))
     rows = torch.randint(len(data), (chains,), generator=generator)

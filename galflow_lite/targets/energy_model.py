@@ -136,6 +136,9 @@ class EnergyModel(Target):
 
         Returns:
             Shape (n, dim), detached.
+
+        Raises:
+            ValueError: another shape, NaN or infinite points.
         """
         x = self._finite_points(x).detach()
         return x + self.sigma**2 * self.score(x)

@@ -121,7 +121,15 @@ class BayesianLogisticRegression(Target):
         return f"BayesianLogisticRegression(rows={rows}, dim={self.dim}, batch_size={batch})"
 
     def with_batches(self, batch_size: int | None, *, seed: int = 0) -> BayesianLogisticRegression:
-        """The same posterior with another batch size, None for all rows; the data are shared."""
+        """The same posterior with another batch size; the data are shared.
+
+        Args:
+            batch_size: rows of a mini-batch, None for all rows.
+            seed: of the mini-batches.
+
+        Raises:
+            ValueError: no whole number of at least 1, a wrong seed.
+        """
         other = object.__new__(BayesianLogisticRegression)
         other.__dict__.update(self.__dict__)
         other.batch_size = (
@@ -180,6 +188,9 @@ class BayesianLogisticRegression(Target):
 
         Args:
             options: of `laplace`.
+
+        Raises:
+            ValueError: as `laplace`.
         """
         fit = self.laplace(**options)
         return Affine(self, fit.mean, fit.factor)
@@ -227,6 +238,9 @@ class BayesianLogisticRegression(Target):
 
         Args:
             labels: shape (rows,), of the same two values as in the training.
+
+        Raises:
+            ValueError: another shape, or other values.
         """
         share = self._labels.mean()
         labels = self._known_labels(labels, None)

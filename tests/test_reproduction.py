@@ -606,6 +606,9 @@ def test_reference_is_never_blank(data):
     assert "Stored reference: paper scale" in text
     assert "90 s, seed 0" in text
     assert "1.250 ± 0.020" in text
+    assert "1.250" not in str(reproduction.reference("98", "another."))
+    name = next(iter(reproduction.reference("98").rows))
+    assert str(reproduction.reference("98", name[:3])) == text
 
 
 @pytest.mark.parametrize(

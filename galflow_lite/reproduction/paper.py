@@ -135,7 +135,9 @@ def format_entry(entry: Mapping[str, Any]) -> str:
 
 def format_spread(scatter: float, runs: int | None) -> str:
     """The scatter over runs, and how many they are."""
-    return f"scatter {scatter:.2g}{'' if runs is None else f', {runs} runs'}"
+    # Two digits of 150 would be 1.5e+02.
+    text = f"{scatter:,.0f}" if abs(scatter) >= 99.5 else f"{scatter:.2g}"
+    return f"scatter {text}{'' if runs is None else f', {runs} runs'}"
 
 
 def rows(notebook: str | None = None, *, path: Path | None = None) -> dict[str, Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -164,18 +164,20 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def reference(notebook: str) -> Results | str:
+def reference(notebook: str, start: str = "") -> Results | str:
     """What a GPU cell shows where there is no GPU: the stored run at paper scale.
 
     Args:
         notebook: two digits.
+        start: only rows whose id starts like this; all by default.
 
     Returns:
-        The results, which print as a few lines; or one sentence that says how to make them.
+        The results, which print as a line each; or one sentence that says how to make them.
     """
     found = Results.stored(notebook, "paper")
     if found is not None:
-        return found
+        kept = {name: entry for name, entry in found.rows.items() if name.startswith(start)}
+        return replace(found, rows=kept)
     return (
         f"No reference at paper scale is stored for notebook {notebook}: make one with "
         f"`galflow-lite reproduce {notebook} --scale paper --store`."

@@ -110,7 +110,6 @@ def test_recipes_are_ones_that_can_be_trained(monkeypatch, method):
 def test_trainings_that_diverge_are_counted_and_judged_by_their_last_good_weights(monkeypatch):
     stage = {"method": "kl", "steps": 6, "pretrain": 3, "batch": 16}
     monkeypatch.setitem(comparison.ONE_STEP, "kl", (stage,))
-    monkeypatch.setitem(NAMED, "cliff", lambda: Cliff(4))
     with pytest.raises(SamplerDiverged):
         comparison.train("kl", Cliff(4), seed=0)
     x, cost = comparison.draw("kl", Cliff(4), n=50, seed=0)

@@ -88,8 +88,9 @@ def test_starts():
 
 def test_cases():
     cases = comparison.paper_cases(seeds=2, names=("mog2", "ring8"))
-    # Four kinds of chains, each from two starts; the remedies on the harder of the two targets.
-    assert len(cases) == 2 * (2 * (len(comparison.METHODS) + 4) + len(comparison.REMEDIES))
+    # Four kinds of chains, each from two starts; the remedies on the harder of the two targets, and
+    # the first recipe on both.
+    assert len(cases) == 2 * (2 * (len(comparison.METHODS) + 4) + len(comparison.REMEDIES) + 1)
     assert len({case.name for case in cases}) == len(cases)
     # A target whose noised law is not known goes without.
     donut = [case.settings["method"] for case in comparison.paper_cases(seeds=1, names=("donut",))]

@@ -185,7 +185,8 @@ def compare_sampler(
 
 
 def paper_cases(*, seeds: int = 10, names: Sequence[str] | None = None) -> list[Case]:
-    """All methods on all planar targets, chains from both starts; remedies on the hard targets.
+    """All methods on all planar targets, chains from both starts; remedies on the hard targets,
+    and the first recipe on all, so that it can be seen what the second one changed.
 
     Whole seeds come one after the other, so that a run that is cut short holds whole seeds.
 
@@ -202,9 +203,10 @@ def paper_cases(*, seeds: int = 10, names: Sequence[str] | None = None) -> list[
     ]
     kinds += [
         (name, method, False)
-        for name in HARD
+        for name in names
         for method in REMEDIES
-        if name in names and ("noised" not in method or isinstance(NAMED[name](), GaussianMixture))
+        if (name in HARD or method == "recipe_first")
+        and ("noised" not in method or isinstance(NAMED[name](), GaussianMixture))
     ]
     return [
         Case(

@@ -393,6 +393,9 @@ READERS = [tabular.power, tabular.gas, tabular.hepmass, tabular.miniboone]
         ("set.tar.gz", b"<html>not found</html>", "set.tar.gz cannot be unpacked"),
         ("set.tar.gz", tarred({"a": b"1"}), "set.tar.gz holds no .*, expected one"),
     ],
+    # An archive holds the second in which it was packed, and tests need the same names in all
+    # processes.
+    ids=["zip without a table", "no zip", "no tar", "tar without a table"],
 )
 def test_archive_with_other_contents(file, read, name, content, message):
     with pytest.raises(ValueError, match=message):

@@ -9,6 +9,7 @@ import torch
 from small_samplers import Cliff
 
 from galflow_lite.neural_samplers import SamplerDiverged, comparison
+from galflow_lite.neural_samplers.noise import value_at
 from galflow_lite.targets import NAMED
 
 
@@ -106,6 +107,15 @@ def test_recipes_are_ones_that_can_be_trained(monkeypatch, method):
     x, cost = comparison.draw(method, NAMED["mog2_hard"](), n=50, seed=0)
     assert x.shape == (50, 2)
     assert cost["gradient_evaluations"] > 0
+
+
+@pytest.mark.parametrize("method", comparison.ONE_STEP)
+def test_tempered_stages_end_at_the_target_itself(method):
+    """A ramp that is longer than its stage would leave the sampler at another density."""
+    for stage in comparison.ONE_STEP[method]:
+        tempering = stage.get("tempering", 1.0)
+        last = [value_at(tempering, step) for step in range(stage["steps"] - 100, stage["steps"])]
+        assert last == [1.0] * 100
 
 
 def test_trainings_that_diverge_are_counted_and_judged_by_their_last_good_weights(monkeypatch):

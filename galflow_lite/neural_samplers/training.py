@@ -110,8 +110,8 @@ def train_sampler(
         score_learning_rate: of the score network.
         betas: of Adam, for both.
         warmup: steps over which the sampler's rate rises linearly, at most a fifth of all. Mode
-            weights go astray while the sampler runs ahead of its score network. This helps at the
-            start only: in notebook 04 it is less than the scatter between seeds.
+            weights go astray while the sampler runs ahead of its score network. A warm-up helps at
+            the start only: in notebook 04 it gains less than the scatter between seeds.
         decay: share of the steps, at the end, over which both rates fall linearly.
         decay_to: what they fall to, as a share of their start.
         clip_norm: largest norm of the sampler's gradient; None does not clip.

@@ -1,0 +1,291 @@
+"""The one door for what people hand over: arrays, tables, tensors, numbers and names.
+
+Every public entry point passes its arguments through these functions once. What comes out has one
+type, byte order and memory layout, so the code behind it checks nothing again.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["as_array", "as_choice", "as_number", "as_tensor", "as_whole"]
+
+Choice = TypeVar("Choice")
+
+
+def as_array(
+    value: Any,
+    name: str,
+    shape: Sequence[int | str] | None = None,
+    *,
+    dtype: Any = np.float64,
+    columns: Sequence[str] | None = None,
+    finite: bool = True,
+    infinite: bool = False,
+) -> np.ndarray:
+    """Turn what a person hands over into a contiguous numpy array of the machine's byte order.
+
+    Args:
+        value: array of any type and layout, masked array, DataFrame, Series, structured array,
+            mapping of columns, tensor on any device, or nested lists.
+        name: what error messages call it.
+        shape: expected shape; a text stands for any length: ``("n", 2)``.
+        dtype: of the result.
+        columns: names of the columns. A table (DataFrame, structured array, mapping) is matched
+            by name, whatever its order; anything else must have them in this order.
+        finite: refuse NaN and infinite values, and masked ones.
+        infinite: let infinite values pass all the same.
+
+    Returns:
+        An array of type ``dtype``; the memory of ``value`` where that already fits.
+
+    Raises:
+        ValueError: other shape, a missing column, values that are not numbers, not finite, or
+            too large for ``dtype``.
+
+    Warns:
+        RuntimeWarning: ``dtype`` is too coarse for the differences between the values.
+
+    Example:
+        >>> as_array({"b": [3, 4], "a": [1, 2]}, "x", ("n", 2), columns=("a", "b"))
+        array([[1., 3.],
+               [2., 4.]])
+    """
+    dtype = np.dtype(dtype)
+    found = _plain(value, name, columns)
+    if found.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} holds values of type {found.dtype}, expected real numbers: convert them first"
+        )
+    _require_shape(found.shape, name, shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = np.ascontiguousarray(found, dtype=dtype).reshape(found.shape)
+    if result.dtype.kind == "f" and result.size:
+        bad = ~np.isfinite(result)
+        if bad.any():
+            overflow = bad & np.isfinite(found)
+            if overflow.any():
+                largest = np.abs(found[overflow].astype(np.float64)).max()
+                raise ValueError(
+                    f"{name}{_where(overflow, columns)} reaches {largest:.3g}, which {dtype} "
+                    "cannot hold: use the units of galflow_lite.galaxies.UNITS, or scale it"
+                )
+            if finite:
+                _refuse(bad if not infinite else np.isnan(result), name, columns, infinite)
+        elif found.dtype != result.dtype:
+            _warn_if_coarse(found, result, name, columns)
+    return result
+
+
+def as_tensor(
+    value: Any,
+    name: str,
+    shape: Sequence[int | str] | None = None,
+    *,
+    like: Tensor | nn.Module | None = None,
+    dtype: torch.dtype | None = None,
+    columns: Sequence[str] | None = None,
+    finite: bool = True,
+    infinite: bool = False,
+) -> Tensor:
+    """As `as_array`, for torch: a floating tensor where and as the model computes.
+
+    Args:
+        value, name, shape, columns, finite, infinite: as in `as_array`.
+        like: tensor or module whose type and device the result takes.
+        dtype: in place of the type of ``like``. Without either, a floating tensor keeps its
+            type and everything else becomes float64.
+
+    Returns:
+        A tensor; gradients flow back to ``value`` where it is a tensor.
+
+    Raises:
+        ValueError: as in `as_array`.
+    """
+    if isinstance(like, nn.Module):
+        like = next(like.parameters(), None)
+    if not isinstance(value, Tensor):
+        wanted = dtype or (torch.float64 if like is None else like.dtype)
+        # Half precision has no numpy type of its own in every case: it is cast by torch.
+        through = {torch.float32: np.float32}.get(wanted, np.float64)
+        array = as_array(
+            value, name, shape, dtype=through, columns=columns, finite=finite, infinite=infinite
+        )
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        return tensor.to(dtype=wanted, device=None if like is None else like.device)
+    if value.is_complex():
+        raise ValueError(f"{name} is complex, expected real numbers: take a part of it")
+    _require_shape(value.shape, name, shape)
+    wanted = dtype or (like.dtype if like is not None else None)
+    if wanted is None:
+        wanted = value.dtype if value.is_floating_point() else torch.float64
+    result = value.to(dtype=wanted, device=value.device if like is None else like.device)
+    # NaN and infinity spread into the extremes, which need no memory of their own.
+    if finite and result.numel() and not all(map(torch.isfinite, result.detach().aminmax())):
+        bad = (result.isnan() if infinite else ~result.isfinite()).detach().cpu().numpy()
+        _refuse(bad, name, columns, infinite)
+    return result
+
+
+def as_whole(value: Any, name: str, *, least: int = 0) -> int:
+    """A size or a seed as an int of at least ``least``; numpy integers are welcome, bools not.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool_) or number < least:
+        raise ValueError(
+            f"{name} is {value!r}, expected a whole number of at least {least}: change it"
+        )
+    return number
+
+
+def as_number(
+    value: Any,
+    name: str,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> float:
+    """A finite float within bounds; numpy and torch scalars are welcome, bools are not.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        number = math.nan if isinstance(value, bool | np.bool_ | str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isfinite(number) and above < number < below and least <= number <= most:
+        return number
+    ends = [
+        f"{text} {end:g}"
+        for text, end in (("above", above), ("below", below), ("from", least), ("up to", most))
+        if math.isfinite(end)
+    ]
+    raise ValueError(
+        f"{name} is {value!r}, expected a finite number {' and '.join(ends)}".rstrip()
+        + ": change it"
+    )
+
+
+def as_choice(value: Any, name: str, choices: Collection[Choice]) -> Choice:
+    """``value`` itself, if it is one of ``choices``.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(
+            f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}: choose one"
+        )
+    return value
+
+
+def _plain(value: Any, name: str, columns: Sequence[str] | None) -> np.ndarray:
+    """A plain array; tables by column, masked values as NaN."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        return (value.double() if value.dtype in (torch.bfloat16, torch.half) else value).numpy()
+    fields = getattr(getattr(value, "dtype", None), "names", None)
+    labels = getattr(value, "columns", fields)
+    if isinstance(value, Mapping):
+        labels = list(value)
+    if labels is not None:
+        labels = list(labels)
+        wanted = labels if columns is None else list(columns)
+        missing = [column for column in wanted if column not in labels]
+        if missing:
+            raise ValueError(
+                f"{name} has no column {', '.join(map(repr, missing))}, it has "
+                f"{', '.join(map(str, labels))}: rename or add it"
+            )
+        parts = [_plain(value[column], name, None) for column in wanted]
+        if len({part.shape for part in parts}) > 1:
+            lengths = dict(zip(wanted, (len(np.atleast_1d(part)) for part in parts), strict=True))
+            raise ValueError(
+                f"{name} has columns of different lengths {lengths}, expected one: check the table"
+            )
+        return np.stack(parts, axis=-1)
+    if isinstance(value, np.ma.MaskedArray):
+        # The value under a mask is no value; an integer type has no NaN to say so.
+        if not np.ma.is_masked(value):
+            return value.data
+        return value.astype(np.float64 if value.dtype.kind in "biu" else None).filled(np.nan)
+    try:
+        array = np.asarray(value)
+        return array.astype(np.float64) if array.dtype.kind == "O" else array
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is no array of numbers ({str(error).splitlines()[0]}), expected one: convert "
+            "it first"
+        ) from None
+
+
+def _require_shape(found: Sequence[int], name: str, shape: Sequence[int | str] | None) -> None:
+    if shape is None:
+        return
+    fits = len(found) == len(shape) and all(
+        isinstance(wanted, str) or size == wanted for size, wanted in zip(found, shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+        raise ValueError(
+            f"{name} has shape {tuple(found)}, expected ({expected}): reshape it, or choose the "
+            "columns that belong to it"
+        )
+
+
+def _where(bad: np.ndarray, columns: Sequence[str] | None) -> str:
+    if columns is None or bad.ndim != 2:
+        return ""
+    return f" in column {', '.join(c for c, any_ in zip(columns, bad.any(0), strict=True) if any_)}"
+
+
+def _refuse(bad: np.ndarray, name: str, columns: Sequence[str] | None, infinite: bool) -> None:
+    if not bad.any():
+        return
+    rows = bad.reshape(len(bad), -1).any(1) if bad.ndim else bad.reshape(1)
+    what = "NaN or masked" if infinite else "NaN, infinite or masked"
+    raise ValueError(
+        f"{name} has {what} values in {int(rows.sum())} of {len(rows)} rows"
+        f"{_where(bad, columns)}, expected none: drop or mend these rows"
+    )
+
+
+def _warn_if_coarse(
+    found: np.ndarray, result: np.ndarray, name: str, columns: Sequence[str] | None
+) -> None:
+    """Warn where rounding eats the differences between the values of a column."""
+    if len(found) < 2:
+        return
+    columns_of = found.reshape(len(found), -1)
+    low, high = columns_of.min(0), columns_of.max(0)
+    # In the type of the input: identifiers above 2^53 differ there, and not in float64.
+    spread = (high - low).astype(np.float64)
+    size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
+    coarse = (spread > 0) & (size * np.finfo(result.dtype).eps > 1e-3 * spread)
+    if coarse.any():
+        worst = int(np.argmax(np.where(coarse, size / np.maximum(spread, 1e-300), 0)))
+        label = columns[worst] if columns is not None and found.ndim == 2 else worst
+        warnings.warn(
+            f"{name} differs by {spread[worst]:.3g} at most in column {label}, around "
+            f"{size[worst]:.3g}, which {result.dtype} resolves to less than three digits: "
+            "subtract a reference value first",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import pytest
 
-from galflow_lite import datasets, files
-from galflow_lite.reproduction import paper
+from galflow_lite import files
 
 ROOT = Path(__file__).parents[1]
-
-
-def test_one_data_folder_for_all(monkeypatch, tmp_path):
-    monkeypatch.delenv("GALFLOW_DATA", raising=False)
-    assert datasets.data_folder() == files.share("data") == ROOT / "data"
-    monkeypatch.setenv("GALFLOW_DATA", str(tmp_path))
-    assert datasets.data_folder() == files.share("data") == tmp_path
-    assert files.share("notebooks") == ROOT / "notebooks"
-    # What reads a file that ships looks there too.
-    assert (ROOT / "data" / "paper_numbers.toml").is_file()
-    with pytest.raises(FileNotFoundError, match="paper_numbers.toml"):
-        paper.rows()
-
-
-@pytest.mark.parametrize("find", [datasets.data_folder, lambda: files.share("data")])
-def test_data_folder_that_is_none(monkeypatch, tmp_path, find):
-    monkeypatch.setenv("GALFLOW_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="GALFLOW_DATA names .*nowhere, which is no folder"):
-        find()
-
-
-def test_folder_that_does_not_ship():
-    with pytest.raises(FileNotFoundError, match="the folder figures/ that ships .* install the"):
-        files.share("figures")
 
 
 @pytest.mark.parametrize("content", ["é\n", "é\n".encode()])
@@ -68,28 +42,6 @@ def test_the_file_is_there_only_after_the_block(tmp_path):
         assert temporary.parent == tmp_path
         assert not (tmp_path / "file").exists()
     assert (tmp_path / "file").read_text() == "new"
-
-
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [
-        (errno.ENOSPC, r"cannot write .*file \(no space is left on the disk\).*: free some space"),
-        (errno.EACCES, r"cannot write .*file \(Permission denied\).*: check the folder and its"),
-    ],
-)
-def test_write_errors_are_one_sentence_and_keep_their_number(
-    tmp_path, monkeypatch, number, message
-):
-    (tmp_path / "file").write_text("old")
-
-    def refuse(self, content):
-        raise OSError(number, "Permission denied" if number == errno.EACCES else "full")
-
-    monkeypatch.setattr(Path, "write_bytes", refuse)
-    with pytest.raises(OSError, match=message) as caught:
-        files.write_aside(tmp_path / "file", "new")
-    assert caught.value.errno == number
-    assert (tmp_path / "file").read_text() == "old"
 
 
 def test_sha256(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from galflow_lite.checkpoints import read_state, write_state
+from galflow_lite.files import read_state, write_state
 from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow, OutsideTrainingRange
 from galflow_lite.galaxies.model import paper_schedule
 from galflow_lite.galaxies.scaling import Scaling

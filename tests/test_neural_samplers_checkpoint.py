@@ -12,7 +12,7 @@ import torch
 from small_samplers import Noisy, train, weights
 from torch import Tensor
 
-from galflow_lite.checkpoints import read_state, write_state
+from galflow_lite.files import read_state, write_state
 from galflow_lite.neural_samplers import ImplicitSampler, LogUniform, geometric
 from galflow_lite.targets import FromLogDensity, GaussianMixture, Target
 

@@ -12,7 +12,7 @@ import torch
 from small_pieces import gaussians, identity, log_prob
 
 from galflow_lite import flows
-from galflow_lite.checkpoints import write_state
+from galflow_lite.files import write_state
 from galflow_lite.piecewise import Clustering, PiecewiseFlow
 from galflow_lite.training import TrainingDiverged
 

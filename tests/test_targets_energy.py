@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from galflow_lite import mcmc
-from galflow_lite.checkpoints import write_state
+from galflow_lite.files import write_state
 from galflow_lite.images import digits
 from galflow_lite.metrics import energy_distance
 from galflow_lite.targets import EnergyModel, GaussianMixture, Noised, check_score

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from galflow_lite.training import History, TensorBatches, TrainingDiverged, fit, rate_factor
+from galflow_lite.training import TensorBatches, TrainingDiverged, fit, rate_factor, threads
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -38,9 +38,7 @@ def test_updates_are_those_of_a_plain_loop():
     x, y = data()
     batches = TensorBatches(x, y, batch_size=40)
     model, other = network(), network()
-    history = fit(
-        square_loss(model), model, batches, 30, learning_rate=0.01, progress=False, check_every=7
-    )
+    history = fit(square_loss(model), model, batches, 30, learning_rate=0.01, progress=False)
     optimizer = torch.optim.Adam(other.parameters(), lr=0.01, fused=True)
     losses = []
     for step in range(30):
@@ -284,38 +282,6 @@ def test_a_validation_that_is_never_a_number_is_noticed():
     assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("check_every", [1, 4])
-def test_nan_stops_with_its_step_and_the_last_good_weights(check_every):
-    x, y = data()
-    model = network()
-    record = []
-
-    def loss(batch):
-        record.append(state(model))
-        value = square_loss(model)(batch)
-        return value * math.nan if len(record) == 11 else value
-
-    with pytest.raises(TrainingDiverged, match=r"the loss is nan at step 10, and the last good"):
-        fit(loss, model, TensorBatches(x, y, batch_size=40), 50, check_every=1, progress=False)
-    # Step 9 gave a finite loss, so its weights are the last that are known to be good.
-    after = state(model)
-    assert all(torch.equal(after[k], record[9][k]) for k in after if "weight" in k or "bias" in k)
-
-    record.clear()
-    with pytest.raises(TrainingDiverged) as caught:
-        fit(
-            loss,
-            model,
-            TensorBatches(x, y, batch_size=40),
-            50,
-            check_every=check_every,
-            progress=False,
-        )
-    assert caught.value.step == 10
-    assert len(caught.value.history.loss) == 10
-    assert all(torch.isfinite(p).all() for p in model.parameters())
-
-
 def test_infinite_gradient_of_a_finite_loss_leaves_good_weights():
     weight = torch.tensor([1.0], requires_grad=True)
 
@@ -386,74 +352,77 @@ def test_interrupt_without_validation_keeps_the_last_weights():
     assert (history.stopped, weight.item(), len(history.loss)) == ("interrupted", -3.0, 3)
 
 
-def test_progress_bar_is_silent_when_asked(capsys, monkeypatch):
-    def run(progress):
-        weight = torch.zeros(1, requires_grad=True)
-        fit(lambda _: weight.sum(), [weight], lambda k: None, 3, progress=progress)
-        out, err = capsys.readouterr()
-        assert not out
-        return err
-
-    assert "training: 100%" in run(True)
-    assert not run(False)
-    monkeypatch.setenv("GALFLOW_PROGRESS", "0")
-    assert not run(True)
-
-
-def call(**changes) -> History:
-    model = network()
+def test_nan_stops_with_its_step_and_the_last_good_weights_of_all_modules():
     x, y = data()
-    arguments = {
-        "loss": square_loss(model),
-        "parameters": model,
-        "batches": TensorBatches(x, y, batch_size=40),
-        "steps": 2,
-        "progress": False,
-    }
-    return fit(**{**arguments, **changes})
+    model, critic = network(), nn.Linear(1, 1)
+    record = []
+
+    def loss(batch):
+        with torch.no_grad():
+            critic.bias += 1
+        record.append((state(model), state(critic)))
+        value = square_loss(model)(batch)
+        return value * math.nan if len(record) == 11 else value
+
+    with pytest.raises(TrainingDiverged, match="the loss is nan at step 10") as caught:
+        fit(
+            loss,
+            model,
+            TensorBatches(x, y, batch_size=40),
+            50,
+            extra_state={"critic": critic},
+            progress=False,
+        )
+    # Step 9 gave a finite loss, so its weights are the last that are known to be good.
+    good, good_critic = record[9]
+    after = state(model)
+    assert all(torch.equal(after[k], good[k]) for k in after if "weight" in k or "bias" in k)
+    assert same(state(critic), good_critic)
+    assert caught.value.step == len(caught.value.history.loss) == 10
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"steps": 0}, "steps is 0, expected at least 1"),
-        ({"steps": 1e3}, "steps is 1000.0, expected a whole number"),
-        ({"validate_every": 0}, "validate_every is 0, expected at least 1"),
-        ({"patience": 0}, "patience is 0, expected at least 1"),
-        ({"patience": 3}, "patience is given without validation"),
-        ({"clip_norm": 0.0}, "clip_norm is 0.0, expected a number above 0"),
-        ({"ema_decay": 1.0}, "ema_decay is 1.0, expected 0 <= ema_decay < 1"),
-        ({"optimizer": "sgd"}, "optimizer is 'sgd', expected 'adam', 'adamw', 'radam'"),
-        ({"schedule": "step"}, "schedule is 'step', expected 'constant', 'cosine'"),
-        ({"warmup_steps": 2}, "warmup_steps is 2, expected 0 <= warmup_steps < steps = 2"),
-        ({"parameters": []}, "none of the 0 parameters requires a gradient"),
-        ({"parameters": [torch.zeros(2)]}, "none of the 1 parameters requires a gradient"),
-        ({"loss": lambda b: b[0].sum()}, "a tensor without a gradient"),
-        ({"validation": iter([])}, "validation gave no batches"),
-        ({"batches": []}, "batches ended after 0 steps and cannot be walked again"),
-    ],
-)
-def test_bad_arguments(changes, message):
-    with pytest.raises(ValueError, match=message):
-        call(**changes)
+def test_gradients_of_the_trained_weights_alone_and_logs_of_every_step():
+    weight, critic = (torch.ones(1, requires_grad=True) for _ in range(2))
+
+    def loss(step):
+        return (weight * critic).sum(), {"step": torch.tensor(float(step))}
+
+    history = fit(loss, [weight], lambda step: step, 5, validation=[0], progress=False)
+    assert critic.grad is None
+    assert history.logs == {"step": [0.0, 1.0, 2.0, 3.0, 4.0]}
+    assert len(history.validation_loss) == 1
 
 
-@pytest.mark.parametrize("value", [torch.ones(4, requires_grad=True), 1.0, None])
-def test_loss_that_is_not_a_scalar(value):
-    found = r"a tensor of shape \(4,\)" if isinstance(value, Tensor) else str(value)
-    with pytest.raises(ValueError, match=f"loss returned {found}, expected a scalar tensor"):
-        call(loss=lambda batch: value)
+def test_callback_sees_the_averaged_weights_in_evaluation_mode():
+    model = nn.Linear(1, 1)
+    seen = []
+
+    def callback(step):
+        assert not model.training
+        seen.append((step, model.weight.item()))
+
+    def run(callback):
+        torch.manual_seed(0)
+        model.reset_parameters()
+        options = {"ema_decay": 0.9, "callback": callback, "callback_every": 4}
+        loss = lambda _: (model.weight * torch.randn(1)).square().sum()  # noqa: E731
+        return fit(loss, model, [0], 10, progress=False, **options)
+
+    assert run(None).loss == run(callback).loss
+    assert [step for step, _ in seen] == [0, 4, 8, 10]
+    assert seen[-1][1] == model.weight.item()
 
 
-@pytest.mark.parametrize(
-    ("batches", "message"),
-    [(torch.zeros(9, 3), "wrap it as TensorBatches"), (3, "batches is a int, expected a callable")],
-)
-def test_batches_of_a_wrong_type(batches, message):
-    with pytest.raises(TypeError, match=message):
-        call(batches=batches)
-
-
-def test_validation_of_a_wrong_type():
-    with pytest.raises(TypeError, match="validation is a Tensor, expected a callable or an iter"):
-        call(validation=torch.zeros(9, 3))
+def test_overlapping_blocks_leave_the_threads_as_they_were():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        first, second = threads(1), threads(2)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert torch.get_num_threads() == 2
+        second.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -72,29 +72,3 @@ def test_iterator_that_ends_is_an_error_with_its_length():
     weight = torch.zeros(1, requires_grad=True)
     with pytest.raises(ValueError, match="batches ended after 3 steps and cannot be walked again"):
         fit(lambda b: weight.sum() * b, [weight], iter([1.0, 2.0, 3.0]), 7, progress=False)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "options", "message"),
-    [
-        ((), {"batch_size": 2}, "got no tensors"),
-        ((torch.zeros(0, 3),), {"batch_size": 2}, r"tensors with \[0\] rows"),
-        ((torch.zeros(5), torch.zeros(4)), {"batch_size": 2}, r"tensors with \[5, 4\] rows"),
-        ((torch.zeros(5),), {"batch_size": 0}, "batch_size is 0, expected at least 1"),
-        ((torch.zeros(5),), {"batch_size": 2, "seed": -1}, "seed is -1, expected 0 or more"),
-        (
-            (torch.tensor([[1.0, 2.0], [math.nan, math.nan], [0.0, math.inf]]),),
-            {"batch_size": 1},
-            "tensor 0 has 2 of 3 rows with NaN or infinite values",
-        ),
-        ((np.array([1.0, -np.inf]),), {"batch_size": 1}, "tensor 0 has 1 of 2 rows with NaN"),
-    ],
-)
-def test_bad_data(tensors, options, message):
-    with pytest.raises(ValueError, match=message):
-        TensorBatches(*tensors, **options)
-
-
-def test_steps_count_from_zero():
-    with pytest.raises(ValueError, match="found step -1, expected 0 or more"):
-        TensorBatches(torch.arange(10), batch_size=2)(-1)

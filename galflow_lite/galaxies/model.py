@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from galflow_lite.checkpoints import read_state, write_state
+from galflow_lite.files import read_state, write_state
 from galflow_lite.flows import neural_spline_flow
-from galflow_lite.training import History, fit
-from galflow_lite.training.parallel import start_processes
+from galflow_lite.training import History, fit, start_processes
 
 from .catalogue import Catalogue
 from .conditioning import Conditions, star_count

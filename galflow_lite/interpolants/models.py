@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import read_state, write_state
+from ..files import read_state, write_state
 from ..images import ImageSet
 from ..metrics import frechet_distance
 from ..networks import UNet

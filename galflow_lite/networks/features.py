@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import read_state, write_state
 from ..environment_check import checksums
-from ..files import sha256, share
+from ..files import read_state, sha256, share, write_state
 
 __all__ = ["FeatureNetwork"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import read_state, write_state
+from ..files import read_state, write_state
 from ..targets import Noised, Target
 from .identity import require_same
 from .losses import dft_loss, fisher_loss, kl_loss, score_matching_loss

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import read_state, write_state
+from ..files import read_state, write_state
 from ..targets.base import whole_number
 from ..training import TrainingDiverged
 from .networks import SamplerNetwork

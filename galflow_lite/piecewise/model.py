@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import flows as architectures
-from ..checkpoints import read_state, write_state
+from ..files import read_state, write_state
 from ..flows import Flow, ResampledBase
 from ..training import History
 from .clustering import Clustering

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..flows import Flow, ResampledBase, StackedFlows
-from ..training import fit
-from ..training.optimization import make_optimizer
+from ..training import fit, make_optimizer
 
 __all__ = [
     "PieceData",
@@ -158,7 +157,6 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
             validate_every=recipe.validate_every,
             patience=recipe.patience,
             progress=recipe.progress,
-            check_every=min(20, recipe.validate_every),
             description="pieces" if len(flows) > 1 else "flow",
         )
     if not best.history:

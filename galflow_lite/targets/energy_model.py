@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import read_state, write_state
+from ..files import read_state, write_state
 from ..networks import MLP
 from ..seeds import child_seed
 from ..training import History, TensorBatches, fit

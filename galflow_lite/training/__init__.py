@@ -1,10 +1,20 @@
-"""Training: one loop, `fit`, and the minibatches it takes."""
+"""Training: one loop, `fit`, for everything that learns here, and the minibatches it takes."""
 
 from __future__ import annotations
 
-from .batches import TensorBatches
 from .loop import History, TrainingDiverged, fit
-from .optimization import rate_factor
-from .parallel import process_rank
+from .minibatches import TensorBatches
+from .optimizers import make_optimizer, rate_factor
+from .processes import process_rank, start_processes, threads
 
-__all__ = ["History", "TensorBatches", "TrainingDiverged", "fit", "process_rank", "rate_factor"]
+__all__ = [
+    "History",
+    "TensorBatches",
+    "TrainingDiverged",
+    "fit",
+    "make_optimizer",
+    "process_rank",
+    "rate_factor",
+    "start_processes",
+    "threads",
+]

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import read_state, write_state
-from .batches import by_step, require_no_tensor
-from .optimization import make_optimizer, rate_factor
-from .parallel import average_over, broadcast, data_parallel, start_processes, sum_over
-from .resuming import random_state, require_same, restore_random_state
+from ..files import read_state, write_state
+from ..inputs import as_number, as_whole
+from .checkpoint import fingerprint, random_state, require_same, restore_random_state
+from .minibatches import by_step
+from .optimizers import make_optimizer, rate_factor
+from .processes import broadcast, data_parallel, start_processes, sum_over
 from .weights import Weights
 
-__all__ = ["History", "TrainingDiverged", "fit"]
+_KIND = "a training checkpoint"
 
 
 @dataclass
@@ -32,6 +33,7 @@ class History:
 
     Attributes:
         loss: one value a step; `loss[k]` was computed with the weights after k updates.
+        logs: further numbers that the loss returned, by name, one value a step.
         validation_steps: the steps (numbers of updates) at which the validation was computed.
         validation_loss: the values there, of the averaged weights when `ema_decay` is given.
         best_step: the step of the lowest validation loss, whose weights the module holds at the
@@ -42,6 +44,7 @@ class History:
     """
 
     loss: list[float] = field(default_factory=list)
+    logs: dict[str, list[float]] = field(default_factory=dict)
     validation_steps: list[int] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     best_step: int | None = None
@@ -61,19 +64,20 @@ class TrainingDiverged(RuntimeError):
     Attributes:
         step: the step whose loss, computed from `batches(step)`, is not finite.
         history: the `History` up to it.
+        model: what was trained, with its last good weights, where the caller of `fit` set it.
     """
 
-    def __init__(self, message: str, step: int, history: History):
+    def __init__(self, message: str, step: int, history: History, model: Any = None):
         super().__init__(message)
-        self.step, self.history = step, history
+        self.step, self.history, self.model = step, history, model
 
     def __reduce__(self) -> tuple:
         # As an exception is sent from a worker process, it would be made anew from its message.
-        return type(self), (str(self), self.step, self.history)
+        return type(self), (str(self), self.step, self.history, self.model)
 
 
 def fit(
-    loss: Callable[[Any], Tensor],
+    loss: Callable[[Any], Tensor | tuple[Tensor, Mapping[str, Tensor]]],
     parameters: nn.Module | Iterable[Tensor],
     batches: Callable[[int], Any] | Iterable[Any],
     steps: int,
@@ -91,7 +95,9 @@ def fit(
     checkpoint: str | Path | None = None,
     checkpoint_every: int | None = None,
     extra_state: Mapping[str, Any] | None = None,
-    check_every: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    callback: Callable[[int], Any] | None = None,
+    callback_every: int = 100,
     progress: bool = True,
     description: str = "training",
 ) -> History:
@@ -101,7 +107,9 @@ def fit(
     without validation the averaged weights (`ema_decay`), or else the last ones.
 
     Args:
-        loss: takes a batch, returns a scalar tensor.
+        loss: takes a batch, returns a scalar tensor, or a pair of it and a mapping of further
+            scalars, which are kept in `History.logs`. It may train something of its own first,
+            such as a critic: only the gradients of `parameters` are computed from what it returns.
         parameters: the module (preferred: its buffers are kept with its weights) or its tensors.
         batches: a callable step -> batch, such as `TensorBatches`, or an iterable, which is cycled.
         steps: number of updates.
@@ -125,9 +133,13 @@ def fit(
         checkpoint_every: steps between checkpoints, a tenth of `steps` by default; there is one
             at the end as well.
         extra_state: named objects with `state_dict` and `load_state_dict` that the loss changes
-            itself, for example a critic and its optimiser: checkpointed with the rest.
-        check_every: steps between looks at the loss (on a GPU each look waits for the device):
-            1 on a CPU and 20 elsewhere by default. Changes no result.
+            itself, for example a critic and its optimiser: checkpointed with the rest. Modules
+            among them get back their last good weights when the training diverges.
+        settings: what else makes this training what it is (columns, seeds, architecture), as plain
+            values: a checkpoint with other settings, weights or batches is refused.
+        callback: called as callback(step) before the first step, every `callback_every` steps and
+            after the last, under the conditions of a validation.
+        callback_every: steps between calls.
         progress: show a bar; the environment variable GALFLOW_PROGRESS=0 hides all bars.
         description: text beside the bar.
 
@@ -141,77 +153,95 @@ def fit(
 
     Raises:
         TrainingDiverged: the loss is NaN or infinite; the module holds the last good weights.
-        ValueError: `steps` below 1 or no whole number, no trainable parameters, a loss that is
-            not a scalar or does not depend on them, unknown names, or a checkpoint of another
-            model or other settings.
+        ValueError: a number out of its range, no trainable parameters, a loss that is not a scalar
+            or does not depend on them, unknown names, or a checkpoint of another training.
         TypeError: `batches` is neither callable nor iterable, or is a tensor.
-        OSError: the checkpoint cannot be written; the file before it is intact.
 
     Warns:
         RuntimeWarning: no validation loss was a number.
     """
     began = time.perf_counter()
     weights = Weights(parameters)
+    if not weights.trainable:
+        raise ValueError(
+            f"none of the {len(weights.names)} parameters requires a gradient, expected at least "
+            "one: pass the module that is to be trained"
+        )
     device = weights.trainable[0].device
-    _require_positive(
-        steps=steps,
-        validate_every=validate_every,
-        patience=patience,
-        checkpoint_every=checkpoint_every,
-        check_every=check_every,
-    )
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm is {clip_norm}, expected a number above 0: raise it")
-    require_no_tensor("validation", validation)
-    if patience is not None and validation is None:
-        raise ValueError("patience is given without validation: pass validation=... as well")
-    if ema_decay is not None and not 0 <= ema_decay < 1:
-        raise ValueError(f"ema_decay is {ema_decay}, expected 0 <= ema_decay < 1: change it")
+    steps = as_whole(steps, "steps", least=1)
+    validate_every = as_whole(validate_every, "validate_every", least=1)
+    if checkpoint_every is None:
+        checkpoint_every = max(1, steps // 10)
+    checkpoint_every = as_whole(checkpoint_every, "checkpoint_every", least=1)
+    callback_every = as_whole(callback_every, "callback_every", least=1)
+    if patience is not None:
+        patience = as_whole(patience, "patience", least=1)
+        if validation is None:
+            raise ValueError("patience is given without validation: pass validation=... as well")
+    if clip_norm is not None:
+        clip_norm = as_number(clip_norm, "clip_norm", above=0)
+    if ema_decay is not None:
+        ema_decay = as_number(ema_decay, "ema_decay", least=0, below=1)
     rank, world = start_processes(device)
     broadcast(weights.tensors())
     factor = rate_factor(schedule, steps, warmup_steps)
     updater = make_optimizer(optimizer, weights.trainable, learning_rate, weight_decay)
     base_rates = [group["lr"] for group in updater.param_groups]
-    checkpoint_every = checkpoint_every or max(1, steps // 10)
-    check_every = check_every or (1 if device.type == "cpu" else 20)
-    settings = {
-        "learning_rate": learning_rate,
-        "optimizer": _name(optimizer),
-        "weight_decay": weight_decay,
-        "schedule": f"{schedule} over {steps} steps" if schedule == "cosine" else _name(schedule),
-        "warmup_steps": warmup_steps,
-        "clip_norm": clip_norm,
-        "ema_decay": ema_decay,
-        "validate_every": validate_every,
-        "patience": patience,
-        "batches": getattr(batches, "settings", "custom"),
-        "extra_state": sorted(extra_state) if extra_state else None,
-    }
+    # On a GPU each look at the loss waits for the device.
+    look_every = 1 if device.type == "cpu" else 20
+    extra = dict(extra_state or {})
+    others = [Weights(item) for item in extra.values() if isinstance(item, nn.Module)]
 
     history = History()
     average = [p.detach().clone() for p in weights.trainable] if ema_decay is not None else None
     best: list[Tensor] | None = None
     start = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        state = read_state(checkpoint, kind="a training checkpoint")
-        require_same(checkpoint, state, settings, weights, steps)
-        weights.put(state["weights"].values())
-        updater.load_state_dict(state["optimizer"])
-        average, best = (
-            values if values is None else [value.to(device) for value in values]
-            for values in (state["average"], state["best"])
-        )
-        history = History(**{k: _untensor(v) for k, v in state["history"].items()})
-        start = steps if history.stopped == "early" else state["step"]
-        for name, item in (extra_state or {}).items():
-            item.load_state_dict(state["extra"][name])
+    wanted: dict[str, Any] = {}
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint)
+        own = {
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "weight_decay": weight_decay,
+            "schedule": f"cosine over {steps} steps" if schedule == "cosine" else schedule,
+            "warmup_steps": warmup_steps,
+            "clip_norm": clip_norm,
+            "ema_decay": ema_decay,
+            "validation": validation,
+            "validate_every": validate_every,
+            "patience": patience,
+            "batches": batches,
+            "extra_state": sorted(extra),
+            "settings": settings,
+        }
+        wanted = fingerprint(weights, own)
+        if checkpoint.exists():
+            state = read_state(checkpoint, kind=_KIND)
+            require_same(checkpoint, state["fingerprint"], wanted)
+            if state["step"] > steps:
+                raise ValueError(
+                    f"the checkpoint {checkpoint} is at step {state['step']}, beyond steps = "
+                    f"{steps}: ask for more steps or use another file"
+                )
+            weights.put(state["weights"].values())
+            updater.load_state_dict(state["optimizer"])
+            average, best = (
+                values if values is None else [value.to(device) for value in values]
+                for values in (state["average"], state["best"])
+            )
+            history = History(**_listed(state["history"]))
+            start = steps if history.stopped == "early" else state["step"]
+            for name, item in extra.items():
+                item.load_state_dict(state["extra"][name])
     next_batch = by_step(batches, start if start < steps else 0)
     if start:
         restore_random_state(state["random"], device)
     compute = data_parallel(loss, weights.module, weights.trainable) if start < steps else loss
+    # Hooks of DistributedDataParallel need the plain form.
+    trained = weights.trainable if world == 1 else None
     spent = history.seconds
-    good = weights.copy()
-    pending: list[Tensor] = []
+    good = weights.copy(), [other.copy() for other in others]
+    pending: list[tuple[Tensor, Mapping[str, Tensor]]] = []
 
     def save(step: int) -> None:
         random = random_state(device)  # all processes take part
@@ -219,45 +249,65 @@ def fit(
         if rank == 0:
             state = {
                 "step": step,
-                "settings": settings,
+                "fingerprint": wanted,
                 "weights": dict(zip(weights.names, weights.tensors(), strict=True)),
                 "optimizer": updater.state_dict(),
                 "average": average,
                 "best": best,
-                "history": {k: _tensor(v) for k, v in vars(history).items()},
+                "history": _packed(vars(history)),
                 "random": random,
-                "extra": {k: v.state_dict() for k, v in (extra_state or {}).items()},
+                "extra": {name: item.state_dict() for name, item in extra.items()},
             }
-            write_state(checkpoint, state, kind="a training checkpoint")
+            write_state(checkpoint, state, kind=_KIND)
+
+    def call_back(step: int) -> None:
+        if callback is not None:
+            with weights.evaluation(average):
+                callback(step)
+
+    def diverged(found: str, batch: Any) -> TrainingDiverged:
+        """Restore the last good weights and say where and, as far as it is known, why it ended."""
+        weights.put(good[0])
+        for other, values in zip(others, good[1], strict=True):
+            other.put(values)
+        step = len(history.loss)
+        message = f"{found} at step {step}, and the last good weights are restored"
+        return TrainingDiverged(f"{message}: {_advice(step, batch)}", step, history)
 
     visible = progress and rank == 0 and os.environ.get("GALFLOW_PROGRESS", "1") != "0"
     bar = tqdm(total=steps, initial=start, desc=description, disable=not visible)
     weights.train(True)
     try:
+        if start == 0:
+            call_back(0)
         for step in range(start, steps):
             last = step + 1 == steps
             saving = checkpoint is not None and (last or (step + 1) % checkpoint_every == 0)
             validating = validation is not None and (last or (step + 1) % validate_every == 0)
-            looking = last or saving or validating or (step + 1) % check_every == 0
+            looking = last or saving or validating or (step + 1) % look_every == 0
             for group, rate in zip(updater.param_groups, base_rates, strict=True):
                 group["lr"] = rate * factor(step)
             batch = next_batch(step)
-            value = compute(batch)
+            value, logs = _split(compute(batch))
             if step == start:
                 _require_scalar(value)
-            pending.append(value.detach())
+            pending.append((value.detach(), logs))
             if looking:
-                for seen in average_over(pending):
+                for seen, logs in _seen(pending, world):
                     if not math.isfinite(seen):
-                        raise _diverged(weights, good, history, f"the loss is {seen}", batch)
+                        raise diverged(f"the loss is {seen}", batch)
                     history.loss.append(seen)
+                    for name, number in logs.items():
+                        history.logs.setdefault(name, []).append(number)
                 # These weights have given a finite loss; those after the update may not.
-                weights.copy_to(good)
+                weights.copy_to(good[0])
+                for other, kept in zip(others, good[1], strict=True):
+                    other.copy_to(kept)
                 pending.clear()
                 bar.set_postfix_str(f"loss {seen:.4g}", refresh=False)
 
             updater.zero_grad(set_to_none=True)
-            value.backward()
+            value.backward(inputs=trained)
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(weights.trainable, clip_norm)
             updater.step()
@@ -267,7 +317,7 @@ def fit(
                     torch._foreach_lerp_(average, weights.trainable, 1 - decay)
             if (last or saving or validating) and not weights.finite():
                 history.loss.pop()
-                raise _diverged(weights, good, history, "the gradient is not finite", batch)
+                raise diverged("the gradient is not finite", batch)
             bar.update()
 
             if validating:
@@ -284,6 +334,8 @@ def fit(
                     saving = checkpoint is not None
             if saving:
                 save(step + 1)
+            if last or (step + 1) % callback_every == 0:
+                call_back(step + 1)
             if history.stopped == "early":
                 break
     except KeyboardInterrupt:
@@ -291,7 +343,7 @@ def fit(
             raise
         history.stopped = "interrupted"
         if not weights.finite():
-            weights.put(good)
+            weights.put(good[0])
     finally:
         bar.close()
         weights.train(False)
@@ -311,6 +363,22 @@ def fit(
     return history
 
 
+def _split(result: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+    return result if isinstance(result, tuple) else (result, {})
+
+
+def _seen(
+    pending: list[tuple[Tensor, Mapping[str, Tensor]]], world: int
+) -> list[tuple[float, dict[str, float]]]:
+    """Losses, averaged over all processes, and logs as numbers; waits for the device once."""
+    if len(pending) == world == 1:
+        values = [pending[0][0].item()]
+    else:
+        values = (sum_over(torch.stack([value for value, _ in pending])) / world).tolist()
+    logs = [{name: float(number) for name, number in logs.items()} for _, logs in pending]
+    return list(zip(values, logs, strict=True))
+
+
 def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
     """Mean over all rows of all batches of all processes."""
     total, count = 0.0, 0
@@ -319,7 +387,7 @@ def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
             first = next(iter(batch.values())) if isinstance(batch, Mapping) else batch
             first = first[0] if isinstance(first, tuple | list) else first
             rows = len(first) if isinstance(first, Tensor) and first.ndim else 1
-            total += float(loss(batch)) * rows
+            total += float(_split(loss(batch))[0]) * rows
             count += rows
     else:
         total, count = float(validation()), 1
@@ -333,54 +401,34 @@ def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
     return total / count
 
 
-def _diverged(
-    weights: Weights, good: list[Tensor], history: History, found: str, batch: Any
-) -> TrainingDiverged:
-    """Restore the last good weights and say where and, as far as it is known, why it ended."""
-    weights.put(good)
-    step = len(history.loss)
+def _advice(step: int, batch: Any) -> str:
     parts = batch if isinstance(batch, tuple | list) else [batch]
     if any(
         isinstance(p, Tensor) and p.is_floating_point() and not p.isfinite().all() for p in parts
     ):
-        advice = "the batch itself holds NaN or infinite values, so clean the data"
-    elif step == 0:
-        advice = "no update has been made, so look at the loss and the data"
-    else:
-        advice = "lower learning_rate, set clip_norm or look at the loss"
-    return TrainingDiverged(
-        f"{found} at step {step}, and the last good weights are restored: {advice}", step, history
-    )
-
-
-def _require_positive(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is None:
-            continue
-        if not isinstance(number, int | np.integer):
-            raise ValueError(f"{name} is {number!r}, expected a whole number: pass an int")
-        if number < 1:
-            raise ValueError(f"{name} is {number}, expected at least 1: raise it")
+        return "the batch itself holds NaN or infinite values, so clean the data"
+    if step == 0:
+        return "no update has been made, so look at the loss and the data"
+    return "lower learning_rate, set clip_norm or look at the loss"
 
 
 def _require_scalar(value: Any) -> None:
-    if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim:
+    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
         found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else value
-        raise ValueError(f"loss returned {found}, expected a scalar tensor: return its mean")
-    if not value.requires_grad:
         raise ValueError(
-            "loss returned a tensor without a gradient, expected one that depends on the trainable "
-            "parameters: compute it from the module that is trained"
+            f"loss returned {found}, expected a scalar tensor that depends on the trainable "
+            "parameters: return the mean of what is computed from the module that is trained"
         )
 
 
-def _name(value: Any) -> Any:
-    return getattr(value, "__name__", type(value).__name__) if callable(value) else value
-
-
-def _tensor(value: Any) -> Any:
+def _packed(value: Any) -> Any:
+    """Lists of numbers as tensors, which a file holds better than JSON."""
+    if isinstance(value, Mapping):
+        return {key: _packed(item) for key, item in value.items()}
     return torch.from_numpy(np.asarray(value)) if isinstance(value, list) else value
 
 
-def _untensor(value: Any) -> Any:
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items()}
     return value.tolist() if isinstance(value, Tensor) else value

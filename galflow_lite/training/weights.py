@@ -8,9 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .parallel import process_rank
-
-__all__ = ["Weights"]
+from .processes import process_rank
 
 
 class Weights:
@@ -32,11 +30,6 @@ class Weights:
         self._parameters = list(named.values())
         self.trainable = [p for p in self._parameters if p.requires_grad]
         self.names = [*named, *(full for _, _, full in self._slots)]
-        if not self.trainable:
-            raise ValueError(
-                f"none of the {len(named)} parameters requires a gradient, expected at least one: "
-                "pass the module that is to be trained"
-            )
 
     def tensors(self) -> list[Tensor]:
         return self._parameters + [owner._buffers[name] for owner, name, _ in self._slots]

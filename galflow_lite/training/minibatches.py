@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -9,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .parallel import process_rank
-
-__all__ = ["TensorBatches", "by_step", "require_no_tensor"]
+from ..inputs import as_tensor, as_whole
+from .processes import process_rank
 
 
 class TensorBatches:
@@ -26,7 +26,7 @@ class TensorBatches:
     their order and with no row dropped, which is what a validation needs.
 
     Args:
-        tensors: tensors or arrays, each of shape (rows, ...).
+        tensors: floating tensors or arrays, or tensors of integers, each of shape (rows, ...).
         batch_size: rows in a global batch; `None`, or more than there are rows, means all rows.
         seed: of the permutations.
         drop_last: leave out the last batch of an epoch when it is not full.
@@ -49,49 +49,41 @@ class TensorBatches:
         drop_last: bool = True,
         device: torch.device | str | None = None,
     ):
-        if not tensors:
-            raise ValueError("TensorBatches got no tensors, expected at least one: pass the data")
-        self.tensors = tuple(torch.as_tensor(tensor) for tensor in tensors)
-        counts = [len(tensor) if tensor.ndim else 0 for tensor in self.tensors]
-        if len(set(counts)) > 1 or not counts[0]:
+        self.tensors = tuple(_columns(tensor, i) for i, tensor in enumerate(tensors))
+        counts = [len(tensor) for tensor in self.tensors]
+        if len(set(counts)) != 1 or not counts[0]:
             raise ValueError(
                 f"TensorBatches got tensors with {counts} rows, expected one number above 0: "
                 "pass tensors of equal length"
             )
-        for index, tensor in enumerate(self.tensors):
-            _require_finite(tensor, index)
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, expected at least 1 or None: raise it")
-        if seed < 0:
-            raise ValueError(f"seed is {seed}, expected 0 or more: change it")
         self.rows = counts[0]
-        self.batch_size = min(batch_size or self.rows, self.rows)
-        self.seed, self.drop_last, self.device = seed, drop_last, device
+        size = self.rows if batch_size is None else as_whole(batch_size, "batch_size", least=1)
+        self.batch_size = min(size, self.rows)
+        self.seed, self.drop_last, self.device = as_whole(seed, "seed"), drop_last, device
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
         full, rest = divmod(self.rows, self.batch_size)
         return full if self.drop_last else full + bool(rest)
 
-    def __repr__(self) -> str:
-        return (
-            f"TensorBatches({self.rows} rows, batch_size={self.batch_size}, seed={self.seed}, "
-            f"drop_last={self.drop_last})"
-        )
-
     @property
     def settings(self) -> str:
-        """What a checkpoint compares before it goes on with these batches."""
-        return repr(self)
+        """What a checkpoint compares before it goes on with these batches: data included."""
+        content = 0
+        for tensor in self.tensors:
+            raw = tensor.detach().cpu().flatten().view(torch.uint8)
+            content = zlib.crc32(raw.numpy(), content)
+        return (
+            f"{self.rows} rows with checksum {content:08x}, batch_size {self.batch_size}, seed "
+            f"{self.seed}, drop_last {self.drop_last}"
+        )
 
     def __call__(self, step: int) -> tuple[Tensor, ...]:
         """The batch of a step (from 0): tensors of shape (batch_size / processes, ...).
 
         Raises:
-            ValueError: a negative step, or a batch that the processes cannot share equally.
+            ValueError: a batch that the processes cannot share equally.
         """
-        if step < 0:
-            raise ValueError(f"found step {step}, expected 0 or more: count steps from 0")
         epoch, index = divmod(step, len(self))
         first = index * self.batch_size
         last = min(first + self.batch_size, self.rows)
@@ -125,20 +117,12 @@ class TensorBatches:
         return tensor if self.device is None else tensor.to(self.device, non_blocking=True)
 
 
-def _require_finite(tensor: Tensor, index: int) -> None:
-    if not tensor.is_floating_point():
-        return
-    # The extremes propagate NaN and need no memory; rows are counted only when there is a fault.
-    if tensor.numel() and not all(torch.isfinite(x) for x in torch.aminmax(tensor)):
-        bad = int(
-            (~torch.isfinite(tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]))
-            .any(1)
-            .sum()
-        )
-        raise ValueError(
-            f"tensor {index} has {bad} of {len(tensor)} rows with NaN or infinite values, expected "
-            "none: remove or repair these rows"
-        )
+def _columns(value: Any, index: int) -> Tensor:
+    """Tensors of integers, such as labels, stay what they are; arrays keep single precision."""
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        return value
+    single = getattr(value, "dtype", None) == np.float32
+    return as_tensor(value, f"tensor {index}", dtype=torch.float32 if single else None)
 
 
 def by_step(batches: Callable[[int], Any] | Iterable[Any], start: int) -> Callable[[int], Any]:
@@ -148,27 +132,18 @@ def by_step(batches: Callable[[int], Any] | Iterable[Any], start: int) -> Callab
         TypeError: `batches` is a tensor or neither callable nor iterable.
         ValueError: the iterable is empty, or an iterator that ended before the training did.
     """
-    require_no_tensor("batches", batches)
     if callable(batches):
         return batches
-    if not isinstance(batches, Iterable):
+    # A tensor is an iterable too, but of its rows.
+    if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
         raise TypeError(
             f"batches is a {type(batches).__name__}, expected a callable step -> batch or an "
-            "iterable of batches: pass TensorBatches(...) or a list"
+            "iterable of batches: pass TensorBatches(..., batch_size=...) or a list"
         )
     stream = _cycle(batches)
     for _ in range(start):
         next(stream)
     return lambda step: next(stream)
-
-
-def require_no_tensor(name: str, batches: Any) -> None:
-    """A tensor is an iterable too, but of its rows."""
-    if isinstance(batches, Tensor):
-        raise TypeError(
-            f"{name} is a Tensor, expected a callable or an iterable of batches: wrap it as "
-            "TensorBatches(tensor, batch_size=...)"
-        )
 
 
 def _cycle(batches: Iterable[Any]) -> Iterator[Any]:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["make_optimizer", "rate_factor"]
+from ..inputs import as_choice, as_whole
+
+_OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "radam": torch.optim.RAdam,
+}
 
 
 def make_optimizer(
     optimizer: str | Callable, trainable: list[Tensor], learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
+    """The torch optimiser "adam", "adamw" or "radam", or what a callable makes of the tensors."""
     if callable(optimizer):
         return optimizer(trainable)
-    options: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
-    if optimizer == "radam":
-        return torch.optim.RAdam(trainable, **options)
-    if optimizer not in ("adam", "adamw"):
-        raise ValueError(
-            f"optimizer is {optimizer!r}, expected 'adam', 'adamw', 'radam' or a callable: "
-            "choose one"
-        )
+    kind = _OPTIMIZERS[as_choice(optimizer, "optimizer", _OPTIMIZERS)]
     # One fused call for all parameters: the loop over parameters costs more than the arithmetic.
-    options["fused"] = all(
+    # Rectified Adam has no such form.
+    fused = optimizer != "radam" and all(
         p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in trainable
     )
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer](trainable, **options)
+    options = {"fused": True} if fused else {}
+    return kind(trainable, lr=learning_rate, weight_decay=weight_decay, **options)
 
 
 def rate_factor(
@@ -43,27 +44,19 @@ def rate_factor(
     Raises:
         ValueError: an unknown schedule, or a warm-up that is not shorter than the training.
     """
-    if not 0 <= warmup_steps < steps:
+    if not as_whole(warmup_steps, "warmup_steps") < steps:
         raise ValueError(
-            f"warmup_steps is {warmup_steps}, expected 0 <= warmup_steps < steps = {steps}: "
-            "shorten the warm-up"
+            f"warmup_steps is {warmup_steps}, expected fewer than steps = {steps}: shorten it"
         )
-    if callable(schedule):
-        curve = schedule
-    elif schedule == "constant":
+    if not callable(schedule):
+        as_choice(schedule, "schedule", ("constant", "cosine"))
 
-        def curve(step: int) -> float:
+    def curve(step: int) -> float:
+        if callable(schedule):
+            return schedule(step)
+        if schedule == "constant":
             return 1.0
-
-    elif schedule == "cosine":
-
-        def curve(step: int) -> float:
-            return (1 + math.cos(math.pi * step / (steps - warmup_steps))) / 2
-
-    else:
-        raise ValueError(
-            f"schedule is {schedule!r}, expected 'constant', 'cosine' or a callable: choose one"
-        )
+        return (1 + math.cos(math.pi * step / (steps - warmup_steps))) / 2
 
     def factor(step: int) -> float:
         if step < warmup_steps:

@@ -1,26 +1,39 @@
-"""Several processes under torchrun: who am I, start, average, gather."""
+"""Several processes under torchrun (who am I, start, average, gather), and the threads of one."""
 
 from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = [
-    "average_over",
-    "broadcast",
-    "data_parallel",
-    "gather",
-    "process_rank",
-    "start_processes",
-    "sum_over",
-]
+_threads_lock = threading.Lock()
+_threads_before: list[int] = []
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Give torch so many threads in this block: many of them slow small networks down.
+
+    Blocks in different Python threads may overlap: the last one to end puts back the number from
+    before the first one.
+    """
+    with _threads_lock:
+        _threads_before.append(_threads_before[0] if _threads_before else torch.get_num_threads())
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        with _threads_lock:
+            before = _threads_before.pop()
+            if not _threads_before:
+                torch.set_num_threads(before)
 
 
 def process_rank() -> tuple[int, int]:
@@ -36,10 +49,9 @@ def start_processes(device: torch.device) -> tuple[int, int]:
     Processes other than the first go on with a random stream of their own, because noise drawn
     inside a loss would be the same in all of them after the same torch.manual_seed.
     """
-    ready = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
-    if ready and dist.is_available() and not dist.is_initialized():
+    if "LOCAL_RANK" in os.environ and dist.is_available() and not dist.is_initialized():
         if device.type == "cuda":
-            torch.cuda.set_device(device)
+            torch.cuda.set_device(device if device.index else int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(_stop_processes)
     rank, world = process_rank()
@@ -64,14 +76,6 @@ def sum_over(values: Tensor) -> Tensor:
     if process_rank()[1] > 1:
         dist.all_reduce(values)
     return values
-
-
-def average_over(values: list[Tensor]) -> list[float]:
-    """Scalars averaged over all processes, as numbers; waits for the device once."""
-    world = process_rank()[1]
-    if world > 1:
-        return (sum_over(torch.stack(values)) / world).tolist()
-    return [values[0].item()] if len(values) == 1 else torch.stack(values).tolist()
 
 
 def gather(values: Tensor, device: torch.device) -> Tensor:
@@ -105,21 +109,11 @@ class _LossModule(nn.Module):
 
 
 def data_parallel(loss: Callable, module: nn.Module | None, trainable: list[Tensor]) -> Callable:
-    """The loss with gradients averaged over the processes; the loss itself when there is one.
-
-    Raises:
-        TypeError: `trainable` holds plain tensors and there is more than one process.
-    """
+    """The loss with gradients averaged over the processes; the loss itself when there is one."""
     if process_rank()[1] == 1:
         return loss
-    if module is None:
-        if not all(isinstance(p, nn.Parameter) for p in trainable):
-            raise TypeError(
-                "training in several processes got plain tensors as parameters, expected an "
-                "nn.Module or nn.Parameter objects: pass the module"
-            )
-        module = nn.ParameterList(trainable)
     device = trainable[0].device
     return nn.parallel.DistributedDataParallel(
-        _LossModule(loss, module), device_ids=[device] if device.type == "cuda" else None
+        _LossModule(loss, nn.ParameterList(trainable) if module is None else module),
+        device_ids=[device] if device.type == "cuda" else None,
     )

@@ -7,12 +7,14 @@ with :func:`band_values`, and ends with :func:`table`.
 
 from __future__ import annotations
 
-from .bands import Band, band_values, make_bands, prediction_interval, read_bands
+from .bands import Band, band_values, make_bands, read_bands
 from .checks import OutOfBand, Record, check, record, records, remark
 from .environment import Settings, hardware, settings, versions
 from .paper import Row, rows, verdict
-from .repeats import Case, CasesFailed, Summary, repeat, spent
+from .repeats import Case, CasesFailed, spent
 from .results import Results, reference
+from .runs import Runs, repeat
+from .summaries import Summary, prediction_interval
 from .tables import Table, table
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Record",
     "Results",
     "Row",
+    "Runs",
     "Summary",
     "Settings",
     "Table",

@@ -14,26 +14,22 @@ from typing import Any
 import joblib
 import numpy as np
 import tomlkit
-from scipy import stats
 from tqdm import tqdm
 
 from ..files import share, write_aside
 from ..notebooks import execute, find_notebook, read_records
 from .environment import hardware, versions
 from .paper import rows
-from .repeats import Summary
+from .summaries import ALLOWANCE, COVERAGE, Summary, prediction_interval
 
 __all__ = [
     "Band",
     "band_of",
     "band_values",
     "make_bands",
-    "prediction_interval",
     "read_bands",
 ]
 
-COVERAGE = 0.999
-ALLOWANCE = 0.02
 FEWEST = 5
 RULE = (
     f"A {100 * COVERAGE:g} % prediction interval for one new run: mean +- t s sqrt(1 + 1/n), with "
@@ -72,54 +68,6 @@ class Band:
         if self.sides == "high":
             return f"at most {self.high:.10g}"
         return f"in [{self.low:.10g}, {self.high:.10g}]"
-
-
-def prediction_interval(
-    values: np.ndarray | Sequence[float],
-    *,
-    coverage: float = COVERAGE,
-    allowance: float = ALLOWANCE,
-    sides: str = "both",
-    law: str = "normal",
-) -> tuple[np.ndarray, np.ndarray]:
-    """Interval that holds one new value of the same law with probability ``coverage``.
-
-    Args:
-        values: shape (..., n), n independent values.
-        coverage: probability, for ``allowance`` 0.
-        allowance: fraction of |mean| added at either end.
-        sides: ``"both"``, ``"low"`` or ``"high"`` (only that end is finite).
-        law: ``"normal"``, or ``"lognormal"`` for values above zero that scatter by factors.
-
-    Returns:
-        Lower and upper ends, each of shape (...).
-
-    Raises:
-        ValueError: fewer than two values along the last axis, or a value that is not finite or, for
-            the lognormal law, not above zero.
-    """
-    values = np.asarray(values, dtype=float)
-    n = values.shape[-1] if values.ndim else 0
-    if n < 2 or not np.isfinite(values).all():
-        raise ValueError(
-            f"a prediction interval needs two or more finite values and got shape {values.shape} "
-            f"with {int((~np.isfinite(values)).sum())} not finite; repeat the run with more seeds"
-        )
-    if law == "lognormal":
-        if not (values > 0).all():
-            raise ValueError(
-                f"a band of the lognormal law needs values above zero and got {values.min()}: "
-                "check this number without positive=True"
-            )
-        low, high = prediction_interval(np.log(values), coverage=coverage, allowance=0, sides=sides)
-        return np.exp(low) * (1 - allowance), np.exp(high) * (1 + allowance)
-    tail = (1 - coverage) / (2 if sides == "both" else 1)
-    mean = values.mean(-1)
-    half = stats.t.isf(tail, n - 1) * values.std(-1, ddof=1) * math.sqrt(1 + 1 / n)
-    half = half + allowance * np.abs(mean)
-    low = mean - half if sides != "high" else np.full_like(mean, -np.inf)
-    high = mean + half if sides != "low" else np.full_like(mean, np.inf)
-    return low, high
 
 
 def band_of(

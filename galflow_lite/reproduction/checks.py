@@ -10,8 +10,8 @@ from typing import Any
 
 from .bands import read_bands
 from .environment import Settings
-from .paper import Number, format_number, rows
-from .repeats import Summary
+from .paper import rows
+from .summaries import Number, Summary, format_number
 
 __all__ = ["REMARK", "OutOfBand", "Record", "check", "record", "records", "remark", "start"]
 

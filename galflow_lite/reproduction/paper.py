@@ -12,10 +12,10 @@ from typing import Any
 import tomlkit
 
 from ..files import share
+from .summaries import Number, format_number
 
 __all__ = ["Row", "rows", "verdict"]
 
-Number = float | int | str
 SOURCES = ("paper abstract", "paper", "public code", "derived", "none")
 # What is kept of a measured value.
 MEASURED = ("value", "standard_error", "scatter", "runs")
@@ -99,45 +99,9 @@ class Row:
         return format_number(self.value)
 
 
-def format_number(
-    value: Number | None,
-    standard_error: float | None = None,
-    scatter: float | None = None,
-    runs: int | None = None,
-) -> str:
-    """A number with four significant digits, whole numbers in full with thousands separated.
-
-    With a standard error both are rounded to its second digit. ``scatter``, the standard deviation
-    over ``runs`` runs, follows in brackets.
-    """
-    if scatter is not None:
-        text = format_number(value, standard_error)
-        return f"{text} ({format_spread(scatter, runs)})"
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return f"{value:,}"
-    if standard_error and math.isfinite(value) and math.isfinite(standard_error):
-        # Two digits of the standard error say where the value stops to mean anything.
-        decimals = max(0, 1 - math.floor(math.log10(standard_error)))
-        if decimals <= 6:
-            return f"{value:,.{decimals}f} ± {standard_error:.{decimals}f}"
-        return f"{value:.3g} ± {standard_error:.1g}"
-    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:.4g}"
-
-
 def format_entry(entry: Mapping[str, Any]) -> str:
     """A measured value with what is known of its errors."""
     return format_number(*(entry.get(key) for key in MEASURED))
-
-
-def format_spread(scatter: float, runs: int | None) -> str:
-    """The scatter over runs, and how many they are."""
-    # Two digits of 150 would be 1.5e+02.
-    text = f"{scatter:,.0f}" if abs(scatter) >= 99.5 else f"{scatter:.2g}"
-    return f"scatter {text}{'' if runs is None else f', {runs} runs'}"
 
 
 def rows(notebook: str | None = None, *, path: Path | None = None) -> dict[str, Row]:

@@ -6,10 +6,9 @@ import json
 import math
 import os
 import re
-import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -22,63 +21,13 @@ from tqdm import tqdm
 
 from ..files import write_aside
 from .environment import hardware, versions
-from .paper import format_number
 
-__all__ = ["Case", "CasesFailed", "Summary", "repeat", "spent"]
+__all__ = ["Case", "CasesFailed", "repeat", "spent"]
 
 _FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # JSON has no infinity: a float that is not finite is stored as a mapping with this one key.
 _FLOAT = "$float"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Several values of one number, such as those of ten seeds.
-
-    Attributes:
-        n: how many.
-        mean: their mean.
-        standard_error: of the mean, ``scatter / sqrt(n)``.
-        scatter: standard deviation over the values, with n - 1 in the denominator.
-        median: their median.
-        values: the values themselves.
-    """
-
-    n: int
-    mean: float
-    standard_error: float
-    scatter: float
-    median: float
-    values: tuple[float, ...]
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Summary:
-        """Summarise two or more finite numbers.
-
-        Raises:
-            ValueError: fewer than two values, or a value that is not finite.
-        """
-        found = tuple(float(value) for value in values)
-        wrong = [str(value) for value in found if not math.isfinite(value)]
-        if len(found) < 2 or wrong:
-            raise ValueError(
-                f"found {len(found)} values, not finite: {', '.join(wrong) or 'none'}; expected "
-                "two or more finite numbers: run more seeds, or find out why a run gave such a "
-                "value"
-            )
-        scatter = statistics.stdev(found)
-        return cls(
-            n=len(found),
-            mean=statistics.fmean(found),
-            standard_error=scatter / math.sqrt(len(found)),
-            scatter=scatter,
-            median=statistics.median(found),
-            values=found,
-        )
-
-    def __str__(self) -> str:
-        return format_number(self.mean, self.standard_error, self.scatter, self.n)
 
 
 @dataclass(frozen=True)

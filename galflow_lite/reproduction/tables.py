@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import checks
-from .paper import MEASURED, Row, format_entry, format_number, format_spread, rows, verdict
+from .paper import MEASURED, Row, format_entry, rows, verdict
 from .results import Results
+from .summaries import format_number, format_spread
 
 __all__ = ["Line", "Table", "table"]
 

@@ -1,0 +1,148 @@
+"""Several values of one number: their summary, an interval for one more, and how to print it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+Number = float | int | str
+COVERAGE = 0.999
+ALLOWANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Several values of one number, such as those of ten seeds.
+
+    Attributes:
+        n: how many.
+        mean: their mean.
+        standard_error: of the mean, ``scatter / sqrt(n)``.
+        scatter: standard deviation over the values, with n - 1 in the denominator.
+        median: their median.
+        values: the values themselves.
+    """
+
+    n: int
+    mean: float
+    standard_error: float
+    scatter: float
+    median: float
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Summary:
+        """Summarise two or more finite numbers.
+
+        Raises:
+            ValueError: fewer than two values, or a value that is not finite.
+        """
+        found = tuple(float(value) for value in values)
+        wrong = [str(value) for value in found if not math.isfinite(value)]
+        if len(found) < 2 or wrong:
+            raise ValueError(
+                f"found {len(found)} values, not finite: {', '.join(wrong) or 'none'}; expected "
+                "two or more finite numbers: run more seeds, or find out why a run gave such a "
+                "value"
+            )
+        scatter = statistics.stdev(found)
+        return cls(
+            n=len(found),
+            mean=statistics.fmean(found),
+            standard_error=scatter / math.sqrt(len(found)),
+            scatter=scatter,
+            median=statistics.median(found),
+            values=found,
+        )
+
+    def __str__(self) -> str:
+        return format_number(self.mean, self.standard_error, self.scatter, self.n)
+
+
+def prediction_interval(
+    values: np.ndarray | Sequence[float],
+    *,
+    coverage: float = COVERAGE,
+    allowance: float = ALLOWANCE,
+    sides: str = "both",
+    law: str = "normal",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interval that holds one new value of the same law with probability ``coverage``.
+
+    Args:
+        values: shape (..., n), n independent values.
+        coverage: probability, for ``allowance`` 0.
+        allowance: fraction of |mean| added at either end.
+        sides: ``"both"``, ``"low"`` or ``"high"`` (only that end is finite).
+        law: ``"normal"``, or ``"lognormal"`` for values above zero that scatter by factors.
+
+    Returns:
+        Lower and upper ends, each of shape (...).
+
+    Raises:
+        ValueError: fewer than two values along the last axis, or a value that is not finite or, for
+            the lognormal law, not above zero.
+    """
+    values = np.asarray(values, dtype=float)
+    n = values.shape[-1] if values.ndim else 0
+    if n < 2 or not np.isfinite(values).all():
+        raise ValueError(
+            f"a prediction interval needs two or more finite values and got shape {values.shape} "
+            f"with {int((~np.isfinite(values)).sum())} not finite; repeat the run with more seeds"
+        )
+    if law == "lognormal":
+        if not (values > 0).all():
+            raise ValueError(
+                f"a band of the lognormal law needs values above zero and got {values.min()}: "
+                "check this number without positive=True"
+            )
+        low, high = prediction_interval(np.log(values), coverage=coverage, allowance=0, sides=sides)
+        return np.exp(low) * (1 - allowance), np.exp(high) * (1 + allowance)
+    tail = (1 - coverage) / (2 if sides == "both" else 1)
+    mean = values.mean(-1)
+    half = stats.t.isf(tail, n - 1) * values.std(-1, ddof=1) * math.sqrt(1 + 1 / n)
+    half = half + allowance * np.abs(mean)
+    low = mean - half if sides != "high" else np.full_like(mean, -np.inf)
+    high = mean + half if sides != "low" else np.full_like(mean, np.inf)
+    return low, high
+
+
+def format_number(
+    value: Number | None,
+    standard_error: float | None = None,
+    scatter: float | None = None,
+    runs: int | None = None,
+) -> str:
+    """A number with four significant digits, whole numbers in full with thousands separated.
+
+    With a standard error both are rounded to its second digit. ``scatter``, the standard deviation
+    over ``runs`` runs, follows in brackets.
+    """
+    if scatter is not None:
+        text = format_number(value, standard_error)
+        return f"{text} ({format_spread(scatter, runs)})"
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    if standard_error and math.isfinite(value) and math.isfinite(standard_error):
+        # Two digits of the standard error say where the value stops to mean anything.
+        decimals = max(0, 1 - math.floor(math.log10(standard_error)))
+        if decimals <= 6:
+            return f"{value:,.{decimals}f} ± {standard_error:.{decimals}f}"
+        return f"{value:.3g} ± {standard_error:.1g}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:.4g}"
+
+
+def format_spread(scatter: float, runs: int | None) -> str:
+    """The scatter over runs, and how many they are."""
+    # Two digits of 150 would be 1.5e+02.
+    text = f"{scatter:,.0f}" if abs(scatter) >= 99.5 else f"{scatter:.2g}"
+    return f"scatter {text}{'' if runs is None else f', {runs} runs'}"

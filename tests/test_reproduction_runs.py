@@ -1,0 +1,332 @@
+"""Repeated runs: kept one by one, resumed, made again and compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from galflow_lite import files
+from galflow_lite.reproduction import OutOfBand, Summary, repeat, runs
+
+CASES = {"a": {"rate": 1}, "b/deep": {"rate": 2}}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Empty folders for the runs that ship and those of the reader."""
+    data = tmp_path / "data"
+    (data / "runs").mkdir(parents=True)
+    monkeypatch.setenv("GALFLOW_DATA", str(data))
+    monkeypatch.setenv("GALFLOW_RUNS", str(tmp_path / "own"))
+    for name in ("FRESH", "JOBS", "RECORD_ONLY"):
+        monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
+    return tmp_path
+
+
+def counting(folder: Path, fail=()):
+    """A function of a case, defined inside another as in a cell of a notebook."""
+
+    def experiment(rate, seed):
+        with (folder / "calls.txt").open("a") as file:
+            file.write(f"{seed}\n")
+        if seed in fail:
+            raise ArithmeticError(f"seed {seed}")
+        value = rate * (1 + 0.01 * math.sin(seed))
+        return {"value": value, "list": np.arange(2), "threads": torch.get_num_threads()}
+
+    return experiment
+
+
+def calls(folder: Path) -> int:
+    path = folder / "calls.txt"
+    return len(path.read_text().split()) if path.is_file() else 0
+
+
+def ship(folder: Path, change=lambda line: None) -> None:
+    """Move the reader's runs to those that ship, each line changed."""
+    lines = [json.loads(line) for line in (folder / "own/row.jsonl").read_text().splitlines()]
+    for line in lines:
+        change(line)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "data/runs/row.jsonl").write_text(text)
+    (folder / "own/row.jsonl").unlink()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_runs_are_made_once_and_read_afterwards(here, jobs):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first = repeat(counting(here), CASES, 3, row="row", jobs=jobs)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert first.made == 6
+    assert first.values("a", "value") == [1 + 0.01 * math.sin(seed) for seed in range(3)]
+    assert first.values("b/deep", "list") == [[0, 1]] * 3
+    assert first.values("a", "threads") == [1] * 3
+    assert first.summary("b/deep", "value").n == 3
+    assert first.seconds == sum(run["seconds"] for run in first.runs)
+    assert "6 made here" in first.origin()
+    second = repeat(counting(here), dict(reversed(CASES.items())), (2, 1), row="row", jobs=jobs)
+    assert second.made == 0
+    assert second.values("a", "value") == first.values("a", "value")[:0:-1]
+    assert calls(here) == 6
+    with pytest.raises(KeyError, match="'c' is no case of row: choose one of a, b/deep"):
+        first.values("c", "value")
+
+
+def test_a_line_says_how_its_run_was_made(here):
+    repeat(counting(here), {"a": {"rate": 1}}, [np.int64(4)], row="row", jobs=1)
+    (line,) = (here / "own/row.jsonl").read_text().splitlines()
+    run = json.loads(line)
+    assert {key: run[key] for key in ("row", "case", "settings", "seed", "version", "error")} == {
+        "row": "row",
+        "case": "a",
+        "settings": {"rate": 1},
+        "seed": 4,
+        "version": "1",
+        "error": None,
+    }
+    assert run["versions"]["torch"] == torch.__version__
+    assert run["seconds"] >= 0
+    assert {"cpu", "vector"} <= set(run["hardware"])
+    assert {"commit", "date", "value"} <= set(run)
+
+
+def test_other_settings_another_seed_or_version_make_a_new_run(here):
+    for settings, seed, version, total in [
+        ({"rate": 1}, 0, "1", 1),
+        ({"rate": 1}, 0, "1", 1),
+        ({"rate": 1.0}, 0, "1", 2),
+        ({"rate": True}, 0, "1", 3),
+        ({"rate": 1}, 1, "1", 4),
+        ({"rate": 1}, 0, "2", 5),
+        ({"rate": np.float64(1)}, 0, "1", 5),
+    ]:
+        repeat(counting(here), {"a": settings}, [seed], row="row", jobs=1, version=version)
+        assert calls(here) == total
+
+
+def test_a_failed_run_is_named_and_only_it_is_made_again(here):
+    message = r"2 of 6 runs failed \(a with seed 1, b/deep with seed 1\).*ArithmeticError: seed 1"
+    with pytest.raises(RuntimeError, match=message) as error:
+        repeat(counting(here, fail=[1]), CASES, 3, row="row", jobs=1)
+    assert "in experiment" in str(error.value.__cause__)
+    found = repeat(counting(here), CASES, 3, row="row", jobs=1)
+    assert found.made == 2
+    assert calls(here) == 8
+    errors = [
+        json.loads(line)["error"] for line in (here / "own/row.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert sum(error is not None for error in errors) == 2
+
+
+def test_half_a_line_is_no_run_and_spoils_none(here):
+    repeat(counting(here), {"a": {"rate": 1}}, 2, row="row", jobs=1)
+    path = here / "own/row.jsonl"
+    path.write_text(path.read_text()[:-100])
+    assert repeat(counting(here), {"a": {"rate": 1}}, 3, row="row", jobs=1).made == 2
+    assert repeat(counting(here), {"a": {"rate": 1}}, 3, row="row", jobs=1).made == 0
+    assert calls(here) == 4
+
+
+def test_values_that_are_not_finite_survive(here):
+    values = {"x": math.inf, "y": [math.nan, 1e-300], "z": "text", "n": None}
+    for _ in range(2):
+        found = repeat(lambda seed: values, {"a": {}}, 1, row="row", jobs=1)
+        assert repr(found.runs[0]["value"]) == repr(values)
+    with pytest.raises(RuntimeError, match="TypeError: object .* cannot be kept"):
+        repeat(lambda seed: {"x": object()}, {"a": {}}, [7], row="row", jobs=1)
+
+
+def test_shipped_runs_are_read_never_written_and_can_be_left_out(here, monkeypatch):
+    repeat(counting(here), CASES, 3, row="row", jobs=1)
+    ship(here)
+    shipped = (here / "data/runs/row.jsonl").read_bytes()
+    found = repeat(counting(here), CASES, 4, row="row", jobs=1)
+    assert found.made == 2
+    assert "8 runs: 6 stored" in found.origin()
+    assert "2 made here" in found.origin()
+    monkeypatch.setenv("GALFLOW_FRESH", "1")
+    assert repeat(counting(here), CASES, 4, row="row", jobs=1).made == 6
+    assert (here / "data/runs/row.jsonl").read_bytes() == shipped
+
+
+def test_the_number_of_jobs_can_be_set_from_outside(here, monkeypatch):
+    monkeypatch.setenv("GALFLOW_JOBS", "1")
+    found = repeat(lambda seed: {"pid": os.getpid()}, {"a": {}}, 2, row="row", jobs=2)
+    assert found.values("a", "pid") == [os.getpid()] * 2
+
+
+# ---- stored runs, made again ------------------------------------------------------------------
+
+
+def confirmed(folder: Path, again=1):
+    return repeat(counting(folder), CASES, 8, row="row", jobs=1, again=again)
+
+
+def test_the_quickest_shipped_runs_are_made_again_and_agree(here, capsys):
+    repeat(counting(here), CASES, 8, row="row", jobs=1)
+
+    def price(line):
+        line["seconds"] = 10.0 + line["seed"] - 9 * (line["case"] == "b/deep")
+
+    ship(here, price)
+    found = confirmed(here, again=2)
+    assert found.made == 0
+    assert [(run["case"], run["seed"]) for run in found.again] in (
+        [("b/deep", 0), ("b/deep", 1)],
+        [("b/deep", 1), ("b/deep", 0)],
+    )
+    found.confirm()
+    lines = sorted(capsys.readouterr().out.splitlines())
+    assert lines == [
+        f"b/deep, seed {seed}, run again   2 numbers as in 8 stored runs   PASS" for seed in (0, 1)
+    ]
+    assert not (here / "own/row.jsonl").exists()
+
+
+@pytest.mark.parametrize("seeds", [[0], range(8)])
+@pytest.mark.parametrize("wrong", [1.3, math.nan])
+def test_a_stored_value_that_is_wrong_is_noticed(here, monkeypatch, capsys, seeds, wrong):
+    repeat(counting(here), CASES, 8, row="row", jobs=1)
+
+    def spoil(line):
+        line["seconds"] = float(line["seed"])
+        if line["seed"] in seeds:
+            line["value"]["value"] *= wrong
+
+    ship(here, spoil)
+    with pytest.raises(OutOfBand, match="seed 0, run again   DIFFERS from the stored run in value"):
+        confirmed(here).confirm()
+    assert "PASS" not in capsys.readouterr().out
+    # Where bands are made a run only records.
+    monkeypatch.setenv("GALFLOW_RECORD_ONLY", "1")
+    confirmed(here).confirm()
+
+
+def test_another_machine_may_move_a_run_within_the_scatter_of_the_seeds(here, capsys):
+    scatter = {"a": {"rate": 1}}
+
+    def noisy(rate, seed):
+        return {"value": 10 ** math.sin(5 * seed), "fit_seconds": time.perf_counter()}
+
+    repeat(noisy, scatter, 8, row="row", jobs=1)
+    ship(here, lambda line: line.update(seconds=float(line["seed"])))
+    moved = repeat(
+        lambda rate, seed: {"value": 2 * noisy(rate, seed)["value"], "fit_seconds": 1.0},
+        scatter,
+        8,
+        row="row",
+        jobs=1,
+        again=1,
+    )
+    moved.confirm()
+    assert "1 numbers as in 8 stored runs   PASS" in capsys.readouterr().out
+
+
+def test_a_run_that_now_fails_does_not_confirm(here, capsys):
+    repeat(counting(here), CASES, 8, row="row", jobs=1)
+    ship(here)
+    with pytest.raises(OutOfBand, match="DIFFERS .* in .*value"):
+        repeat(counting(here, fail=range(8)), CASES, 8, row="row", jobs=1, again=1).confirm()
+
+
+def test_without_a_shipped_run_there_is_nothing_to_confirm(here, capsys):
+    confirmed(here).confirm()
+    assert capsys.readouterr().out == "row   no stored run was used, nothing to confirm\n"
+
+
+# ---- interrupted, and from a notebook ---------------------------------------------------------
+
+SCRIPT = """
+import sys, time
+from galflow_lite.reproduction import repeat
+
+(slow,) = sys.argv[1:]
+
+def run(seed):
+    with open("calls.txt", "a") as file:
+        file.write(f"{seed}\\n")
+    if seed >= 2 and slow == "slow":
+        time.sleep(60)
+    return {"value": float(seed)}
+
+if __name__ == "__main__":
+    print(repeat(run, {"a": {}}, 5, row="row", jobs=1).values("a", "value"))
+"""
+
+
+def test_a_call_that_was_killed_goes_on_where_it_was(here):
+    (here / "script.py").write_text(SCRIPT)
+    call = [sys.executable, "script.py"]
+    with (here / "errors.txt").open("w") as errors:
+        process = subprocess.Popen([*call, "slow"], cwd=here, stderr=errors)
+    kept = here / "own/row.jsonl"
+    deadline = time.monotonic() + 60
+    while calls(here) < 3 or not kept.exists() or len(kept.read_text().splitlines()) < 2:
+        assert process.poll() is None, (here / "errors.txt").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait(timeout=30)
+    (here / "calls.txt").write_text("")
+    done = subprocess.run([*call, "fast"], cwd=here, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[0.0, 1.0, 2.0, 3.0, 4.0]"
+    assert sorted((here / "calls.txt").read_text().split()) == ["2", "3", "4"]
+
+
+def test_shipped_runs_are_whole_and_did_not_fail():
+    for path in sorted((files.share("data") / "runs").glob("*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert all(run["error"] is None and run["row"] == path.stem for run in lines), path.name
+        assert len({runs._key(run) for run in lines}) == len(lines), f"{path.name}: a run twice"
+        for run in lines:
+            assert {"case", "settings", "seed", "version", "value", "seconds"} <= set(run)
+            assert {"hardware", "versions", "commit", "date"} <= set(run)
+
+
+# ---- Summary ----------------------------------------------------------------------------------
+
+
+def test_summary_is_what_statistics_give():
+    values = np.random.default_rng(0).normal(3.0, 0.5, size=10)
+    found = Summary.of(values)
+    assert found.n == 10
+    assert found.mean == pytest.approx(values.mean())
+    assert found.scatter == pytest.approx(values.std(ddof=1))
+    assert found.standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(10))
+    assert found.median == pytest.approx(statistics.median(values))
+    assert found.values == tuple(values)
+
+
+def test_the_standard_error_covers_the_mean_as_often_as_it_says():
+    draws = np.random.default_rng(1).normal(size=(4000, 10))
+    found = [Summary.of(values) for values in draws]
+    inside = np.mean([abs(each.mean) <= 2.262 * each.standard_error for each in found])
+    # 2.262 is the 97.5 % point of Student's t with 9 degrees of freedom.
+    assert abs(inside - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)
+
+
+def test_summary_as_text():
+    values = [0.012 + 0.003 * x for x in (-1, 1, -1, 1, -1, 1, -1, 1, 0, 0)]
+    assert str(Summary.of(values)) == "0.01200 ± 0.00089 (scatter 0.0028, 10 runs)"
+    assert str(Summary.of([100.0, 400.0])) == "250 ± 150 (scatter 212, 2 runs)"
+    assert str(Summary.of([2.0, 2.0, 2.0])) == "2 (scatter 0, 3 runs)"
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan]])
+def test_one_value_has_no_scatter(values):
+    with pytest.raises(ValueError, match="expected two or more finite numbers"):
+        Summary.of(values)

@@ -262,12 +262,12 @@ def data_convert(
 @data.command("list")
 def data_list() -> None:
     """List the data that ship and the data that can be downloaded."""
-    from . import datasets
+    from .data import DATASETS
     from .files import share
 
     for path in sorted(share("data").rglob("*.h5")):
         typer.echo(f"{path.stem}: ships with the package, {_size(path)}")
-    for name, entry in datasets.DATASETS.items():
+    for name, entry in DATASETS.items():
         typer.echo(f"{name}: {entry.description}; {entry.size}, licence: {entry.licence}")
         typer.echo(f"    galflow-lite data fetch {name}")
 
@@ -276,11 +276,15 @@ def data_list() -> None:
 def data_fetch(
     name: Annotated[str, typer.Argument(help="A name that `galflow-lite data list` shows.")],
     folder: Annotated[Path | None, typer.Option(help="Where to put it.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="The raw file, or the folder of several, if you have them already."),
+    ] = None,
 ) -> None:
     """Download published data, check and convert them."""
-    from . import datasets
+    from .data import fetch
 
-    typer.echo(f"{name} is at {datasets.fetch(name, folder)}")
+    typer.echo(f"{name} is at {fetch(name, folder, source=source)}")
 
 
 def _keep_existing(path: Path, force: bool) -> None:

@@ -106,7 +106,7 @@ def test_a_command_that_is_not_understood_ends_with_2(words, capsys):
         (("bands", "01", "--seeds", "2"), "5 or more seeds and got 2"),
         (("data", "make", "stars"), "choose galaxies"),
         (("data", "convert", "nowhere", "a.h5"), "nowhere"),
-        (("data", "fetch", "nothing"), "there is no set 'nothing'"),
+        (("data", "fetch", "nothing"), "the set is 'nothing', expected one of 'nihao'"),
     ],
 )
 def test_an_error_is_one_line_and_ends_with_1(here, words, message, capsys):

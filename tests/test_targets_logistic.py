@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 
 import numpy as np
@@ -13,9 +12,6 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from torch.distributions import Bernoulli, Gamma, Normal
 
-from galflow_lite import datasets
-from galflow_lite.datasets import FetchError
-from galflow_lite.datasets.covertype import COVERTYPE, prepare_covertype
 from galflow_lite.mcmc import hmc
 from galflow_lite.targets import Affine, BayesianLogisticRegression, check_score
 
@@ -245,52 +241,6 @@ def test_constant_classifier_of_the_fact_sheet():
     assert found.log_likelihood == pytest.approx(-0.483, abs=5e-4)
     expected = 0.188 * math.log(0.19) + 0.812 * math.log(0.81)
     assert found.log_likelihood == pytest.approx(expected)
-
-
-# Covertype
-
-
-def write_raw(folder, rows):
-    (folder / "raw").mkdir()
-    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
-    (folder / "raw" / COVERTYPE).write_bytes(gzip.compress(text.encode()))
-    return folder / "raw"
-
-
-def test_covertype_is_read_from_its_text(tmp_path):
-    table = np.random.default_rng(0).integers(-200, 7000, (21, 55))
-    table[:, -1] = np.arange(21) % 7 + 1
-    raw = write_raw(tmp_path, table)
-    product = tmp_path / "covertype" / "covertype.npz"
-    with pytest.raises(FileNotFoundError, match="covertype is not there, .* data fetch covertype"):
-        datasets.covertype(tmp_path)
-    prepare_covertype(raw, product, progress=False, rows=21)
-    x, y = datasets.covertype(tmp_path)
-    np.testing.assert_array_equal(x, table[:, :-1])
-    np.testing.assert_array_equal(y, table[:, -1])
-    assert x.dtype == np.float64
-    posterior = BayesianLogisticRegression(x / x.std(0), y == 2, bias=True)
-    assert posterior.dim == 56
-    entry = datasets.DATASETS["covertype"]
-    assert (entry.product, entry.prepare.keywords) == (product.name, {"rows": 581_012})
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([[*range(54), k] for k in range(1, 7)], "holds 6 rows of 55 columns and the classes"),
-        ([[1, 2, 3]], "holds 1 rows of 3 columns"),
-        ([["a"] * 55], "cannot be read .* expected a gzip of rows of whole numbers"),
-    ],
-)
-def test_covertype_that_has_changed(tmp_path, rows, message):
-    raw = write_raw(tmp_path, rows)
-    with pytest.raises(FetchError, match=message):
-        prepare_covertype(raw, tmp_path / "covertype.npz", progress=False, rows=7)
-    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
-    (raw / COVERTYPE).write_bytes(b"no gzip")
-    with pytest.raises(FetchError, match="cannot be read"):
-        prepare_covertype(raw, tmp_path / "covertype.npz", progress=False, rows=7)
 
 
 # Bad input

@@ -8,16 +8,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..datasets import cache_folder
-from ..datasets.galaxy_zoo import CLASSES, MIRROR
 from .imageset import ImageSet, split_rows
 from .stretch import Stretch
 
 __all__ = ["galaxy_zoo"]
 
+CLASSES = (
+    "elliptical",
+    "clockwise spiral",
+    "anticlockwise spiral",
+    "edge-on",
+    "unknown",
+    "merger",
+)
+"""The six choices of Galaxy Zoo 1 (arXiv:1007.3265), in the order of its table."""
+
+MIRROR = (0, 2, 1, 3, 4, 5)
+"""The class that each becomes in a mirror."""
+
 
 def galaxy_zoo(
-    source: Path | str = "galaxy_zoo",
+    source: Path | str,
     *,
     size: int = 64,
     channels: int | None = None,
@@ -34,9 +45,9 @@ def galaxy_zoo(
     and Galaxy Zoo (Lintott et al. 2011; images: Willett et al. 2013).
 
     Args:
-        source: The name "galaxy_zoo" for the set in `datasets.cache_folder`, or the path of an .npz
-            file with ``x``, uint8, shape (n, side, side) or (n, side, side, 3), and ``y``, whole
-            numbers, shape (n,).
+        source: The file that ``galflow-lite data fetch galaxy_zoo`` leaves (`data.fetch` returns
+            its path), or another .npz file with ``x``, uint8, shape (n, side, side) or (n, side,
+            side, 3), and ``y``, whole numbers, shape (n,).
         size: Side in pixels; a divisor of the side in the file: squares of pixels are averaged.
         channels: 3 for colour, 1 for the mean of the colours, None for what the file has.
         split: "train" or "test".
@@ -94,15 +105,12 @@ def galaxy_zoo(
 
 
 def _find(source: Path | str) -> Path:
-    fetched = cache_folder() / "galaxy_zoo" / "galaxy_zoo.npz"
-    path = fetched if source == "galaxy_zoo" else Path(source)
+    path = Path(source)
     if not path.is_file():
-        advice = (
-            "run `galflow-lite data fetch galaxy_zoo` first"
-            if path == fetched
-            else "check the path, or fetch the set and give the name galaxy_zoo"
+        raise FileNotFoundError(
+            f"there is no file {path}, expected images of the Galaxy Zoo: run galflow-lite data "
+            "fetch galaxy_zoo"
         )
-        raise FileNotFoundError(f"Galaxy Zoo is not there, expected it at {path}: {advice}.")
     return path
 
 

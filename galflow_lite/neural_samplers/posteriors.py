@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from .. import mcmc
-from ..datasets import covertype
+from ..data import covertype
 from ..metrics import energy_distance
 from ..reproduction import Case
 from ..seeds import child_seed
@@ -120,7 +120,7 @@ def problem(name: str, *, folder: str | Path | None = None) -> PosteriorProblem:
 
     Args:
         name: one of `DATA`.
-        folder: where "covertype" has been fetched to, see `galflow_lite.datasets.covertype`.
+        folder: where "covertype" has been fetched to, see `galflow_lite.data.covertype`.
 
     Raises:
         ValueError: an unknown name.

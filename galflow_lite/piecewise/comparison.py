@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data import TabularData, subset
 from ..metrics import (
     Divergence,
     effective_sample_size,
@@ -21,7 +22,6 @@ from ..metrics import (
     self_normalised_kl,
 )
 from ..reproduction import Case
-from ..tabular import TabularData, subset
 from ..targets import CircleOfGaussians, Target, TwoMoons, TwoRings
 from .clustering import Clustering, choose_clusters
 from .model import PiecewiseFlow, PiecewiseHistory
@@ -312,7 +312,7 @@ def compare_on_table(
     """Fit one model to a table of real data: Table 4 of arXiv:2305.02930.
 
     Args:
-        path: A file that :meth:`galflow_lite.tabular.TabularData.write` wrote, such as
+        path: A file that :meth:`galflow_lite.data.TabularData.write` wrote, such as
             ``galflow-lite data fetch power`` leaves.
         model: ``"maf"`` or ``"pieces"``.
         seed: Of everything.

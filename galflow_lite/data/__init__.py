@@ -1,0 +1,22 @@
+"""Where data live, and the published sets that ``galflow-lite data fetch`` brings.
+
+Every download is compared with a checksum where one is known, and every product is moved into
+place only when it is complete and has the published shape. No pickle is loaded.
+"""
+
+from __future__ import annotations
+
+from .folders import cache_folder, data_folder
+from .registry import DATASETS, Dataset, fetch
+from .uci import TabularData, covertype, subset
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "TabularData",
+    "cache_folder",
+    "covertype",
+    "data_folder",
+    "fetch",
+    "subset",
+]

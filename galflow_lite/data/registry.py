@@ -1,0 +1,239 @@
+"""The published sets: where they come from, what they must hold, and how they are fetched."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ..files import written_aside
+from ..inputs import as_choice
+from . import published_galaxies, uci
+from .folders import cache_folder, pooch
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published set. To add one, add an entry to `DATASETS`.
+
+    Attributes:
+        description: One line on the content.
+        licence: Licence of the data, or where it is stated.
+        size: Size of the download, for people.
+        product: Name of the file that ``convert`` writes.
+        convert: Called with the downloaded file, or the folder of several, and the file to write;
+            returns what is compared with ``expected``.
+        expected: Published numbers, of galaxies or rows say.
+        files: Address to checksum (``"sha256:..."`` or ``"md5:..."``), None where the source
+            publishes none.
+        doi: ``"doi:..."`` of a record with further files, which lists their checksums.
+        suffixes: Endings of the files that are taken from the record.
+    """
+
+    description: str
+    licence: str
+    size: str
+    product: str
+    convert: Callable[[Path, Path], tuple[int, ...]]
+    expected: tuple[int, ...]
+    files: Mapping[str, str | None] = field(default_factory=dict)
+    doi: str = ""
+    suffixes: tuple[str, ...] = ()
+
+
+_UCI = "https://archive.ics.uci.edu/static/public"
+_POWER = {f"{_UCI}/235/individual+household+electric+power+consumption.zip": None}
+
+# UCI publishes no checksums; the shape of what is read is compared in their place.
+DATASETS: dict[str, Dataset] = {
+    "nihao": Dataset(
+        description="the paper's galaxies: star particles of 95 NIHAO simulations "
+        "(arXiv:2312.06017), converted to a catalogue of 90 with the paper's cuts",
+        licence="see the record",
+        size="about 3 GB",
+        doi="doi:10.5281/zenodo.8389554",
+        suffixes=(".npy", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
+        product="galaxies.h5",
+        convert=published_galaxies.nihao,
+        expected=(95, 34_878_379, 90, 32_806_364),
+    ),
+    "power": Dataset(
+        description="POWER: one household's electricity by the minute, 6 columns, prepared as in "
+        "arXiv:1705.07057 (UCI, doi:10.24432/C58K54)",
+        licence="CC BY 4.0",
+        size="about 20 MB",
+        files=_POWER,
+        product="power.h5",
+        convert=partial(uci.convert, uci.power),
+        expected=(1_659_917, 184_435, 204_928, 6),
+    ),
+    "power_half_year": Dataset(
+        description="POWER from January to June 2007: the rows behind the stored reference of "
+        "notebook 02 (UCI, doi:10.24432/C58K54)",
+        licence="CC BY 4.0",
+        size="about 20 MB",
+        files=_POWER,
+        product="power_half_year.h5",
+        convert=partial(uci.convert, uci.power_half_year),
+        expected=(208_065, 23_118, 25_686, 6),
+    ),
+    "gas": Dataset(
+        description="GAS: sensors in mixtures of ethylene and carbon monoxide, 8 columns, a "
+        "quarter of the rows, prepared after arXiv:1705.07057 (UCI, doi:10.24432/C5WP4C)",
+        licence="CC BY 4.0",
+        size="about 370 MB",
+        files={f"{_UCI}/322/gas+sensor+array+under+dynamic+gas+mixtures.zip": None},
+        product="gas.h5",
+        convert=partial(uci.convert, uci.gas),
+        expected=(852_174, 94_685, 105_206, 8),
+    ),
+    "hepmass": Dataset(
+        description="HEPMASS: simulated collisions, 21 columns, prepared as in arXiv:1705.07057 "
+        "(UCI, doi:10.24432/C5PP5W; from the archive of that paper's authors, for the tenth of the "
+        "rows that they used)",
+        licence="CC BY 4.0 (UCI); of the archive: see the record",
+        size="hundreds of MB, see the record",
+        doi="doi:10.5281/zenodo.1161203",
+        suffixes=("data.tar.gz",),
+        product="hepmass.h5",
+        convert=partial(uci.convert, uci.hepmass),
+        expected=(315_123, 35_013, 174_987, 21),
+    ),
+    "miniboone": Dataset(
+        description="MINIBOONE: electron neutrinos of an experiment, 43 columns, prepared as in "
+        "arXiv:1705.07057 (UCI, doi:10.24432/C5QC87)",
+        licence="CC BY 4.0",
+        size="tens of MB",
+        files={f"{_UCI}/199/miniboone+particle+identification.zip": None},
+        product="miniboone.h5",
+        convert=partial(uci.convert, uci.miniboone),
+        expected=(29_556, 3_284, 3_648, 43),
+    ),
+    "covertype": Dataset(
+        description="COVERTYPE: seven kinds of forest in 581,012 cells, 54 columns, for Bayesian "
+        "logistic regression (UCI, doi:10.24432/C50K5N)",
+        licence="unlimited reuse with the notice: copyright Jock A. Blackard and Colorado State "
+        "University",
+        size="about 11 MB",
+        # The file that scikit-learn fetches, which keeps it as a pickle.
+        files={
+            "https://ndownloader.figshare.com/files/5976039": (
+                "sha256:614360d0257557dd1792834a85a1cdebfadc3c4f30b011d56afee7ffb5b15771"
+            )
+        },
+        product="covertype.npz",
+        convert=uci.convert_covertype,
+        expected=(581_012, 54, 7),
+    ),
+    "galaxy_zoo": Dataset(
+        description="20,000 galaxies of SDSS in colour, 64x64 pixels, with the classes of Galaxy "
+        "Zoo 1 (arXiv:1007.3265; images: doi:10.5281/zenodo.3565489)",
+        licence="images CC BY 4.0 (see the record); votes: citation asked, no licence stated",
+        size="about 3.4 GB",
+        doi="doi:10.5281/zenodo.3565489",
+        suffixes=(published_galaxies.IMAGES, published_galaxies.MAPPING),
+        # Galaxy Zoo publishes no checksum; this one is what two users of the file report.
+        files={
+            f"https://galaxy-zoo-1.s3.amazonaws.com/{published_galaxies.VOTES}": (
+                "md5:766cb56d64f936e00d26699a55f0669b"
+            )
+        },
+        product="galaxy_zoo.npz",
+        convert=partial(published_galaxies.galaxy_zoo, count=20_000),
+        expected=(20_000, 64, 64, 3),
+    ),
+    "galaxy_zoo_6664": Dataset(
+        description="6,664 of these galaxies: the set behind the stored reference of notebook 03, "
+        "as a public repository collects it (github.com/Eggochi/Proyecto_Galaxias)",
+        licence="SDSS images, credit SDSS and Galaxy Zoo; the collection states no licence",
+        size="about 83 MB",
+        files={
+            "https://codeload.github.com/Eggochi/Proyecto_Galaxias/zip/"
+            "5226e5e4e193118d33884a85acf09e41cfa914de": None
+        },
+        product="galaxy_zoo_6664.npz",
+        convert=published_galaxies.galaxy_zoo_collection,
+        expected=(6_664, 64, 64, 3),
+    ),
+}
+
+
+def fetch(
+    name: str,
+    folder: Path | str | None = None,
+    *,
+    source: Path | str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Download a set, convert it and compare it with what was published.
+
+    The files go to ``folder/<name>/raw``, the product to ``folder/<name>``. Where the product is
+    there already, nothing is done; files that are there and have the right checksum are not loaded
+    again. The raw files may be deleted afterwards.
+
+    Args:
+        name: One of `DATASETS`.
+        folder: Where to put it; None takes `cache_folder`.
+        source: The raw file, or the folder of the raw files where there are several, if you have
+            them: nothing is downloaded then.
+        progress: Show progress bars.
+
+    Returns:
+        Path of the product.
+
+    Raises:
+        ConnectionError: A download fails or has a wrong checksum.
+        ValueError: The name is unknown, or the contents are not those that were published.
+    """
+    entry = DATASETS[as_choice(name, "the set", DATASETS)]
+    home = (Path(folder) if folder is not None else cache_folder()) / name
+    product = home / entry.product
+    if product.is_file():
+        return product
+    if source is None:
+        raw = _download(name, entry, home / "raw", progress)
+    else:
+        raw = Path(source)
+    with written_aside(product) as aside:
+        try:
+            found = entry.convert(raw, aside)
+        except (
+            *(ValueError, OSError, EOFError, LookupError, zlib.error),
+            *(zipfile.BadZipFile, tarfile.TarError),
+        ) as error:
+            raise ValueError(
+                f"{raw} cannot be converted ({error}), expected the published files of {name}: "
+                "delete what is damaged and run the same command again"
+            ) from error
+        if found != entry.expected:
+            raise ValueError(
+                f"{raw} holds {found}, expected {entry.expected} as published for {name}: the "
+                "files at the source have changed"
+            )
+    return product
+
+
+def _download(name: str, entry: Dataset, raw: Path, progress: bool) -> Path:
+    """The file, or the folder of several."""
+    boy = pooch.create(path=raw, base_url=f"{entry.doi}/", retry_if_failed=2)
+    try:
+        if entry.doi:
+            boy.load_registry_from_doi()
+            # The rest of the record is not needed.
+            boy.registry = {f: c for f, c in boy.registry.items() if f.endswith(entry.suffixes)}
+        for address, checksum in entry.files.items():
+            file = address.rpartition("/")[2]
+            boy.registry[file], boy.urls[file] = checksum, address
+        for file in sorted(boy.registry):
+            boy.fetch(file, progressbar=progress)
+        return raw / file if len(boy.registry) == 1 else raw
+    except (OSError, ValueError, LookupError) as error:
+        raise ConnectionError(
+            f"{name} cannot be downloaded ({error}), expected {entry.doi or 'its files'} to "
+            "answer: check the connection and run the same command again, or bring the files "
+            "with --source"
+        ) from error

@@ -271,7 +271,7 @@ def _warn_if_coarse(
     found: np.ndarray, result: np.ndarray, name: str, columns: Sequence[str] | None
 ) -> None:
     """Warn where rounding eats the differences between the values of a column."""
-    if len(found) < 2:
+    if found.ndim == 0 or len(found) < 2:
         return
     columns_of = found.reshape(len(found), -1)
     low, high = columns_of.min(0), columns_of.max(0)

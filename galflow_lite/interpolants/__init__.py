@@ -10,55 +10,32 @@ on the data. A velocity learned by :func:`velocity_loss` carries one to the othe
     found = sample_ode(velocity, coupling(images, mask), mask, method="heun", steps=20)
 """
 
-from .conversions import (
-    base_mean,
-    base_noise,
-    data_mean,
-    denoiser_from_score,
-    score_from_denoiser,
-    score_from_velocity,
-    velocity_from_data_mean,
-    velocity_from_score,
-)
-from .costs import FlowCosts, flow_costs, transport_bound, transport_cost
-from .couplings import Coupling, Pair, custom, independent
-from .diffusion import constant, decreasing, rise_and_fall, sample_sde
-from .gammas import Gamma
+from .closed_form import MixtureInterpolant
+from .couplings import Coupling, GaussianBase, Pair, custom, independent, optimal_transport
+from .diffusion import decreasing, rise_and_fall, sample_sde
 from .image_couplings import downsample, inpainting, super_resolution, upsample
-from .laws import GaussianBase, standard_normal
-from .likelihood import Likelihood, log_likelihood
-from .losses import Draw, denoiser_loss, draw_interpolant, velocity_loss
+from .image_models import ImageModel, train_velocity
+from .likelihood import log_likelihood
+from .losses import denoiser_loss, draw_interpolant, velocity_loss
 from .masks import MaskedVelocity, tile_mask
-from .mixtures import MixtureInterpolant
-from .optimal import assignment, optimal_transport
-from .sampling import Samples, sample_ode
-from .schedules import Interpolant, Schedule
-from .several import SampleSet, sample_several
-from .solvers import SolverError
+from .sampling import SolverError, sample_ode
+from .schedules import Gamma, Schedule
+from .scores import data_mean, score_from_velocity
+from .transport import flow_costs, transport_bound
 
 __all__ = [
     "Coupling",
-    "Draw",
-    "FlowCosts",
     "Gamma",
     "GaussianBase",
-    "Interpolant",
-    "Likelihood",
+    "ImageModel",
     "MaskedVelocity",
     "MixtureInterpolant",
     "Pair",
-    "SampleSet",
-    "Samples",
     "Schedule",
     "SolverError",
-    "assignment",
-    "base_mean",
-    "base_noise",
-    "constant",
     "custom",
     "data_mean",
     "decreasing",
-    "denoiser_from_score",
     "denoiser_loss",
     "downsample",
     "draw_interpolant",
@@ -70,16 +47,11 @@ __all__ = [
     "rise_and_fall",
     "sample_ode",
     "sample_sde",
-    "sample_several",
-    "score_from_denoiser",
     "score_from_velocity",
-    "standard_normal",
     "super_resolution",
     "tile_mask",
+    "train_velocity",
     "transport_bound",
-    "transport_cost",
     "upsample",
-    "velocity_from_data_mean",
-    "velocity_from_score",
     "velocity_loss",
 ]

@@ -8,12 +8,57 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .laws import GaussianBase, standard_normal
-from .masks import Condition
+from ..inputs import as_number, as_tensor
+from .conditions import Condition, Random, as_condition, shaped_as
 
-__all__ = ["Coupling", "Custom", "Independent", "Pair", "as_coupling", "custom", "independent"]
+
+@dataclass(frozen=True)
+class GaussianBase:
+    """x0 = m + σζ: the law of x0 given the condition, eqs. 18-19 of arXiv:2310.03725.
+
+    Attributes:
+        mean: m, shape (batch, *dim).
+        scale: σ, in the units of the data.
+        hole: where the noise acts, boolean and of the shape of `mean`; elsewhere x0 = m is fixed
+            and has no density. None: everywhere.
+    """
+
+    mean: Tensor
+    scale: float = 1.0
+    hole: Tensor | None = None
+
+    def sample(self, *, generator: Random = None) -> Tensor:
+        """Draw x0 = m + σζ, shape (batch, *dim); outside the hole x0 equals m bit by bit."""
+        noise = normal_like(self.mean, generator)
+        return self.restrict(self.mean + self.scale * noise, outside=self.mean)
+
+    def log_prob(self, x0: Tensor) -> Tensor:
+        """log ρ0(x0 | condition) over the moving pixels, in nats, shape (batch,)."""
+        self.require_noise("a likelihood")
+        constant = math.log(self.scale) + 0.5 * math.log(2 * math.pi)
+        each = -0.5 * ((x0 - self.mean) / self.scale).square() - constant
+        return self.restrict(each).flatten(1).sum(1)
+
+    def restrict(self, x: Tensor, *, outside: Tensor | float = 0.0) -> Tensor:
+        """`x` in the hole, `outside` elsewhere."""
+        if self.hole is None:
+            return x
+        return torch.where(self.hole, x, torch.as_tensor(outside, dtype=x.dtype, device=x.device))
+
+    def require_noise(self, purpose: str) -> None:
+        """Refuse σ = 0, where x0 lies on a surface of lower dimension.
+
+        Raises:
+            ValueError: σ = 0.
+        """
+        if self.scale == 0:
+            raise ValueError(
+                f"sigma is 0, for which there is no density, and {purpose} was asked for: use a "
+                "coupling with sigma above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -29,8 +74,8 @@ class Pair:
 
     x0: Tensor
     x1: Tensor
-    condition: Condition
-    base: GaussianBase | None
+    condition: Condition = None
+    base: GaussianBase | None = None
 
     @property
     def hole(self) -> Tensor | None:
@@ -41,66 +86,42 @@ class Pair:
 class Coupling:
     """A rule that gives x0 and the condition from x1.
 
-    A subclass writes `base` or `_draw`, and `condition` if it adds something to the condition.
+    A subclass writes `base` or `draw`, and `condition` if it adds something to the condition.
+
+    Attributes:
+        needs: name of the part of a condition without which there is nothing to sample.
     """
 
+    needs: str | None = None
+
     def __call__(
-        self,
-        x1: Tensor,
-        condition: Condition = None,
-        *,
-        generator: torch.Generator | None = None,
+        self, x1: Tensor, condition: Condition = None, *, generator: Random = None
     ) -> Tensor:
-        """Draw x0 for given data and condition.
+        """Draw x0, of the shape of `x1`, for given data and condition.
 
         Args:
             x1: data, shape (batch, *dim). For a start of sampling it may be the damaged image: a
                 coupling uses only what the condition says is known.
-            condition: what the model sees. What the coupling adds to it is made anew if missing.
+            condition: the whole condition. Nothing is made up for it here.
             generator: source of the noise; None for torch's global generator.
-
-        Returns:
-            x0, of the shape of `x1`.
         """
-        full = self.condition(x1, condition, generator=generator)
-        return self._draw(x1, full, generator)[0]
+        x1 = as_tensor(x1, "x1", finite=False)
+        return self.draw(x1, as_condition(condition, x1), generator)[0]
 
-    def pair(
-        self,
-        x1: Tensor,
-        condition: Condition = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Pair:
-        """Data, base and full condition of a training batch.
+    def pair(self, x1: Tensor, condition: Condition = None, *, generator: Random = None) -> Pair:
+        """Data, base and whole condition of a training batch; see `condition`.
 
         Raises:
             ValueError: NaN or infinite data, or a base of another shape or with NaN.
         """
-        require_data(x1)
+        x1 = as_tensor(x1, "x1")
         condition = self.condition(x1, condition, generator=generator)
-        x0, base = self._draw(x1, condition, generator)
-        if x0.shape != x1.shape:
-            raise ValueError(
-                f"found x0 of shape {tuple(x0.shape)} from the coupling, expected that of x1, "
-                f"{tuple(x1.shape)}: correct the coupling"
-            )
-        if not bool(x0.sum().isfinite()) and not bool(torch.isfinite(x0).all()):
-            raise ValueError(
-                "found NaN or infinite values in x0 from the coupling, expected finite numbers: "
-                "correct the coupling"
-            )
-        return Pair(x0, x1, condition, base)
+        x0, base = self.draw(x1, condition, generator)
+        return Pair(as_tensor(shaped_as(x1, x0, "coupling"), "x0"), x1, condition, base)
 
-    def condition(
-        self,
-        x1: Tensor,
-        condition: Condition = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Condition:
-        """The given condition with what the coupling adds to it: here nothing."""
-        return condition
+    def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
+        """The given condition with what the coupling adds to it for training, such as a mask."""
+        return as_condition(condition, as_tensor(x1, "x1", finite=False))
 
     def base(self, x1: Tensor, condition: Condition = None) -> GaussianBase | None:
         """Law of x0 given the condition; None where it is not known."""
@@ -110,9 +131,7 @@ class Coupling:
         """The fair comparison: x0 ~ N(0, I) with all that this coupling's model knows."""
         return Uncoupled(self)
 
-    def _draw(
-        self, x1: Tensor, condition: Condition, generator: torch.Generator | None
-    ) -> tuple[Tensor, GaussianBase | None]:
+    def draw(self, x1: Tensor, condition: Condition, generator: Random):
         """x0, and its law given the condition."""
         base = self.base(x1, condition)
         return base.sample(generator=generator), base
@@ -122,26 +141,29 @@ class Independent(Coupling):
     """x0 ~ N(0, I), independent of the data: standard flows and diffusions."""
 
     def base(self, x1: Tensor, condition: Condition = None) -> GaussianBase:
-        return standard_normal(x1)
-
-    def uncoupled(self) -> Coupling:
-        return self
+        return GaussianBase(torch.zeros_like(x1))
 
 
 class Uncoupled(Independent):
     """x0 ~ N(0, I), with the condition of another coupling."""
 
     def __init__(self, coupling: Coupling) -> None:
-        self.coupling = coupling
+        self.coupling, self.needs = coupling, coupling.needs
 
-    def condition(
-        self,
-        x1: Tensor,
-        condition: Condition = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Condition:
+    def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
         return self.coupling.condition(x1, condition, generator=generator)
+
+
+class OptimalTransport(Coupling):
+    """x0 ~ N(0, I), dealt to the data of a batch at least total squared distance."""
+
+    def draw(self, x1: Tensor, condition: Condition, generator: Random):
+        x0 = normal_like(x1, generator)
+        # The squared norms are the same for every permutation.
+        cost = -(x1.flatten(1).double() @ x0.flatten(1).double().T)
+        order = linear_sum_assignment(cost.cpu().numpy())[1]
+        # The noise is no longer independent of x1: no score follows from the velocity.
+        return x0[torch.as_tensor(order, device=x0.device)], None
 
 
 class Custom(Coupling):
@@ -158,23 +180,26 @@ class Custom(Coupling):
     def base(self, x1: Tensor, condition: Condition = None) -> GaussianBase | None:
         if self.mean is None:
             return None
-        return GaussianBase(self.mean(x1, condition), self.sigma)
+        return GaussianBase(shaped_as(x1, self.mean(x1, condition), "mean"), self.sigma)
 
-    def _draw(
-        self, x1: Tensor, condition: Condition, generator: torch.Generator | None
-    ) -> tuple[Tensor, GaussianBase | None]:
-        x0 = self.function(x1, condition)
-        if not isinstance(x0, Tensor):
-            raise ValueError(
-                f"found {type(x0).__name__} from the coupling, expected a tensor of the shape of "
-                "x1: correct the function"
-            )
-        return x0, self.base(x1, condition)
+    def draw(self, x1: Tensor, condition: Condition, generator: Random):
+        return self.function(x1, condition), self.base(x1, condition)
 
 
-def independent() -> Independent:
+def independent() -> Coupling:
     """x0 ~ N(0, I) independent of x1; a given condition is passed on."""
     return Independent()
+
+
+def optimal_transport() -> Coupling:
+    """Exact optimal transport within each mini-batch (Tong et al., arXiv:2302.00482).
+
+    The plan is a permutation, so that each row is used once; sampling from the plan with
+    replacement repeats some rows and drops others. With conditions this coupling skews the base
+    that a condition sees (arXiv:2503.10636): use it for unconditional models. For sampling, draw x0
+    from N(0, I).
+    """
+    return OptimalTransport()
 
 
 def custom(
@@ -182,7 +207,7 @@ def custom(
     *,
     mean: Callable[[Tensor, Condition], Tensor] | None = None,
     sigma: float | None = None,
-) -> Custom:
+) -> Coupling:
     """A user's coupling, any function (x1, condition) -> x0.
 
     Args:
@@ -191,53 +216,15 @@ def custom(
             (x1, condition) -> m whose result depends on the condition alone in law. It makes the
             score follow from the velocity, and a likelihood possible.
         sigma: σ; needed with `mean`.
-
-    Raises:
-        ValueError: one of `mean` and `sigma` without the other, or a negative `sigma`.
     """
-    if (mean is None) != (sigma is None):
-        missing = "sigma" if sigma is None else "mean"
-        raise ValueError(
-            f"found no {missing}, expected mean and sigma together: give both or neither"
-        )
-    if sigma is not None:
-        require_sigma(sigma)
-    return Custom(function, mean, sigma)
+    return Custom(function, mean, None if mean is None else as_number(sigma, "sigma", least=0))
 
 
 def as_coupling(coupling: Any) -> Coupling:
-    """A `Coupling` as it is, a function by `custom`.
-
-    Raises:
-        ValueError: something that cannot be called.
-    """
-    if isinstance(coupling, Coupling):
-        return coupling
-    if not callable(coupling):
-        raise ValueError(
-            f"found a coupling of type {type(coupling).__name__}, expected a Coupling or a "
-            "function (x1, condition) -> x0: pass one"
-        )
-    return custom(coupling)
+    """A `Coupling` as it is, a function by `custom`."""
+    return coupling if isinstance(coupling, Coupling) else custom(coupling)
 
 
-def require_data(x1: Tensor, known: Tensor | None = None) -> None:
-    """Refuse NaN and infinite values, where `known` is given only there."""
-    # One pass in the usual case: a sum is finite only if every term is.
-    if bool(x1.sum().isfinite()):
-        return
-    bad = ~torch.isfinite(x1)
-    if known is not None:
-        bad = bad & known
-    samples = int(bad.flatten(1).any(1).sum())
-    if samples:
-        raise ValueError(
-            f"found NaN or infinite pixels in {samples} of {len(x1)} samples, expected none: "
-            "remove or repair these samples"
-        )
-
-
-def require_sigma(sigma: float) -> None:
-    """Refuse a negative or infinite noise scale."""
-    if not (math.isfinite(sigma) and sigma >= 0):
-        raise ValueError(f"found sigma={sigma}, expected a number from 0 up: correct it")
+def normal_like(x: Tensor, generator: Random) -> Tensor:
+    """N(0, I) of the shape, type and device of `x`."""
+    return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)

@@ -9,12 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .laws import GaussianBase
-from .losses import Field
-from .masks import Condition, MaskedVelocity
-from .solvers import CountedField, solve
-
-__all__ = ["Likelihood", "log_likelihood"]
+from ..inputs import as_choice, as_tensor, as_whole
+from .conditions import Condition, Field, as_condition, module_of
+from .couplings import GaussianBase
+from .masks import MaskedVelocity
+from .sampling import CountedField, solve
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ def log_likelihood(
     steps: int = 100,
     rtol: float | None = None,
     atol: float | None = None,
-    max_evaluations: int = 10_000,
 ) -> Likelihood:
     """Log-likelihood of data under the flow, by the ordinary equation solved from t = 1 to 0.
 
@@ -58,7 +56,7 @@ def log_likelihood(
     Args:
         velocity: callable (x, t, condition) -> tensor of the shape of x, differentiable in x, in
             which no sample depends on another (no batch normalisation in training mode).
-        x1: data, shape (batch, *dim).
+        x1: data, shape (batch, *dim); cast to the type of a `velocity` that is a module.
         condition: passed on to the velocity.
         base: law of x0 given the condition, or its log-density x0 -> (batch,) in nats.
         trace: "exact", with one backward pass for each moving dimension (up to about 100 of them),
@@ -70,28 +68,23 @@ def log_likelihood(
         rtol: of dopri5, 1e-5 by default for float32 and 1e-7 for float64: an error of the solver
             grows more in the likelihood than in a sample.
         atol: likewise.
-        max_evaluations: of the velocity.
 
     Raises:
-        ValueError: NaN data, σ = 0, an unknown trace, fewer than one probe.
         SolverError: the solver does not converge.
     """
-    if trace not in ("exact", "hutchinson"):
-        raise ValueError(f"found trace={trace!r}, expected 'exact' or 'hutchinson': choose one")
-    if probes < 1:
-        raise ValueError(f"found probes={probes}, expected at least 1: raise it")
-    if not bool(torch.isfinite(x1).all()):
-        raise ValueError("found NaN or infinite values in x1, expected none: remove these samples")
+    exact = as_choice(trace, "trace", ("exact", "hutchinson")) == "exact"
+    probes, seed = as_whole(probes, "probes", least=1), as_whole(seed, "seed")
+    x1 = as_tensor(x1, "x1", like=module_of(velocity))
+    hole = None
     if isinstance(base, GaussianBase):
+        as_tensor(base.mean, "the mean of the base", x1.shape)
         base.require_noise("a likelihood")
-        if base.mean.shape != x1.shape:
-            raise ValueError(
-                f"found a base of shape {tuple(base.mean.shape)}, expected that of x1, "
-                f"{tuple(x1.shape)}: build it from the same batch"
-            )
-    field = CountedField(velocity, condition, most=max_evaluations)
-    hole = _hole(velocity, condition, base, x1)
-    vectors = _unit_vectors(x1, hole) if trace == "exact" else _signs(x1, hole, probes, seed)
+        hole = base.hole
+    condition = as_condition(condition, x1)
+    if hole is None and isinstance(velocity, MaskedVelocity):
+        hole = velocity.hole(condition, x1)
+    field = CountedField(velocity, condition)
+    vectors = _unit_vectors(x1, hole) if exact else _signs(x1, hole, probes, seed)
 
     def derivative(t: float, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         with torch.inference_mode(False), torch.enable_grad():
@@ -101,15 +94,13 @@ def log_likelihood(
                 b = torch.where(hole, b, torch.zeros_like(b))
             products = [_quadratic_form(b, x, vector) for vector in vectors]
         divergence = torch.stack(products)
-        if trace == "exact":
-            divergence = divergence.sum(0, keepdim=True)
-        return b.detach(), divergence
+        return b.detach(), divergence.sum(0, keepdim=True) if exact else divergence
 
     if x1.dtype == torch.float32:
         rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
-    rows = 1 if trace == "exact" else probes
+    rows = 1 if exact else probes
     with torch.no_grad():
-        found = solve(
+        (x0, change), _ = solve(
             derivative,
             (x1, x1.new_zeros(rows, len(x1))),
             method=method,
@@ -119,7 +110,6 @@ def log_likelihood(
             rtol=rtol,
             atol=atol,
         )
-        x0, change = found.end
         if hole is not None:
             x0 = torch.where(hole, x0, x1)
         start = base.log_prob(x0) if isinstance(base, GaussianBase) else base(x0)
@@ -157,14 +147,3 @@ def _signs(x: Tensor, hole: Tensor | None, probes: int, seed: int) -> list[Tenso
     signs = signs.to(x)
     # Signs on known pixels would add variance and nothing else.
     return list(signs if hole is None else signs * hole)
-
-
-def _hole(
-    velocity: Field,
-    condition: Condition,
-    base: GaussianBase | Callable[[Tensor], Tensor],
-    x: Tensor,
-) -> Tensor | None:
-    if isinstance(base, GaussianBase) and base.hole is not None:
-        return base.hole
-    return velocity.hole(condition, x) if isinstance(velocity, MaskedVelocity) else None

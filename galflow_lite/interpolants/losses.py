@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .couplings import Pair, as_coupling
-from .masks import Condition
+from ..inputs import as_choice, as_tensor
+from .conditions import Condition, Field, module_of, shaped_as
+from .couplings import Pair, as_coupling, normal_like
 from .schedules import Schedule
-from .times import time_of
 
-__all__ = ["Draw", "Field", "denoiser_loss", "draw_interpolant", "velocity_loss"]
-
-Field = Callable[[Tensor, Tensor, Condition], Tensor]
 Reduction = Literal["sum", "mean"]
 
 
@@ -37,12 +33,6 @@ class Draw:
     rate: Tensor
     z: Tensor | None
     pair: Pair
-
-    def mirrored(self, schedule: Schedule) -> Draw:
-        """The same pair and times with -z in place of z."""
-        if self.z is None:
-            return self
-        return _point(schedule, self.pair, self.t, -self.z)
 
 
 def draw_interpolant(
@@ -72,19 +62,26 @@ def draw_interpolant(
         ValueError: NaN data, a coupling of another shape, times outside [0, 1].
     """
     pair = as_coupling(coupling).pair(x1, condition, generator=generator)
+    x1 = pair.x1
+    # At the very ends some derivatives are infinite.
+    edge = torch.finfo(x1.dtype).eps
     if times is None:
         t = torch.rand(len(x1), dtype=x1.dtype, device=x1.device, generator=generator)
-        # At the very ends some derivatives are infinite.
-        edge = torch.finfo(x1.dtype).eps
         t = t.clamp(edge, 1 - edge)
     else:
-        t = time_of(times, x1)
+        t = as_tensor(times, "times", like=x1).expand(len(x1))
+        if len(t) and not 0 <= float(t.min()) <= float(t.max()) <= 1:
+            raise ValueError(
+                f"times go from {float(t.min()):g} to {float(t.max()):g}, expected [0, 1]: rescale"
+            )
     z = None
     if schedule.has_noise:
-        z = torch.randn(x1.shape, dtype=x1.dtype, device=x1.device, generator=generator)
-        if pair.hole is not None:
-            z = pair.base.restrict(z)
-    return _point(schedule, pair, t, z)
+        z = normal_like(x1, generator)
+        z = z if pair.base is None else pair.base.restrict(z)
+    value, rate = schedule.interpolate(pair.x0, pair.x1, t, z)
+    if pair.hole is not None:
+        value, rate = pair.base.restrict(value, outside=pair.x1), pair.base.restrict(rate)
+    return Draw(t, value, rate, z, pair)
 
 
 def velocity_loss(
@@ -95,7 +92,6 @@ def velocity_loss(
     schedule: Schedule,
     coupling: Any,
     reduction: Reduction = "sum",
-    antithetic: bool = False,
     times: Tensor | float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -105,13 +101,12 @@ def velocity_loss(
 
     Args:
         velocity: callable (x, t, condition) -> tensor of the shape of x.
-        x1: data, shape (batch, *dim).
+        x1: data, shape (batch, *dim); cast to the type of a `velocity` that is a module.
         condition: of the samples; the coupling adds its own part.
         schedule: of the interpolant.
         coupling: a `Coupling` or a function (x1, condition) -> x0.
         reduction: "sum" over the dimensions of a sample, as in the paper, or their "mean" (then
             clip gradients near 1, and not near the paper's 10,000).
-        antithetic: average over z and -z (section 6 of arXiv:2303.08797); no effect without γ.
         times: fixed times in place of random ones.
         generator: source of the random numbers; None for torch's global generator.
 
@@ -119,13 +114,12 @@ def velocity_loss(
         A scalar.
 
     Raises:
-        ValueError: NaN data, a coupling or velocity of another shape, an unknown reduction.
+        ValueError: NaN data, a coupling or velocity of another shape.
     """
-    draw = draw_interpolant(
-        x1, condition, schedule=schedule, coupling=coupling, times=times, generator=generator
-    )
-    draws = [draw, draw.mirrored(schedule)] if antithetic and draw.z is not None else [draw]
-    return _average([_square_loss(velocity, one, one.rate, reduction) for one in draws])
+    x1 = as_tensor(x1, "x1", like=module_of(velocity))
+    options = {"schedule": schedule, "coupling": coupling, "times": times, "generator": generator}
+    draw = draw_interpolant(x1, condition, **options)
+    return _square_loss(velocity, draw, draw.rate, reduction)
 
 
 def denoiser_loss(
@@ -136,49 +130,27 @@ def denoiser_loss(
     schedule: Schedule,
     coupling: Any,
     reduction: Reduction = "sum",
-    antithetic: bool = False,
     times: Tensor | float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Eq. 7 of arXiv:2310.03725: batch mean of |g_t(I_t)|² - 2 z·g_t(I_t), g = E[z | I_t].
 
-    Arguments, result and errors as for `velocity_loss`.
-
-    Raises:
-        ValueError: the schedule has γ = 0 as well, where there is no z to learn.
+    Arguments, result and errors as for `velocity_loss`; for a schedule with latent noise.
     """
+    x1 = as_tensor(x1, "x1", like=module_of(denoiser))
     if not schedule.has_noise:
         raise ValueError(
-            "found a schedule with gamma = 0, which has no z to learn: use score_from_velocity, or "
-            "a schedule with another gamma"
+            "the schedule has gamma = 0 and no z to learn, expected another gamma: use "
+            "score_from_velocity, or a schedule with latent noise"
         )
-    draw = draw_interpolant(
-        x1, condition, schedule=schedule, coupling=coupling, times=times, generator=generator
-    )
-    draws = [draw, draw.mirrored(schedule)] if antithetic else [draw]
-    return _average([_square_loss(denoiser, one, one.z, reduction) for one in draws])
-
-
-def _point(schedule: Schedule, pair: Pair, t: Tensor, z: Tensor | None) -> Draw:
-    value, rate = schedule.interpolate(pair.x0, pair.x1, t, z)
-    if pair.hole is not None:
-        value, rate = pair.base.restrict(value, outside=pair.x1), pair.base.restrict(rate)
-    return Draw(t, value, rate, z, pair)
+    options = {"schedule": schedule, "coupling": coupling, "times": times, "generator": generator}
+    draw = draw_interpolant(x1, condition, **options)
+    return _square_loss(denoiser, draw, draw.z, reduction)
 
 
 def _square_loss(field: Field, draw: Draw, target: Tensor, reduction: Reduction) -> Tensor:
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"found reduction={reduction!r}, expected 'sum' or 'mean': choose one")
-    found = field(draw.x, draw.t, draw.pair.condition)
-    if found.shape != draw.x.shape:
-        raise ValueError(
-            f"found an output of shape {tuple(found.shape)}, expected that of x, "
-            f"{tuple(draw.x.shape)}: return the image channels only"
-        )
+    found = shaped_as(draw.x, field(draw.x, draw.t, draw.pair.condition), "network")
     # |b|² - 2 İ·b = b·(b - 2İ), in two passes.
     each = found * torch.sub(found, target, alpha=2)
-    return each.mean() if reduction == "mean" else each.sum() / len(each)
-
-
-def _average(losses: list[Tensor]) -> Tensor:
-    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+    mean = as_choice(reduction, "reduction", ("sum", "mean")) == "mean"
+    return each.mean() if mean else each.sum() / len(each)

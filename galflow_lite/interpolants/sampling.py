@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchdiffeq import odeint
 
-from .losses import Field
-from .masks import Condition
-from .solvers import CountedField, keep_known, solve
+from ..inputs import as_choice, as_number, as_tensor, as_whole
+from .conditions import Condition, Field, as_condition, module_of, shaped_as
+from .masks import MaskedVelocity
 
-__all__ = ["Samples", "require_start", "sample_ode"]
+# Names of the solvers here and in torchdiffeq, whose rk4 is the 3/8 rule.
+METHODS = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4": "rk4"}
+METHODS |= {"heun3": "heun3", "dopri5": "dopri5"}
+MOST_EVALUATIONS = 10_000
+
+State = tuple[Tensor, ...]
+
+
+class SolverError(RuntimeError):
+    """A solver did not reach its end: NaN, too many evaluations, or vanishing steps."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +33,40 @@ class Samples:
     Attributes:
         samples: shape (batch, *dim).
         evaluations: calls of the velocity, each on the whole batch.
-        times: times of `path`, or None.
-        path: states at these times, shape (times, batch, *dim), or None.
+        path: states at the times asked for, shape (times, batch, *dim), or None.
     """
 
     samples: Tensor
     evaluations: int
-    times: tuple[float, ...] | None = None
     path: Tensor | None = None
+
+
+class CountedField:
+    """A velocity at one time for a whole batch; counts its evaluations and checks what it returns.
+
+    Raises:
+        SolverError: NaN or infinite values, or the solver does not come to an end.
+        ValueError: another shape than that of x.
+    """
+
+    def __init__(self, field: Field, condition: Condition) -> None:
+        self.field, self.condition, self.evaluations = field, condition, 0
+
+    def __call__(self, t: float, x: Tensor) -> Tensor:
+        if self.evaluations >= MOST_EVALUATIONS:
+            raise SolverError(
+                f"{self.evaluations} evaluations have led to t = {t:.4g} and not to the end: use a "
+                "larger rtol and atol, or fewer steps"
+            )
+        self.evaluations += 1
+        times = torch.full((len(x),), t, dtype=x.dtype, device=x.device)
+        found = shaped_as(x, self.field(x, times, self.condition), "velocity")
+        if not bool(torch.isfinite(found).all()):
+            raise SolverError(
+                f"the velocity is NaN or infinite at t = {t:.4g}: use more steps, or train with a "
+                "smaller learning rate"
+            )
+        return found
 
 
 def sample_ode(
@@ -44,16 +81,15 @@ def sample_ode(
     rtol: float | None = None,
     atol: float | None = None,
     times: Sequence[float] | None = None,
-    max_evaluations: int = 10_000,
 ) -> Samples:
     """Solve dX = b_t(X) dt (eqs. 8-10 of arXiv:2310.03725), without gradients.
 
     Args:
         velocity: callable (x, t, condition) -> tensor of the shape of x. Known pixels of a
             `MaskedVelocity` stay bit by bit as they are in `x0`, by every method.
-        x0: start, shape (batch, *dim).
+        x0: start, shape (batch, *dim); cast to the type of a `velocity` that is a module.
         condition: passed on to the velocity.
-        method: "euler" (Algorithm 2), "midpoint", "heun", "rk4" or "dopri5" (the paper's
+        method: "euler" (Algorithm 2), "midpoint", "heun", "heun3", "rk4" or "dopri5" (the paper's
             experiments). dopri5 takes one step size for the whole batch.
         steps: equal steps of all methods but dopri5.
         start: time of `x0`.
@@ -61,38 +97,96 @@ def sample_ode(
         rtol: of dopri5, 1e-4 by default for float32 and 1e-7 for float64 (the paper gives none).
         atol: likewise.
         times: times of the path that is wanted.
-        max_evaluations: of the velocity, before the solver is given up.
 
     Raises:
-        ValueError: an unknown method, times outside [0, 1], NaN in `x0`, a velocity of another
-            shape.
         SolverError: the solver does not converge.
     """
-    require_start(x0)
-    field = CountedField(velocity, condition, most=max_evaluations)
+    x0 = as_tensor(x0, "x0", like=module_of(velocity))
+    condition = as_condition(condition, x0)
+    known = known_pixels(velocity, condition, x0)
+    field = CountedField(velocity, condition)
+    options = {"method": method, "start": start, "end": end, "steps": steps, "times": times}
     with torch.no_grad():
-        found = solve(
-            lambda t, state: (field(t, state[0]),),
-            (x0,),
-            method=method,
-            start=start,
-            end=end,
-            steps=steps,
-            rtol=rtol,
-            atol=atol,
-            times=times,
-        )
-        samples = keep_known(velocity, condition, found.end[0], x0)
-        path = None
-        if found.path is not None:
-            path = keep_known(velocity, condition, found.path[0], x0)
-    return Samples(samples, field.evaluations, None if times is None else tuple(times), path)
+        end_state, path = solve(field, x0, **options, rtol=rtol, atol=atol)
+    samples, path = known(end_state), None if path is None else known(path)
+    return Samples(samples, field.evaluations, path)
 
 
-def require_start(x: Tensor) -> None:
-    """Refuse a start with NaN or infinite values."""
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError(
-            "found NaN or infinite values in the start of the sampler, expected none: draw x0 with "
-            "the coupling"
+def solve(
+    derivative: Callable[[float, Any], Any],
+    state: Tensor | State,
+    *,
+    method: str,
+    start: float,
+    end: float,
+    steps: int,
+    rtol: float | None = None,
+    atol: float | None = None,
+    times: Sequence[float] | None = None,
+) -> tuple[Any, Any]:
+    """Solve an ordinary differential equation for a tensor or a tuple of tensors.
+
+    Args:
+        derivative: callable (t, state) -> derivatives of the state.
+        state: at `start`.
+        method, steps, rtol, atol: as in `sample_ode`.
+        start, end: two times in [0, 1], in either order.
+        times: times between them whose states are wanted. The fixed methods interpolate linearly
+            between their steps, dopri5 with its own polynomial.
+
+    Returns:
+        The state at `end`, and those at `times`, stacked along a new first axis (None without).
+    """
+    name = METHODS[as_choice(method, "method", METHODS)]
+    start, end = require_span(start, end)
+    low, high = sorted((start, end))
+    times = None if times is None else [as_number(t, "times", least=low, most=high) for t in times]
+    wanted = sorted({start, end, *(times or ())}, reverse=end < start)
+    first = state[0] if isinstance(state, tuple) else state
+    double = {"dtype": torch.float64, "device": first.device}
+    at = torch.tensor(wanted, **double)
+    # torchdiffeq's own 1e-7 and 1e-9 are below what float32 can resolve.
+    default = 1e-7 if first.dtype == torch.float64 else 1e-4
+    if method == "dopri5":
+        # A step that ends at the end: none is evaluated beyond t = 1.
+        options = {"step_t": at[-1:]}
+    else:
+        steps = as_whole(steps, "steps", least=1)
+        grid = [start + (end - start) * n / steps for n in range(steps)] + [end]
+        options = {"grid_constructor": lambda *_: torch.tensor(grid, **double)}
+    try:
+        found = odeint(
+            lambda t, y: derivative(min(max(float(t), low), high), y),
+            state,
+            at,
+            rtol=default if rtol is None else rtol,
+            atol=default if atol is None else atol,
+            method=name,
+            options=options,
         )
+    except AssertionError as error:
+        reason = str(error).split(" tensor(")[0].split(": ")[0]
+        raise SolverError(
+            f"dopri5 cannot go on ({reason}): use a larger rtol and atol, or a fixed method"
+        ) from error
+    rows = [wanted.index(t) for t in times or ()]
+    if isinstance(state, tuple):
+        return tuple(part[-1] for part in found), tuple(part[rows] for part in found)
+    return found[-1], None if times is None else found[rows]
+
+
+def known_pixels(velocity: Field, condition: Condition, x0: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function that puts known pixels of a `MaskedVelocity` back as they were at the start.
+
+    Steps add zero to them, but the interpolation of dopri5 rounds. Leading axes are welcome.
+    """
+    if not isinstance(velocity, MaskedVelocity):
+        return lambda x: x
+    hole = velocity.hole(condition, x0)
+    return lambda x: torch.where(hole, x, x0)
+
+
+def require_span(start: float, end: float) -> tuple[float, float]:
+    """Two different times in [0, 1]."""
+    start = as_number(start, "start", least=0, most=1)
+    return start, as_number(end, "end (another time than start)", least=0, most=1)

@@ -3,16 +3,117 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .gammas import Gamma, TimeFunction, derivative
-from .times import check_boundaries, check_derivatives, time_of
+from ..inputs import as_choice, as_number
 
-__all__ = ["Coefficients", "Interpolant", "Schedule"]
+TimeFunction = Callable[[Tensor], Tensor]
+
+
+def derivative(function: TimeFunction, t: Tensor) -> Tensor:
+    """Exact time derivative of a function written in torch that acts element by element."""
+    with torch.inference_mode(False), torch.enable_grad():
+        times = t.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(
+            function(times).sum(), times, allow_unused=True, materialize_grads=True
+        )
+    return slope
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """The scale γ_t of the latent noise, given by its square.
+
+    Definition 3.1 of arXiv:2310.03725 asks for a differentiable γ², not γ: γγ̇ = ½ d(γ²)/dt can be
+    finite where γ̇ is not. The families are those of arXiv:2303.08797 (its Table 8).
+
+    Attributes:
+        squared: γ²_t, a function of a tensor of times written in torch.
+        name: for tables and captions; "zero" means that there is no latent noise.
+    """
+
+    squared: TimeFunction
+    name: str = "custom"
+
+    def value(self, t: Tensor) -> Tensor:
+        """γ_t."""
+        return self.squared(t).sqrt()
+
+    def product(self, t: Tensor) -> Tensor:
+        """γ_t γ̇_t."""
+        return derivative(self.squared, t) / 2
+
+    def rate(self, t: Tensor) -> Tensor:
+        """γ̇_t inside (0, 1); at an end it is 0 where the product vanishes, else infinite."""
+        product = self.product(t)
+        return torch.where(product == 0, product, product / self.value(t))
+
+    @staticmethod
+    def brownian(a: float = 2.0) -> Gamma:
+        """γ = √(a t(1-t)); a = 2 is the example of Definition 3.1.
+
+        γ̇ is infinite at both ends, so that the bound of Proposition 3.1 is infinite.
+        """
+        return Gamma(partial(_brownian, as_number(a, "a", above=0)), "brownian")
+
+    @staticmethod
+    def quadratic(scale: float = 1.0) -> Gamma:
+        """γ = scale · t(1-t)."""
+        return Gamma(partial(_quadratic, as_number(scale, "scale", above=0)), "quadratic")
+
+    @staticmethod
+    def smooth(scale: float = 1.0) -> Gamma:
+        """γ = scale · sin²(πt), with γ̇ = 0 at both ends."""
+        return Gamma(partial(_smooth, as_number(scale, "scale", above=0)), "smooth")
+
+    @staticmethod
+    def sigmoid(steepness: float = 10.0) -> Gamma:
+        """γ = σ(f(t-½)+1) - σ(f(t-½)-1) - σ(1-f/2) + σ(-1-f/2), f the steepness, σ the sigmoid."""
+        return Gamma(partial(_sigmoid, as_number(steepness, "steepness", above=0)), "sigmoid")
+
+    @staticmethod
+    def of(gamma: str | Gamma | TimeFunction) -> Gamma:
+        """A `Gamma` from a name, a `Gamma`, or a function γ of time written in torch."""
+        if isinstance(gamma, Gamma):
+            return gamma
+        if callable(gamma):
+            return Gamma(partial(_square_of, gamma))
+        named = {"zero": partial(Gamma, _zero, "zero"), "brownian": Gamma.brownian}
+        named |= {"quadratic": Gamma.quadratic, "smooth": Gamma.smooth, "sigmoid": Gamma.sigmoid}
+        return named[as_choice(gamma, "gamma", named)]()
+
+
+def _zero(t: Tensor) -> Tensor:
+    return 0 * t
+
+
+def _square_of(gamma: TimeFunction, t: Tensor) -> Tensor:
+    return gamma(t).square()
+
+
+def _brownian(a: float, t: Tensor) -> Tensor:
+    return a * t * (1 - t)
+
+
+def _quadratic(scale: float, t: Tensor) -> Tensor:
+    return (scale * t * (1 - t)).square()
+
+
+def _smooth(scale: float, t: Tensor) -> Tensor:
+    return (scale * torch.sin(math.pi * t).square()).square()
+
+
+def _sigmoid(steepness: float, t: Tensor) -> Tensor:
+    at, end = steepness * (t - 0.5), steepness * (torch.zeros_like(t) - 0.5)
+    # The constant in the same arithmetic as the value, so that γ_0 is exactly zero.
+    constant = torch.sigmoid(end + 1) - torch.sigmoid(end - 1)
+    return (torch.sigmoid(at + 1) - torch.sigmoid(at - 1) - constant).square()
 
 
 class Coefficients(NamedTuple):
@@ -42,84 +143,25 @@ class Schedule:
     (Section 4.1 of the paper writes α and β in the other order; the definition is followed here.)
 
     Attributes:
-        alpha, beta: functions of a tensor of times.
-        alpha_rate, beta_rate: their derivatives.
-        gamma: the latent noise, see `Gamma`.
+        alpha, beta: functions of a tensor of times, written in torch.
+        gamma: the latent noise.
         name: for tables and captions.
     """
 
     alpha: TimeFunction
     beta: TimeFunction
-    alpha_rate: TimeFunction
-    beta_rate: TimeFunction
     gamma: Gamma
     name: str = "custom"
 
     @staticmethod
     def linear(*, gamma: str | Gamma | TimeFunction = "zero") -> Schedule:
         """α = 1-t, β = t: the schedule of the paper's experiments (with γ = 0)."""
-        return Schedule(
-            lambda t: 1 - t,
-            lambda t: t.clone(),
-            lambda t: -torch.ones_like(t),
-            torch.ones_like,
-            Gamma.of(gamma),
-            "linear",
-        )
+        return Schedule(_falling, _rising, Gamma.of(gamma), "linear")
 
     @staticmethod
-    def trigonometric(
-        *, gamma: str | Gamma | TimeFunction = "zero", keep_variance: bool = False
-    ) -> Schedule:
-        """α = cos(πt/2), β = sin(πt/2).
-
-        Args:
-            gamma: a name, a `Gamma` or a function.
-            keep_variance: multiply α and β by √(1-γ²), so that α² + β² + γ² = 1 (eq. 4.10 of
-                arXiv:2303.08797); γ must stay below 1.
-
-        Raises:
-            ValueError: `keep_variance` with a γ that reaches 1.
-        """
-        noise, half_pi = Gamma.of(gamma), math.pi / 2
-
-        # The shifted argument makes α_1 exactly zero in floating point.
-        def cosine(t: Tensor) -> Tensor:
-            return torch.sin(half_pi * (1 - t))
-
-        def sine(t: Tensor) -> Tensor:
-            return torch.sin(half_pi * t)
-
-        if not keep_variance:
-            return Schedule(
-                cosine,
-                sine,
-                lambda t: -half_pi * sine(t),
-                lambda t: half_pi * cosine(t),
-                noise,
-                "trigonometric",
-            )
-        largest = float(noise.value(torch.linspace(0, 1, 1001, dtype=torch.float64)).max())
-        if not largest < 1:
-            raise ValueError(
-                f"found a gamma that reaches {largest:.3g}, expected less than 1 with "
-                "keep_variance: scale gamma down"
-            )
-
-        def shrink(t: Tensor) -> Tensor:
-            return (1 - noise.value(t).square()).sqrt()
-
-        def shrink_rate(t: Tensor) -> Tensor:
-            return -noise.product(t) / shrink(t)
-
-        return Schedule(
-            lambda t: shrink(t) * cosine(t),
-            lambda t: shrink(t) * sine(t),
-            lambda t: shrink_rate(t) * cosine(t) - half_pi * shrink(t) * sine(t),
-            lambda t: shrink_rate(t) * sine(t) + half_pi * shrink(t) * cosine(t),
-            noise,
-            "trigonometric",
-        )
+    def trigonometric(*, gamma: str | Gamma | TimeFunction = "zero") -> Schedule:
+        """α = cos(πt/2), β = sin(πt/2)."""
+        return Schedule(_cosine, _sine, Gamma.of(gamma), "trigonometric")
 
     @staticmethod
     def encoding_decoding(*, gamma: str | Gamma | TimeFunction = "smooth") -> Schedule:
@@ -128,116 +170,55 @@ class Schedule:
         Raises:
             ValueError: γ vanishes at t = ½.
         """
-        noise = Gamma.of(gamma)
-        if not float(noise.value(torch.tensor([0.5], dtype=torch.float64))) > 0:
-            raise ValueError(
-                "found a gamma of zero at t = 1/2, expected a positive one, since alpha and beta "
-                "vanish there: use gamma='smooth'"
-            )
-
-        def value(t: Tensor) -> Tensor:
-            return torch.cos(math.pi * t).square()
-
-        def rate(t: Tensor) -> Tensor:
-            return -math.pi * torch.sin(2 * math.pi * t)
-
-        return Schedule(
-            lambda t: value(t) * (t < 0.5),
-            lambda t: value(t) * (t > 0.5),
-            lambda t: rate(t) * (t < 0.5),
-            lambda t: rate(t) * (t > 0.5),
-            noise,
-            "encoding_decoding",
-        )
+        return Schedule(_encoding, _decoding, Gamma.of(gamma), "encoding_decoding")._checked()
 
     @staticmethod
     def variance_preserving(*, gamma: str | Gamma | TimeFunction = "zero") -> Schedule:
         """α = √(1-t²), β = t. α̇ is infinite at t = 1, and so is the bound of Proposition 3.1."""
-
-        def alpha(t: Tensor) -> Tensor:
-            return ((1 - t) * (1 + t)).sqrt()
-
-        return Schedule(
-            alpha,
-            lambda t: t.clone(),
-            lambda t: -t / alpha(t),
-            torch.ones_like,
-            Gamma.of(gamma),
-            "variance_preserving",
-        )
+        return Schedule(_circle, _rising, Gamma.of(gamma), "variance_preserving")
 
     @staticmethod
     def custom(
-        alpha: TimeFunction,
-        beta: TimeFunction,
-        gamma: str | Gamma | TimeFunction = "zero",
-        *,
-        alpha_rate: TimeFunction | None = None,
-        beta_rate: TimeFunction | None = None,
-        check_finite_differences: bool = False,
+        alpha: TimeFunction, beta: TimeFunction, gamma: str | Gamma | TimeFunction = "zero"
     ) -> Schedule:
-        """A user's schedule; its boundary values are checked.
-
-        Args:
-            alpha: function of a tensor of times, written in torch.
-            beta: likewise.
-            gamma: a name, a `Gamma` or a function. Where γ̇ is infinite at the ends, give a `Gamma`
-                with its product γγ̇.
-            alpha_rate: derivative of `alpha`; by default by automatic differentiation.
-            beta_rate: derivative of `beta`; likewise.
-            check_finite_differences: compare all derivatives with finite differences as well.
+        """A schedule of your own: functions of a tensor of times, differentiated automatically.
 
         Raises:
-            ValueError: wrong boundary values, all coefficients zero at some time, or a derivative
-                that differs from finite differences.
+            ValueError: wrong boundary values, or all coefficients zero at some time.
         """
-        schedule = Schedule(
-            alpha,
-            beta,
-            alpha_rate or derivative(alpha),
-            beta_rate or derivative(beta),
-            Gamma.of(gamma),
-        )
-        schedule.check(derivatives=check_finite_differences)
-        return schedule
+        return Schedule(alpha, beta, Gamma.of(gamma))._checked()
 
-    def check(self, *, derivatives: bool = True) -> None:
-        """Check Definition 3.1 and, by finite differences, the derivatives.
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        """α̇_t."""
+        return -torch.ones_like(t) if self.alpha is _falling else derivative(self.alpha, t)
 
-        Raises:
-            ValueError: the first condition that does not hold.
-        """
-        gamma = self.gamma
-        check_boundaries({"alpha": self.alpha, "beta": self.beta, "gamma": gamma.value})
-        if derivatives:
-            check_derivatives(
-                {
-                    "alpha": (self.alpha, self.alpha_rate),
-                    "beta": (self.beta, self.beta_rate),
-                    "gamma": (gamma.value, gamma.rate),
-                    "gamma squared": (
-                        lambda t: gamma.value(t).square(),
-                        lambda t: 2 * gamma.product(t),
-                    ),
-                }
+    def beta_rate(self, t: Tensor) -> Tensor:
+        """β̇_t."""
+        return torch.ones_like(t) if self.beta is _rising else derivative(self.beta, t)
+
+    def _checked(self) -> Schedule:
+        curves = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma.value}
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        expected = {"alpha": (1.0, 0.0), "beta": (0.0, 1.0), "gamma": (0.0, 0.0)}
+        for name, curve in curves.items():
+            if not torch.allclose(curve(ends), ends.new_tensor(expected[name]), atol=1e-6):
+                raise ValueError(
+                    f"{name} is {curve(ends).tolist()} at t = 0 and 1, expected "
+                    f"{expected[name]} (t = 0 is the base, t = 1 the data): correct {name}"
+                )
+        inner = torch.linspace(0, 1, 1001, dtype=torch.float64)
+        size = sum(curve(inner).square() for curve in curves.values())
+        if not bool((size > 0).all()):
+            raise ValueError(
+                f"alpha = beta = gamma = 0 (or NaN) at t = {float(inner[~(size > 0)][0]):.3g}, "
+                "expected a positive sum of squares: correct the schedule"
             )
+        return self
 
     @property
     def has_noise(self) -> bool:
         """Whether γ is not identically zero."""
         return self.gamma.name != "zero"
-
-    def coefficients(self, t: Tensor) -> Coefficients:
-        """All coefficients at times `t` of any shape."""
-        return Coefficients(
-            self.alpha(t),
-            self.beta(t),
-            self.gamma.value(t),
-            self.alpha_rate(t),
-            self.beta_rate(t),
-            self.gamma.rate(t),
-            self.gamma.product(t),
-        )
 
     def at(self, t: Tensor | float, x: Tensor) -> Coefficients:
         """Coefficients at one time for each sample, shaped to multiply `x`.
@@ -245,11 +226,13 @@ class Schedule:
         Args:
             t: times in [0, 1], shape (batch,), or one number for all.
             x: shape (batch, *dim).
-
-        Raises:
-            ValueError: times outside [0, 1] or of another shape.
         """
-        return self.coefficients(time_of(t, x).view(-1, *[1] * (x.ndim - 1)))
+        t = _along(t, x)
+        noise = [torch.zeros_like(t)] * 3
+        if self.has_noise:
+            noise = [self.gamma.value(t), self.gamma.rate(t), self.gamma.product(t)]
+        rates = (self.alpha_rate(t), self.beta_rate(t))
+        return Coefficients(self.alpha(t), self.beta(t), noise[0], *rates, *noise[1:])
 
     def interpolate(
         self, x0: Tensor, x1: Tensor, t: Tensor | float, z: Tensor | None = None
@@ -263,23 +246,45 @@ class Schedule:
             x1: data, of the same shape.
             t: times in [0, 1], shape (batch,), or one number.
             z: latent noise N(0, I) of the same shape; may be left out if γ is zero.
-
-        Raises:
-            ValueError: unequal shapes, times outside [0, 1], no `z` where γ is not zero.
         """
-        if x0.shape != x1.shape or (z is not None and z.shape != x0.shape):
-            shapes = [tuple(part.shape) for part in (x0, x1, z) if part is not None]
-            raise ValueError(
-                f"found x0, x1 and z of shapes {shapes}, expected equal shapes: reshape them"
-            )
-        if z is None and self.has_noise:
-            raise ValueError(
-                "found no z for a schedule with latent noise, expected noise of the shape of x0: "
-                "pass z"
-            )
-        t = time_of(t, x0).view(-1, *[1] * (x0.ndim - 1))
+        t = _along(t, x0)
         value = self.alpha(t) * x0 + self.beta(t) * x1
         rate = self.alpha_rate(t) * x0 + self.beta_rate(t) * x1
-        if z is None or not self.has_noise:
+        if not self.has_noise:
             return Interpolant(value, rate)
         return Interpolant(value + self.gamma.value(t) * z, rate + self.gamma.rate(t) * z)
+
+
+def _falling(t: Tensor) -> Tensor:
+    return 1 - t
+
+
+def _rising(t: Tensor) -> Tensor:
+    return t.clone()
+
+
+def _circle(t: Tensor) -> Tensor:
+    return ((1 - t) * (1 + t)).sqrt()
+
+
+def _cosine(t: Tensor) -> Tensor:
+    # The shifted argument makes α_1 exactly zero in floating point.
+    return torch.sin(math.pi / 2 * (1 - t))
+
+
+def _sine(t: Tensor) -> Tensor:
+    return torch.sin(math.pi / 2 * t)
+
+
+def _encoding(t: Tensor) -> Tensor:
+    return torch.cos(math.pi * t).square() * (t < 0.5)
+
+
+def _decoding(t: Tensor) -> Tensor:
+    return torch.cos(math.pi * t).square() * (t > 0.5)
+
+
+def _along(t: Tensor | float, x: Tensor) -> Tensor:
+    """Times of shape (batch,), or one number, shaped to multiply x of shape (batch, *dim)."""
+    times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    return times.expand(len(x)).view(-1, *[1] * (x.ndim - 1))

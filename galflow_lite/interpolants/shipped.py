@@ -2,79 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
-from ..environment_check import checksums
-from ..files import sha256, share, written_aside
+from ..files import read_state, sha256, share, write_state
 from ..images import ImageSet, hubble_patches
-from ..plotting import image_rows
-from .comparison import COUPLINGS, TASKS
-from .models import Model, problem, read_models, write_models
+from .couplings import Coupling
+from .image_couplings import inpainting, super_resolution
+from .image_models import ImageModel, new_velocity
 
-__all__ = ["ship", "shipped_models"]
+__all__ = ["SIGMA", "shipped_couplings", "shipped_models", "write_models"]
+
+SIGMA = 0.25
+"""Noise of the super-resolution coupling, about the scatter of the pixels. The paper gives none."""
 
 FILE = "results/interpolants.safetensors"
-PICTURES = "interpolants_{task}.png"
+_KIND = "velocities of stochastic interpolants"
 
 
-def shipped_models(images: ImageSet | None = None) -> dict[tuple[str, str], Model]:
+def shipped_couplings() -> dict[tuple[str, str], Coupling]:
+    """Couplings of the models that ship, by task and kind: "dependent" and its fair rival.
+
+    In-painting has holes as in the paper, super-resolution its factor of 4. All kinds of a task
+    know the same and get the same network; the uncoupled in-painter, which starts from noise on all
+    pixels, sees the known ones as one more channel.
+    """
+    tasks = {"inpainting": inpainting(), "super_resolution": super_resolution(sigma=SIGMA)}
+    pairs = {task: (made, made.uncoupled()) for task, made in tasks.items()}
+    kinds = ("dependent", "uncoupled")
+    return {(task, kind): pairs[task][k] for task in tasks for k, kind in enumerate(kinds)}
+
+
+def shipped_models(images: ImageSet | None = None) -> dict[tuple[str, str], ImageModel]:
     """The models that ship, by task and coupling; 32 x 32 grey images, values in [-1, 1].
 
     Args:
         images: such a set, whose shape the models get; None takes the Hubble patches.
 
     Raises:
-        FileNotFoundError: their file is not there.
-        ValueError: the file is damaged or is not the one that data/SHA256SUMS names, or the images
-            have another shape.
+        ValueError: the file is damaged or is not the one that data/SHA256SUMS names, or it is for
+            other images.
     """
     path = share("data") / FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no {path}, which belongs to the package: restore it, or install anew"
-        )
-    expected = checksums(share("data")).get(path)
-    if sha256(path) != expected:
+    if f"{sha256(path)}  {FILE}" not in (share("data") / "SHA256SUMS").read_text():
         raise ValueError(
-            f"{path} is not the file that data/SHA256SUMS names (SHA-256 {expected}): restore both"
+            f"{path} is not the file that data/SHA256SUMS names: restore both, or install anew"
         )
-    return read_models(path, images or hubble_patches(32, split="test"))
+    images, couplings, models = images or hubble_patches(32, split="test"), shipped_couplings(), {}
+    for name, weights in read_state(path, kind=_KIND).items():
+        key = tuple(name.split("/"))
+        velocity = new_velocity(images, couplings[key], seed=0)
+        try:
+            velocity.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path} holds weights for grey images, expected others for those of the shape "
+                f"{images.shape}: use grey images without classes"
+            ) from error
+        models[key] = ImageModel(couplings[key], velocity.eval())
+    return models
 
 
-def ship(weights: str | Path, data: str | Path) -> None:
-    """Put models of a run at paper scale together in one file, and draw what they answer.
-
-    Args:
-        weights: folder with one file for each task and coupling, as
-            `galflow_lite.interpolants.comparison.paper_cases` has them written.
-        data: folder that has ``results``: the models, and ten test patches for each task, 20 Euler
-            steps, first seed.
-
-    Raises:
-        FileNotFoundError: a file of weights is not there.
-        OSError: a file cannot be written; the one before it is intact.
-    """
-    data, test = Path(data), hubble_patches(32, split="test")
-    found: dict[tuple[str, str], Model] = {}
-    for task in TASKS:
-        for kind in COUPLINGS:
-            found |= read_models(Path(weights) / f"{task}-{kind}.safetensors", test)
-    write_models(data / FILE, found.values())
-    shown = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(1))[:10]]
-    for task in TASKS:
-        given = problem(task, shown, seed=0)
-        rows = {"given": _given(given, shown.images)}
-        for kind in COUPLINGS:
-            rows[kind] = found[task, kind].generate(shown.images, given, steps=20).samples
-        figure = image_rows({**rows, "truth": shown.images})
-        with written_aside(data / "results" / PICTURES.format(task=task)) as aside:
-            figure.savefig(aside, format="png", dpi=150)
-
-
-def _given(given: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-    """What is known, with holes in light grey."""
-    if "mask" not in given:
-        return given["low_resolution"]
-    return torch.where(given["mask"] == 1, images, torch.tensor(0.3))
+def write_models(path: str | Path, models: Mapping[tuple[str, str], ImageModel]) -> None:
+    """Write the weights of models by task and coupling to one safetensors file."""
+    state = {"/".join(key): dict(model.velocity.state_dict()) for key, model in models.items()}
+    write_state(path, state, kind=_KIND)

@@ -1,0 +1,153 @@
+"""Image models: equal terms for both couplings, equal trainings, and the models that ship."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from galflow_lite import interpolants, metrics
+from galflow_lite.files import share
+from galflow_lite.images import hubble_patches, parametric_galaxies
+from galflow_lite.interpolants import shipped
+
+COUPLINGS = shipped.shipped_couplings()
+TASKS = ("inpainting", "super_resolution")
+
+
+@pytest.fixture(scope="module")
+def galaxies():
+    """Small images with three classes."""
+    return parametric_galaxies(80, 16, split="train")
+
+
+@pytest.fixture(scope="module")
+def models(galaxies):
+    options = {"seed": 0, "steps": 3, "batch_size": 8}
+    return {
+        job: interpolants.train_velocity(galaxies, coupling, **options)
+        for job, coupling in COUPLINGS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return hubble_patches(32, split="test")
+
+
+@pytest.fixture(scope="module")
+def shipped_models(test_set):
+    return shipped.shipped_models(test_set)
+
+
+def given(task, images, **more):
+    coupling = COUPLINGS[task, "dependent"]
+    generator = torch.Generator().manual_seed(3)
+    return {coupling.needs: coupling.condition(images, generator=generator), **more}
+
+
+def test_both_couplings_get_the_same_network(models):
+    """But for the channel of known pixels, without which the rival would be no in-painter."""
+    size = {job: sum(p.numel() for p in m.velocity.parameters()) for job, m in models.items()}
+    assert len({size[job] for job in size if job != ("inpainting", "uncoupled")}) == 1
+    more = size["inpainting", "uncoupled"] - size["inpainting", "dependent"]
+    assert 0 < more < 0.005 * size["inpainting", "dependent"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_models_are_given_the_same_problem(galaxies, models, task):
+    x1 = galaxies.images
+    problem = given(task, x1, label=galaxies.labels)
+    known = problem["mask"] == 1 if task == "inpainting" else torch.zeros_like(x1).bool()
+    for kind in ("dependent", "uncoupled"):
+        x0, full = models[task, kind].start(x1, problem)
+        assert all(torch.equal(full[name], part) for name, part in problem.items())
+        assert torch.equal(x0[known], x1[known]) == (kind == "dependent" or not known.any())
+    assert 0.8 < x0.std() < 1.2
+    samples = models[task, "dependent"].generate(x1, problem, seed=1, steps=3).samples
+    assert torch.equal(samples[known], x1[known])
+    assert not torch.equal(samples, x1)
+
+
+def test_a_seed_fixes_a_training_and_the_schedule_reaches_the_loss(galaxies, models):
+    coupling = COUPLINGS["inpainting", "dependent"]
+    curved = interpolants.Schedule.trigonometric()
+    first = models["inpainting", "dependent"].velocity.state_dict()
+    same = {"seed": np.int64(0)}, {"seed": 1}, {"seed": 0, "schedule": curved}
+    for settings, equal in zip(same, (True, False, False), strict=True):
+        options = {"steps": 3, "batch_size": 8, **settings}
+        again = interpolants.train_velocity(galaxies, coupling, **options).velocity.state_dict()
+        assert all(torch.equal(first[name], again[name]) for name in first) == equal
+
+
+def test_a_model_can_be_sent_to_another_process(models, galaxies):
+    model = models["inpainting", "dependent"]
+    problem = given("inpainting", galaxies.images, label=galaxies.labels)
+    expected = model.generate(galaxies.images, problem, steps=2).samples
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        found = again.generate(galaxies.images, problem, steps=2).samples
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_readme_example_whatever_the_type_of_images(test_set, default):
+    patches = test_set.images[:4]
+    try:
+        torch.set_default_dtype(default)
+        mask = interpolants.tile_mask(np.int64(4), np.int64(32))
+        model = shipped.shipped_models()["inpainting", "dependent"]
+        found = [
+            model.generate(x, {"mask": m}, seed=np.int64(1), steps=np.int64(3)).samples
+            for x in (patches, patches.double(), patches.numpy().astype(">f8"))
+            for m in (mask, mask.double(), mask.bool(), mask.numpy())
+        ]
+        half = model.generate(patches.half(), {"mask": mask}, seed=1, steps=3).samples
+    finally:
+        torch.set_default_dtype(torch.float32)
+    known = mask.expand_as(patches) == 1
+    assert torch.equal(found[0][known], patches[known])
+    assert all(torch.equal(x, found[0]) and x.dtype == torch.float32 for x in found)
+    assert torch.allclose(half, found[0], atol=0.02)
+
+
+def test_a_model_does_not_invent_the_problem(shipped_models, test_set):
+    mask = interpolants.tile_mask(4, 32)
+    for job, model in shipped_models.items():
+        for wrong in (None, {}, {"masks": mask}):
+            with pytest.raises(ValueError, match=f"mapping with '{COUPLINGS[job].needs}'"):
+                model.generate(test_set.images[:4], wrong)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_dependent_answers_are_closer_to_the_data(shipped_models, test_set, task):
+    """The notebook's claim, for the models that ship and 20 Euler steps, known pixels put back."""
+    some = test_set[torch.randperm(len(test_set), generator=torch.Generator().manual_seed(0))[:300]]
+    problem, distance = given(task, some.images), {}
+    for kind in ("dependent", "uncoupled"):
+        found = shipped_models[task, kind].generate(some.images, problem, steps=20).samples
+        if "mask" in problem:
+            found = torch.where(problem["mask"] == 1, some.images, found)
+        distance[kind] = metrics.frechet_distance(found, some.images, paired=True)
+    less = distance["uncoupled"].value - distance["dependent"].value
+    assert less > 2 * distance["uncoupled"].standard_error
+
+
+def test_a_damaged_file_or_other_images_are_refused(shipped_models, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="use grey images without classes"):
+        shipped.shipped_models(parametric_galaxies(10, 32, split="test"))
+    (tmp_path / "results").mkdir()
+    shutil.copy(share("data") / "SHA256SUMS", tmp_path / "SHA256SUMS")
+    path = tmp_path / shipped.FILE
+    monkeypatch.setenv("GALFLOW_DATA", str(tmp_path))
+    shipped.write_models(path, shipped_models)
+    again = shipped.shipped_models()
+    for job, model in shipped_models.items():
+        pairs = zip(model.velocity.parameters(), again[job].velocity.parameters(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ValueError, match="is not the file that data/SHA256SUMS names"):
+        shipped.shipped_models()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from galflow_lite import reproduction, tabular, targets
+from galflow_lite import reproduction, targets
+from galflow_lite.data import TabularData
 from galflow_lite.piecewise import PiecewiseFlow, comparison
 from galflow_lite.piecewise.tables import over_seeds, record_tables
 
@@ -133,7 +134,7 @@ def test_the_label_error_loses_the_points_beyond_the_best_number(quick, monkeypa
 def test_a_table_of_real_data(quick, tmp_path):
     rows = np.random.default_rng(0).normal(size=(4000, 3))
     rows[::2] += 6
-    data = tabular.TabularData(
+    data = TabularData(
         "made up", rows[:3000], rows[3000:3200], rows[3200:], ("a", "b", "c")
     )
     data.write(tmp_path / "t.h5")

@@ -12,8 +12,6 @@ import typer
 # Everything that takes time to import is imported by the command that needs it, so that
 # `galflow-lite --help` answers at once.
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     help="Papers on generative models for physics, reproduced step by step in notebooks.",
     no_args_is_help=True,
@@ -92,7 +90,8 @@ def check() -> None:
 @app.command()
 def reproduce(
     notebooks: Annotated[
-        list[str] | None, typer.Argument(help="Notebooks by number (01); left out, all of them.")
+        list[str] | None,
+        typer.Argument(help="By number (01: the lesson and its audit) or path; left out, all."),
     ] = None,
     scale: Annotated[
         str, typer.Option(help="lite: minutes on a laptop. paper: the paper's settings, on a GPU.")
@@ -101,18 +100,18 @@ def reproduce(
         int | None, typer.Option(min=0, help="Seed in place of the notebook's own.")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for the executed notebooks and the reports.")
+        Path, typer.Option(help="Folder for executed notebooks, reports and new runs.")
     ] = Path("runs"),
     store: Annotated[
         bool,
         typer.Option(
             "--store",
-            help="Also store the outputs in the notebook and its numbers in data/results.",
+            help="Also store the outputs in the notebooks and their numbers in data/results.",
         ),
     ] = False,
     timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 7200,
 ) -> None:
-    """Execute notebooks, write executed notebook and HTML report, print paper / here / verdict.
+    """Execute lesson and audit, write them with a report each, print paper / here / verdict.
 
     Ends with exit code 1 when a cell failed, a check among them. "not reproduced" in the table is a
     finding and not a failure.
@@ -126,67 +125,78 @@ def reproduce(
             "--store with --seed would store outputs that the notebook does not give by itself; "
             "leave out one of them"
         )
-    chosen = books.find_notebooks(notebooks or ())
     environment = {"GALFLOW_SCALE": scale, "GALFLOW_RECORD_ONLY": ""}
     environment["GALFLOW_SEED"] = "" if seed is None else str(seed)
-    failures = []
-    for path in chosen:
-        try:
-            run = books.execute(path, out, timeout=timeout, env=environment)
-        except books.NotebookFailed as error:
-            # The other notebooks are still worth running.
-            failures.append(error)
-            typer.echo(f"error: {error}", err=True)
-            typer.echo(f"       as far as it came: {out / path.name}", err=True)
-            continue
-        _show(path, scale, run)
-        if store:
-            _store(path, scale, run)
+    chosen = books.find_notebooks(notebooks or ())
+    failures = 0
+    for number in dict.fromkeys(path.name[:2] for path in chosen):
+        runs, before = {}, failures
+        for path in (path for path in chosen if path.name[:2] == number):
+            try:
+                runs[path] = books.execute(path, out, timeout=timeout, env=environment)
+            except books.NotebookFailed as error:
+                # The other notebooks are still worth running.
+                failures += 1
+                typer.echo(f"error: {error}", err=True)
+                typer.echo(f"       as far as it came: {out}", err=True)
+        _show(number, scale, runs)
+        if store and failures == before:
+            _store(number, scale, runs)
     if failures:
         raise typer.Exit(1)
 
 
-def _show(path: Path, scale: str, run: Any) -> None:
+def _show(number: str, scale: str, runs: dict[Path, Any]) -> None:
     from . import reproduction
 
-    results = reproduction.Results.of_run(path.name[:2], scale, run)
-    if reproduction.rows(path.name[:2]):
-        typer.echo(reproduction.table(path.name[:2], results=results))
-    typer.echo(f"{path.stem}: {run.seconds:.0f} s, {run.notebook} and {run.report}")
+    found = [line for run in runs.values() for line in run.records]
+    seconds = sum(run.seconds for run in runs.values())
+    results = reproduction.Results.of_run(number, scale, seconds, found)
+    if results.rows and reproduction.rows(number):
+        typer.echo(reproduction.table(number, results=results))
+    for run in runs.values():
+        typer.echo(f"{run.notebook.stem}: {run.seconds:.0f} s, {run.notebook} and {run.report}")
 
 
-def _store(path: Path, scale: str, run: Any) -> None:
+def _store(number: str, scale: str, runs: dict[Path, Any]) -> None:
     import nbformat
 
     from . import notebooks as books
-    from . import reproduction
     from .files import write_aside
+    from .reproduction import Results
 
-    number = path.name[:2]
-    if scale == "lite":
-        outputs = books.clean(nbformat.read(run.notebook, as_version=4))
-        write_aside(path, nbformat.writes(outputs) + "\n")
-        typer.echo(f"stored the outputs in {path.name}")
+    for path, run in runs.items():
+        if scale == "lite":
+            outputs = books.clean(nbformat.read(run.notebook, as_version=4))
+            write_aside(path, nbformat.writes(outputs) + "\n")
+            typer.echo(f"stored the outputs in {path.name}")
+    found = [line for run in runs.values() for line in run.records]
+    seconds = sum(run.seconds for run in runs.values())
     # A GPU cell of a lite run records at paper scale.
-    for measured in dict.fromkeys(line["scale"] for line in run.records):
-        saved = reproduction.Results.of_run(number, measured, run).save()
-        typer.echo(f"stored the numbers in {saved.name}")
+    for measured in dict.fromkeys(line["scale"] for line in found):
+        results = Results.of_run(number, measured, seconds, found)
+        before = Results.stored(number, measured)
+        if before and set(books.find_notebooks([number])) - set(runs):
+            # Of a lesson without its audit, the numbers of the audit stay as they are.
+            results.rows = {**before.rows, **results.rows}
+        typer.echo(f"stored the numbers in {results.save().name}")
 
 
 @app.command()
 def table(
-    notebook: Annotated[str | None, typer.Argument(help="Notebook (01); left out, all.")] = None,
-    format: Annotated[str, typer.Option(help="text or markdown.")] = "text",
+    notebook: Annotated[
+        str | None, typer.Argument(help="Notebook (01), with notes; left out, all without.")
+    ] = None,
 ) -> None:
     """Print what the papers report beside the stored results, with verdicts."""
     from . import reproduction
 
-    typer.echo(reproduction.table(notebook, format=format))
+    typer.echo(reproduction.table(notebook))
 
 
 @app.command()
 def bands(
-    notebook: Annotated[str, typer.Argument(help="Notebook (01).")],
+    notebook: Annotated[str, typer.Argument(help="Notebook (01): the lesson and its audit.")],
     seeds: Annotated[int, typer.Option(help="Runs, with seeds 0, 1, ...; at least 5.")] = 8,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
     timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 7200,
@@ -195,9 +205,9 @@ def bands(
 
     Run `galflow-lite reproduce NOTEBOOK --store` afterwards: its stored outputs name the bands.
     """
-    from . import reproduction
+    from .reproduction.bands import make_bands
 
-    made = reproduction.make_bands(notebook, seeds=seeds, jobs=jobs, timeout=timeout)
+    made = make_bands(notebook, seeds=seeds, jobs=jobs, timeout=timeout)
     for name, band in made.items():
         typer.echo(f"{name}   {band}   mean {band.mean:.4g}, sd {band.sd:.2g}, n {seeds}")
     typer.echo(f"{len(made)} bands written to data/bands.toml")
@@ -211,10 +221,6 @@ def data_make(
         int, typer.Option(help="Stars in each galaxy before the cuts; 0: as many as its mass has.")
     ] = 2500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the family.")] = 0,
-    bits: Annotated[
-        int,
-        typer.Option(min=1, max=23, help="Bits of each number to keep; 10: relative error 0.05 %."),
-    ] = 10,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("galaxies_lite.h5"),
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
@@ -233,9 +239,7 @@ def data_make(
         "stars_per_galaxy": stars or None,
         "seed": seed,
     }
-    # 23 bits are all that a float32 has.
-    kept = None if bits == 23 else bits
-    galaxies.Catalogue.write(out, family, significant_bits=kept, provenance=recipe)
+    galaxies.Catalogue.write(out, family, significant_bits=10, provenance=recipe)
     typer.echo(f"{n} galaxies with {sum(map(len, family)):,} stars")
     _describe(out)
 
@@ -245,16 +249,13 @@ def data_convert(
     source: Annotated[Path, typer.Argument(help="Folder with one .npy of shape (11, N) a galaxy.")],
     target: Annotated[Path, typer.Argument(help="HDF5 catalogue to write.")],
     raw: Annotated[bool, typer.Option("--raw", help="Leave out the paper's cuts.")] = False,
-    drop_invalid: Annotated[
-        bool, typer.Option("--drop-invalid", help="Drop stars with NaN or infinite values.")
-    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Convert the published layout into a catalogue, with the paper's cuts."""
     _keep_existing(target, force)
     from . import galaxies
 
-    report = galaxies.convert(source, target, clean=not raw, drop_invalid=drop_invalid)
+    report = galaxies.convert(source, target, clean=not raw)
     typer.echo(report)
     _describe(target)
 

@@ -77,7 +77,7 @@ def _devices() -> Iterator[Finding]:
     try:
         import torch
 
-        from .reproduction.environment import hardware
+        from .reproduction.settings import hardware
 
         here = hardware()
         # A build that imports may still fail at the first operation, on an old processor say.

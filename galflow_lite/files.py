@@ -99,6 +99,21 @@ def write_aside(path: Path | str, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def append_line(path: Path | str, text: str) -> None:
+    """Append a line with one write, so that a process that is killed leaves whole lines behind.
+
+    Half a line at the end, which an earlier one may have left all the same, is ended first.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    broken = path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, f"{chr(10) * bool(broken)}{text}\n".encode())
+    finally:
+        os.close(handle)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal, read in pieces.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..files import share, write_aside
-from ..reproduction.environment import hardware, versions
+from ..reproduction.settings import hardware, versions
 
 __all__ = ["FILE", "ship", "shipped_numbers"]
 

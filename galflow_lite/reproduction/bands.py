@@ -17,18 +17,10 @@ import tomlkit
 from tqdm import tqdm
 
 from ..files import share, write_aside
-from ..notebooks import execute, find_notebook, read_records
-from .environment import hardware, versions
-from .paper import rows
+from ..notebooks import execute, find_notebooks, read_records
+from .rows import rows
+from .settings import hardware, versions
 from .summaries import ALLOWANCE, COVERAGE, Summary, prediction_interval
-
-__all__ = [
-    "Band",
-    "band_of",
-    "band_values",
-    "make_bands",
-    "read_bands",
-]
 
 FEWEST = 5
 RULE = (
@@ -36,19 +28,19 @@ RULE = (
     "the Student t quantile of n - 1 degrees of freedom and the standard deviation s over n seeds; "
     f"widened by {100 * ALLOWANCE:g} % of |mean| at either end, because the same seed gives a "
     "trained number that differs by up to 1.7 % between vector instruction sets; rounded outwards "
-    "to two digits of its width. A one-sided band puts the whole error rate on its side. A "
-    "positive quantity that scatters by factors (law lognormal) has the same interval in its "
-    "logarithm, with ends rounded outwards to two digits each. A band ends where the quantity does "
-    "(within). Numbers that are recorded and not checked have values and no ends (sides none)."
+    "to two digits of its width. A positive quantity that scatters by factors (law lognormal) has "
+    "the same interval in its logarithm, with ends rounded outwards to two digits each. A band "
+    "ends where the quantity does (within). Numbers that are recorded and not checked have values "
+    "and no ends (sides none)."
 )
 
 
 @dataclass(frozen=True)
 class Band:
-    """Ends of a band, both included; an open end is infinite. ``values`` are those it came from.
+    """Ends of a band, both included. ``values`` are those it came from.
 
-    ``sides`` is ``"none"`` for a number that runs record and nobody judges; ``within`` is the range
-    that the quantity has by its nature, where one was stated.
+    ``sides`` is ``"none"`` for a number that runs record and nobody judges, whose ends are
+    infinite; ``within`` is the range that the quantity has by its nature, where one was stated.
     """
 
     low: float
@@ -63,10 +55,6 @@ class Band:
     def __str__(self) -> str:
         if self.sides == "none":
             return "without ends"
-        if self.sides == "low":
-            return f"at least {self.low:.10g}"
-        if self.sides == "high":
-            return f"at most {self.high:.10g}"
         return f"in [{self.low:.10g}, {self.high:.10g}]"
 
 
@@ -81,8 +69,8 @@ def band_of(
 
     Args:
         values: those of five or more seeds.
-        sides, law: as in :func:`prediction_interval`; ``sides="none"`` keeps the values and leaves
-            both ends open.
+        sides: ``"both"``; ``"none"`` keeps the values and leaves both ends open.
+        law: as in :func:`prediction_interval`.
         within: lowest and highest possible value of the quantity, such as (0, 1) for a share.
 
     Raises:
@@ -100,110 +88,76 @@ def band_of(
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
     if sides == "none":
         return Band(-math.inf, math.inf, mean, sd, tuple(values), sides)
-    low, high = (float(end) for end in prediction_interval(values, sides=sides, law=law))
-    if law == "lognormal":
-        low, high = _outwards(low, math.floor), _outwards(high, math.ceil)
-    else:
-        width = high - low if sides == "both" else 2 * abs((low if sides == "low" else high) - mean)
-        # Identical zeros have no width: the band is the value itself.
-        digits = 1 - math.floor(math.log10(width)) if width > 0 else 12
-        unit = 10.0**digits
-        low = round(math.floor(low * unit) / unit, digits) if math.isfinite(low) else low
-        high = round(math.ceil(high * unit) / unit, digits) if math.isfinite(high) else high
+    low, high = (float(end) for end in prediction_interval(values, law=law))
+    # Identical zeros have no width: the band is the value itself.
+    widths = (low, high) if law == "lognormal" else (high - low, high - low)
+    low, high = _rounded(low, widths[0], math.floor), _rounded(high, widths[1], math.ceil)
     if within is not None:
         low, high = max(low, float(within[0])), min(high, float(within[1]))
     return Band(low, high, mean, sd, tuple(values), sides, law, within)
 
 
-def _outwards(end: float, towards: Callable[[float], int]) -> float:
-    """An end of a lognormal band with two digits."""
-    if end == 0 or not math.isfinite(end):
-        return end
-    digits = 1 - math.floor(math.log10(end))
+def _rounded(end: float, size: float, towards: Callable[[float], int]) -> float:
+    """An end, rounded at the second digit of a size."""
+    digits = 1 - math.floor(math.log10(size)) if size > 0 else 12
     return round(towards(end * 10.0**digits) / 10.0**digits, digits)
 
 
-def read_bands(path: Path | None = None) -> dict[str, Band]:
-    """Read ``data/bands.toml``, or another such file.
-
-    Raises:
-        ValueError: the file is not valid.
-        OSError: the file cannot be read.
-    """
-    path = path or share("data") / "bands.toml"
-    return dict(_read_bands(path, path.stat().st_mtime_ns)) if path.is_file() else {}
+def read_bands() -> dict[str, Band]:
+    """The bands of ``data/bands.toml``, by name."""
+    path = share("data") / "bands.toml"
+    return _read_bands(path, path.stat().st_mtime_ns) if path.is_file() else {}
 
 
 @lru_cache(maxsize=4)
 def _read_bands(path: Path, modified: int) -> dict[str, Band]:
     """The bands of a file, which every check of a notebook asks for: read when it was modified."""
-    content = _content(path).unwrap()
-    found = {}
-    for notebook in content.get("notebook", {}).values():
-        for name, entry in notebook["band"].items():
-            found[name] = Band(
-                low=entry.get("low", -math.inf),
-                high=entry.get("high", math.inf),
-                mean=entry["mean"],
-                sd=entry["sd"],
-                values=tuple(entry["values"]),
-                sides=entry["sides"],
-                law=entry.get("law", "normal"),
-                within=tuple(entry["within"]) if "within" in entry else None,
-            )
-    return found
+    content = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+    return {
+        name: Band(
+            low=entry.get("low", -math.inf),
+            high=entry.get("high", math.inf),
+            mean=entry["mean"],
+            sd=entry["sd"],
+            values=tuple(entry["values"]),
+            sides=entry["sides"],
+            law=entry.get("law", "normal"),
+            within=tuple(entry["within"]) if "within" in entry else None,
+        )
+        for notebook in content.get("notebook", {}).values()
+        for name, entry in notebook["band"].items()
+    }
 
 
-def band_values(name: str, *, path: Path | None = None) -> Summary | None:
+def band_values(name: str) -> Summary | None:
     """Mean, standard error and scatter of a number over the runs that its band was made from.
 
     One run says nothing of the scatter between runs: show this beside it.
 
     Args:
         name: what the notebook calls the number when it checks or records it.
-        path: another file than ``data/bands.toml``.
 
     Returns:
         The values of all seeds in their order, summarised; ``None`` where no band is stored, as
         while a first one is being made.
-
-    Raises:
-        ValueError: the file is not valid.
     """
-    band = read_bands(path).get(name)
+    band = read_bands().get(name)
     return Summary.of(band.values) if band else None
 
 
-def _content(path: Path) -> tomlkit.TOMLDocument:
-    if not path.is_file():
-        return tomlkit.document()
-    try:
-        return tomlkit.parse(path.read_text(encoding="utf-8"))
-    except tomlkit.exceptions.TOMLKitError as error:
-        raise ValueError(
-            f"{path.name} is not valid TOML ({error}); make it anew with `galflow-lite bands`"
-        ) from error
-
-
 def make_bands(
-    notebook: str,
-    *,
-    seeds: int = 8,
-    jobs: int = 2,
-    path: Path | None = None,
-    timeout: int = 3600,
+    notebook: str, *, seeds: int = 8, jobs: int = 2, timeout: int = 7200
 ) -> dict[str, Band]:
-    """Run a notebook at lite scale with several seeds and write the bands of all it checks.
+    """Run lesson and audit at lite scale with several seeds; write the bands of all they check.
 
     Args:
-        notebook: two digits, or the path of a notebook.
+        notebook: two digits, or the path of one notebook.
         seeds: how many runs, with seeds 0, 1, ...; five or more.
         jobs: runs at a time, each on one core.
-        path: file to write; left out, ``data/bands.toml``. Bands of other notebooks stay.
         timeout: seconds for one cell.
 
     Returns:
-        The new bands, by id.
+        The new bands, by name. They replace the section of the notebook in ``data/bands.toml``.
 
     Raises:
         ValueError: too few seeds, a number that some seed did not give, or one that is not finite.
@@ -211,20 +165,19 @@ def make_bands(
     """
     if seeds < FEWEST:
         raise ValueError(f"bands need {FEWEST} or more seeds and got {seeds}; raise --seeds")
-    source = find_notebook(notebook)
+    paths = find_notebooks([notebook])
+    number = paths[0].name[:2]
     with tempfile.TemporaryDirectory() as folder:
         done = joblib.Parallel(n_jobs=jobs, return_as="generator")(
-            joblib.delayed(_one_seed)(source, seed, Path(folder), timeout) for seed in range(seeds)
+            joblib.delayed(_one_seed)(paths, seed, Path(folder), timeout) for seed in range(seeds)
         )
-        runs = list(tqdm(done, desc=f"bands {source.name[:2]}", total=seeds, unit="run"))
-    values = _gather(runs)
-    known = rows()
-    new = {}
-    for name, found in values.items():
+        runs = list(tqdm(done, desc=f"bands {number}", total=seeds, unit="run"))
+    known, new = rows(), {}
+    for name, lines in _gather(runs).items():
         row = known.get(name)
         if row is not None and row.expected is not None:
             continue
-        lines = [run[name] for run in runs]
+        found = [line["value"] for line in lines]
         checked = any(line["checked"] for line in lines)
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in found):
             if not checked:
@@ -237,19 +190,17 @@ def make_bands(
         ranges = [tuple(line["within"]) for line in lines if line.get("within")]
         new[name] = band_of(
             found,
-            sides="none" if not checked else row.sides if row else "both",
+            sides="both" if checked else "none",
             law="lognormal" if any(line.get("positive") for line in lines) else "normal",
             within=ranges[0] if ranges else None,
         )
-    if all(band.sides == "none" for band in new.values()):
-        raise ValueError(
-            f"{source.name} checks nothing that needs a band; check() the numbers that it quotes"
-        )
-    _write(path or share("data") / "bands.toml", source.name[:2], new, seeds)
+    _write(share("data") / "bands.toml", number, new, seeds)
     return new
 
 
-def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, dict[str, Any]]:
+def _one_seed(
+    paths: Sequence[Path], seed: int, folder: Path, timeout: int
+) -> dict[str, dict[str, Any]]:
     """What a run checked or recorded: name to the line of the file of records."""
     lines = folder / f"{seed}.jsonl"
     environment = {
@@ -257,23 +208,19 @@ def _one_seed(source: Path, seed: int, folder: Path, timeout: int) -> dict[str, 
         "GALFLOW_SCALE": "lite",
         "GALFLOW_RECORD": str(lines),
         "GALFLOW_RECORD_ONLY": "1",
+        "GALFLOW_JOBS": "1",
         "OMP_NUM_THREADS": "1",
     }
-    execute(
-        source,
-        folder / str(seed),
-        timeout=timeout,
-        progress=False,
-        env=environment,
-        report=False,
-    )
+    for path in paths:
+        out = folder / str(seed)
+        execute(path, out, timeout=timeout, progress=False, env=environment, report=False)
     found = [line for line in read_records(lines) if line["scale"] == "lite"]
     # Of a number that was recorded too, the line that was checked counts.
     return {line["id"]: line for line in sorted(found, key=lambda line: line["checked"])}
 
 
-def _gather(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[Any]]:
-    """Values by name: of all that was checked, and of what every run recorded."""
+def _gather(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Lines by name: of all that was checked, and of what every run recorded."""
     names = list(dict.fromkeys(name for run in runs for name in run))
     partly = [name for name in names if any(name not in run for run in runs)]
     missing = [n for n in partly if any(run[n]["checked"] for run in runs if n in run)]
@@ -282,11 +229,12 @@ def _gather(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[Any]]:
             f"not every seed gave {', '.join(missing)}, so no band was written: let the notebook "
             "check the same names whatever the seed"
         )
-    return {name: [run[name]["value"] for run in runs] for name in names if name not in partly}
+    return {name: [run[name] for run in runs] for name in names if name not in partly}
 
 
 def _write(path: Path, notebook: str, bands: dict[str, Band], seeds: int) -> None:
-    document = _content(path)
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    document = tomlkit.parse(text)
     if "rule" not in document:
         document.add(tomlkit.comment("Made by `galflow-lite bands`; not to be edited by hand."))
     document["rule"] = RULE

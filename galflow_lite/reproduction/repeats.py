@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from ..files import write_aside
-from .environment import hardware, versions
+from .settings import hardware, versions
 
 __all__ = ["Case", "CasesFailed", "repeat", "spent"]
 

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..files import share, write_aside
-from ..notebooks import Execution
 from .checks import REMARK
-from .environment import SCALES, hardware, versions
-from .paper import MEASURED, format_entry, rows
+from .rows import rows
+from .settings import hardware, versions
+from .summaries import format_number
 
-__all__ = ["Results", "reference"]
-
-_FORMAT = 1
+# What is kept of a measured value.
+MEASURED = ("value", "standard_error", "scatter", "runs")
 
 
 @dataclass
 class Results:
-    """What one or several runs of a notebook gave.
+    """What a run of a notebook gave, lesson and audit together.
 
     Attributes:
         notebook: two digits.
         scale: ``"lite"`` or ``"paper"``.
-        seconds: wall time of the whole run, or of the mean run.
+        seconds: wall time of the whole run.
         seeds: seeds that were run.
-        rows: id to ``{"value", "standard_error", "scatter", "runs"}``; all but the first may be
+        rows: name to ``{"value", "standard_error", "scatter", "runs"}``; all but the first may be
             missing. Scatter is the standard deviation over so many runs.
         hardware: see :func:`galflow_lite.reproduction.hardware`.
         versions: see :func:`galflow_lite.reproduction.versions`.
@@ -40,28 +39,30 @@ class Results:
 
     notebook: str
     scale: str
-    seconds: float
-    seeds: list[int]
-    rows: dict[str, dict[str, Any]]
+    seconds: float = 0.0
+    seeds: list[int] = field(default_factory=list)
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=hardware)
     versions: dict[str, str] = field(default_factory=versions)
     date: str = field(default_factory=lambda: datetime.now(timezone.utc).date().isoformat())
     remark: str = ""
 
     @classmethod
-    def of_run(cls, notebook: str, scale: str, run: Execution) -> Results:
-        """The numbers that an executed notebook recorded at one scale.
+    def of_run(
+        cls, notebook: str, scale: str, seconds: float, records: Iterable[Mapping[str, Any]]
+    ) -> Results:
+        """The numbers that executed notebooks recorded at one scale.
 
         A name that was recorded twice has its last value.
         """
-        lines = [line for line in run.records if line["scale"] == scale]
+        lines = [line for line in records if line["scale"] == scale]
         remarks = [line["value"] for line in lines if line["id"] == REMARK]
         return cls(
             notebook=notebook,
             scale=scale,
-            seconds=round(run.seconds, 1),
-            seeds=sorted({line["seed"] for line in lines if line["seed"] is not None}),
-            rows={line["id"]: _row(line) for line in lines if line["id"] != REMARK},
+            seconds=round(seconds, 1),
+            seeds=sorted({line["seed"] for line in lines}),
+            rows={line["id"]: measured(line) for line in lines if line["id"] != REMARK},
             remark=remarks[-1] if remarks else "",
         )
 
@@ -70,65 +71,35 @@ class Results:
         """Where the results of a notebook at a scale are stored."""
         return share("data") / "results" / f"{scale}_{notebook}.json"
 
-    def save(self, path: Path | None = None) -> Path:
+    def save(self) -> Path:
         """Store as JSON, written aside and renamed.
 
         Raises:
             ValueError: a value is not finite.
             OSError: the file cannot be written.
         """
-        path = path or self.path(self.notebook, self.scale)
         for name, entry in self.rows.items():
-            value = entry["value"]
-            if isinstance(value, float) and not math.isfinite(value):
+            if isinstance(entry["value"], float) and not math.isfinite(entry["value"]):
                 raise ValueError(
-                    f"result {name!r} is {value}, not a finite number: nothing was stored; find "
-                    "out why the run gave it"
+                    f"result {name!r} is {entry['value']}, not a finite number: nothing was "
+                    "stored; find out why the run gave it"
                 )
-        content = {"format": _FORMAT, **asdict(self)}
-        write_aside(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        path = self.path(self.notebook, self.scale)
+        write_aside(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
         return path
-
-    @classmethod
-    def load(cls, path: Path) -> Results:
-        """Read a file that :meth:`save` wrote.
-
-        Raises:
-            ValueError: not such a file, or one of a newer format.
-            OSError: the file cannot be read.
-        """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path.name} is not valid JSON ({error}); make it anew with `galflow-lite "
-                "reproduce --store`"
-            ) from error
-        number = content.pop("format", None) if isinstance(content, dict) else None
-        if not isinstance(number, int) or number > _FORMAT:
-            raise ValueError(
-                f"{path.name} has the format {number!r} and this version reads up to {_FORMAT}; "
-                "update galflow-lite"
-            )
-        try:
-            result = cls(**content)
-        except TypeError as error:
-            raise ValueError(
-                f"{path.name} does not hold results ({error}); make it anew with `galflow-lite "
-                "reproduce --store`"
-            ) from error
-        if result.scale not in SCALES:
-            raise ValueError(f"{path.name} has the scale {result.scale!r}; write 'lite' or 'paper'")
-        return result
 
     @classmethod
     def stored(cls, notebook: str, scale: str) -> Results | None:
         """The stored results of a notebook at a scale, or ``None`` where there are none."""
         path = cls.path(notebook, scale)
-        return cls.load(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content.pop("format", None)
+        return cls(**content)
 
     def values(self) -> dict[str, Any]:
-        """Id to value."""
+        """Name to value."""
         return {name: entry["value"] for name, entry in self.rows.items()}
 
     def origin(self) -> str:
@@ -142,18 +113,23 @@ class Results:
         )
 
     def __str__(self) -> str:
-        known: Mapping[str, Any] = rows()
+        known = rows()
         lines = [f"Stored reference: {self.origin()}"]
         width = max((len(name) for name in self.rows), default=0)
         for name, entry in self.rows.items():
-            number = format_entry(entry)
             text = known[name].quantity if name in known else ""
-            lines.append(f"  {name:<{width}}  {number:>16}  {text}".rstrip())
+            lines.append(f"  {name:<{width}}  {format_entry(entry):>16}  {text}".rstrip())
         return "\n".join(lines)
 
 
-def _row(line: Mapping[str, Any]) -> dict[str, Any]:
+def measured(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A value and what is known of its errors, of a line of records."""
     return {name: line[name] for name in MEASURED if line.get(name) is not None}
+
+
+def format_entry(entry: Mapping[str, Any]) -> str:
+    """A measured value with what is known of its errors."""
+    return format_number(*(entry.get(key) for key in MEASURED))
 
 
 def _duration(seconds: float) -> str:
@@ -169,7 +145,7 @@ def reference(notebook: str, start: str = "") -> Results | str:
 
     Args:
         notebook: two digits.
-        start: only rows whose id starts like this; all by default.
+        start: only numbers whose name starts like this; all by default.
 
     Returns:
         The results, which print as a line each; or one sentence that says how to make them.

@@ -20,11 +20,11 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from ..files import share
+from ..files import append_line, share
 from ..inputs import as_whole
 from .checks import OutOfBand
-from .environment import hardware, versions
 from .repeats import repeat as _repeat_cases
+from .settings import hardware, versions
 from .summaries import ALLOWANCE, Summary, prediction_interval
 
 # With fewer other seeds an interval says nothing.
@@ -191,7 +191,7 @@ def repeat(
         if is_again:
             anew.append(run)
             continue
-        _append(file, run)
+        append_line(file, _json(run))
         if run["error"]:
             failed.append((run, trace))
         else:
@@ -297,19 +297,6 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         if isinstance(run, dict) and run.get("value") is not None:
             found[_key(run)] = run
     return found
-
-
-def _append(path: Path, run: Mapping[str, Any]) -> None:
-    """Add one line with one write, so that a process that dies leaves whole lines behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = f"{_json(run)}\n"
-    if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-        text = f"\n{text}"
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, text.encode())
-    finally:
-        os.close(handle)
 
 
 @lru_cache(maxsize=1)

@@ -69,7 +69,6 @@ def prediction_interval(
     *,
     coverage: float = COVERAGE,
     allowance: float = ALLOWANCE,
-    sides: str = "both",
     law: str = "normal",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interval that holds one new value of the same law with probability ``coverage``.
@@ -78,7 +77,6 @@ def prediction_interval(
         values: shape (..., n), n independent values.
         coverage: probability, for ``allowance`` 0.
         allowance: fraction of |mean| added at either end.
-        sides: ``"both"``, ``"low"`` or ``"high"`` (only that end is finite).
         law: ``"normal"``, or ``"lognormal"`` for values above zero that scatter by factors.
 
     Returns:
@@ -89,27 +87,24 @@ def prediction_interval(
             the lognormal law, not above zero.
     """
     values = np.asarray(values, dtype=float)
-    n = values.shape[-1] if values.ndim else 0
-    if n < 2 or not np.isfinite(values).all():
-        raise ValueError(
-            f"a prediction interval needs two or more finite values and got shape {values.shape} "
-            f"with {int((~np.isfinite(values)).sum())} not finite; repeat the run with more seeds"
-        )
     if law == "lognormal":
         if not (values > 0).all():
             raise ValueError(
                 f"a band of the lognormal law needs values above zero and got {values.min()}: "
                 "check this number without positive=True"
             )
-        low, high = prediction_interval(np.log(values), coverage=coverage, allowance=0, sides=sides)
+        low, high = prediction_interval(np.log(values), coverage=coverage, allowance=0)
         return np.exp(low) * (1 - allowance), np.exp(high) * (1 + allowance)
-    tail = (1 - coverage) / (2 if sides == "both" else 1)
+    n = values.shape[-1]
+    if n < 2 or not np.isfinite(values).all():
+        raise ValueError(
+            f"a prediction interval needs two or more finite values and got shape {values.shape} "
+            f"with {int((~np.isfinite(values)).sum())} not finite; repeat the run with more seeds"
+        )
     mean = values.mean(-1)
-    half = stats.t.isf(tail, n - 1) * values.std(-1, ddof=1) * math.sqrt(1 + 1 / n)
+    half = stats.t.isf((1 - coverage) / 2, n - 1) * values.std(-1, ddof=1) * math.sqrt(1 + 1 / n)
     half = half + allowance * np.abs(mean)
-    low = mean - half if sides != "high" else np.full_like(mean, -np.inf)
-    high = mean + half if sides != "low" else np.full_like(mean, np.inf)
-    return low, high
+    return mean - half, mean + half
 
 
 def format_number(
@@ -125,7 +120,9 @@ def format_number(
     """
     if scatter is not None:
         text = format_number(value, standard_error)
-        return f"{text} ({format_spread(scatter, runs)})"
+        # Two digits of 150 would be 1.5e+02.
+        spread = f"{scatter:,.0f}" if abs(scatter) >= 99.5 else f"{scatter:.2g}"
+        return f"{text} (scatter {spread}{'' if runs is None else f', {runs} runs'})"
     if value is None:
         return ""
     if isinstance(value, str):
@@ -139,10 +136,3 @@ def format_number(
             return f"{value:,.{decimals}f} ± {standard_error:.{decimals}f}"
         return f"{value:.3g} ± {standard_error:.1g}"
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:.4g}"
-
-
-def format_spread(scatter: float, runs: int | None) -> str:
-    """The scatter over runs, and how many they are."""
-    # Two digits of 150 would be 1.5e+02.
-    text = f"{scatter:,.0f}" if abs(scatter) >= 99.5 else f"{scatter:.2g}"
-    return f"scatter {text}{'' if runs is None else f', {runs} runs'}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["SCALES", "Settings", "hardware", "settings", "versions"]
+from ..inputs import as_choice, as_whole
 
 SCALES = ("lite", "paper")
 # The packages whose version can move a trained number.
@@ -24,20 +24,22 @@ class Settings:
     """Settings of one run of a notebook.
 
     Attributes:
-        notebook: two digits, such as ``"01"``.
+        notebook: two digits, such as ``"01"``; a lesson and its audit share them.
         scale: ``"lite"`` (minutes on a laptop) or ``"paper"`` (settings of the paper, on a GPU).
         device: where networks are trained.
         seed: seed of everything random in the notebook.
         quiet: whether progress bars stay away, as in a notebook that is stored with its outputs.
         judged: whether numbers are held against their bands, which were made on the default data.
+        records: numbers of this run, by name and scale.
     """
 
-    notebook: str
-    scale: str
-    device: torch.device
-    seed: int
-    quiet: bool
+    notebook: str = ""
+    scale: str = "lite"
+    device: torch.device = torch.device("cpu")
+    seed: int = 0
+    quiet: bool = False
     judged: bool = True
+    records: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def cuda(self) -> bool:
@@ -60,13 +62,16 @@ class Settings:
         )
 
 
+_current = Settings()
+
+
+def current() -> Settings:
+    """The settings of the notebook that runs in this process."""
+    return _current
+
+
 def settings(
-    notebook: str,
-    *,
-    scale: str | None = None,
-    seed: int = 0,
-    quiet: bool | None = None,
-    judged: bool = True,
+    notebook: str, *, scale: str | None = None, seed: int = 0, judged: bool = True
 ) -> Settings:
     """Prepare this process for a notebook and start its list of results.
 
@@ -74,51 +79,35 @@ def settings(
     sums in another order give other digits), and applies the figure style of the package.
 
     Args:
-        notebook: two digits, such as ``"01"``.
+        notebook: two digits, such as ``"01"``, in the lesson and in its audit.
         scale: ``"lite"`` or ``"paper"``; left out, the environment variable ``GALFLOW_SCALE``, or
             else ``"lite"``.
         seed: seed of the run; the environment variable ``GALFLOW_SEED`` goes before it, so that
             ``galflow-lite bands`` can repeat a notebook as it stands.
-        quiet: no progress bars; left out, whether ``GALFLOW_QUIET`` is 1.
         judged: False where the notebook runs on other data than those its bands were made on:
             numbers are then kept and not held against them.
+
+    Returns:
+        The settings; no progress bars are asked for where ``GALFLOW_QUIET`` is 1.
 
     Raises:
         ValueError: unknown scale, or a seed that is not a whole number.
     """
-    from . import checks
+    # Here, because workers of `repeat` import this module and draw nothing.
+    from ..plotting import use_style
 
-    scale = scale or os.environ.get("GALFLOW_SCALE") or "lite"
-    if scale not in SCALES:
-        raise ValueError(
-            f"scale {scale!r} is not known: set GALFLOW_SCALE, or the argument scale, to 'lite' "
-            "or 'paper'"
-        )
-    text = os.environ.get("GALFLOW_SEED") or str(seed)
-    if not text.isdecimal():
-        raise ValueError(
-            f"seed {text!r} is not a whole number of at least 0: change GALFLOW_SEED or the "
-            "argument seed"
-        )
-    if quiet is None:
-        quiet = os.environ.get("GALFLOW_QUIET", "") == "1"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    global _current
+    scale = as_choice(scale or os.environ.get("GALFLOW_SCALE") or "lite", "the scale", SCALES)
+    seed = as_whole(int(os.environ.get("GALFLOW_SEED") or as_whole(seed, "the seed")), "the seed")
     torch.set_num_threads(1)
-    torch.manual_seed(int(text))
+    torch.manual_seed(seed)
     # Libraries underneath (scikit-learn among them) draw from numpy's global state.
-    np.random.seed(int(text) % 2**32)  # noqa: NPY002
-    _apply_figure_style()
-    result = Settings(str(notebook), scale, device, int(text), bool(quiet), judged)
-    checks.start(result)
-    return result
-
-
-def _apply_figure_style() -> None:
-    if find_spec("galflow_lite.plotting") is None:
-        return
-    from .. import plotting
-
-    plotting.use_style()
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    use_style()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    quiet = os.environ.get("GALFLOW_QUIET") == "1"
+    _current = Settings(str(notebook), scale, device, seed, quiet, judged)
+    return _current
 
 
 def versions() -> dict[str, str]:

@@ -6,20 +6,15 @@ stretch that leads back to fluxes. No pickle is loaded.
 
 from __future__ import annotations
 
-from .augmentation import flip_and_rotate
-from .digits import digits
-from .hubble import hubble_patches
-from .imageset import ImageSet
+from .imageset import ImageSet, Stretch
 from .parametric import PARAMETERS, parametric_galaxies
-from .stretch import Stretch
-from .zoo import galaxy_zoo
+from .real import digits, galaxy_zoo, hubble_patches
 
 __all__ = [
     "PARAMETERS",
     "ImageSet",
     "Stretch",
     "digits",
-    "flip_and_rotate",
     "galaxy_zoo",
     "hubble_patches",
     "parametric_galaxies",

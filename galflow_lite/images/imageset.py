@@ -1,17 +1,77 @@
-"""Images with their classes and their stretch."""
+"""Images with their classes, and the stretch between fluxes and values that a network can learn."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .augmentation import flip_and_rotate
-from .stretch import Stretch
+from ..inputs import as_choice, as_number, as_tensor, as_whole
 
-__all__ = ["ImageSet", "check_split", "split_rows"]
+
+@dataclass(frozen=True)
+class Stretch:
+    """A monotone map of flux to value: zero flux becomes -1, the flux ``scale`` becomes 1.
+
+    Most pixels of a galaxy are faint; the square root and the arcsinh spread them out. With
+    u = flux / scale the value is 2 f(u) - 1, where f(u) is u, sqrt(u), or arcsinh(s u) / arcsinh(s)
+    with the softening s.
+
+    Attributes:
+        kind: "linear", "square root" or "arcsinh".
+        scale: Flux that becomes 1.
+        low: Smallest flux, smaller ones are set to it; below zero for "linear" and "arcsinh" only.
+        high: Largest flux, larger ones are set to it; None takes ``scale``.
+        softening: s of the arcsinh: the larger it is, the brighter the faint pixels.
+
+    Example:
+        >>> Stretch("square root", scale=0.6)(torch.tensor([0.0, 0.15, 0.6, 0.9]))
+        tensor([-1.,  0.,  1.,  1.])
+    """
+
+    kind: str
+    scale: float = 1.0
+    low: float = 0.0
+    high: float | None = None
+    softening: float = 6.0
+
+    def __post_init__(self) -> None:
+        as_choice(self.kind, "kind", ("linear", "square root", "arcsinh"))
+        as_number(self.scale, "scale", above=0)
+        as_number(self.softening, "softening", above=0)
+        least = 0 if self.kind == "square root" else -math.inf
+        low = as_number(self.low, "low", least=least)
+        object.__setattr__(self, "high", self.scale if self.high is None else self.high)
+        as_number(self.high, "high", above=low)
+
+    def __call__(self, flux: Any) -> Tensor:
+        """Values of fluxes, any shape; fluxes outside ``low`` to ``high`` are set to these."""
+        u = as_tensor(flux, "flux").clamp(self.low, self.high) / self.scale
+        if self.kind == "square root":
+            u = u.sqrt()
+        elif self.kind == "arcsinh":
+            u = (self.softening * u).asinh() / math.asinh(self.softening)
+        return 2 * u - 1
+
+    def inverse(self, values: Any) -> Tensor:
+        """Fluxes of values, any shape: the exact inverse between the low and the high flux.
+
+        Values beyond those continue smoothly and are not cut off: what a model makes of a pixel
+        stays visible. Below -1 the square root continues as an odd function.
+        """
+        u = (as_tensor(values, "values", finite=False) + 1) / 2
+        if self.kind == "square root":
+            u = u * u.abs()
+        elif self.kind == "arcsinh":
+            u = (u * math.asinh(self.softening)).sinh() / self.softening
+        return u * self.scale
+
+    def __str__(self) -> str:
+        s = f", softening {self.softening:g}" if self.kind == "arcsinh" else ""
+        return f"{self.kind} of fluxes {self.low:.3g} to {self.high:.3g} (1 at {self.scale:g}{s})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,7 +91,7 @@ class ImageSet:
         target_names: What these are.
 
     Raises:
-        ValueError: If the shapes do not fit together, or a value is not finite.
+        ValueError: The images are whole numbers: fluxes, which a stretch makes into values.
     """
 
     images: Tensor
@@ -45,26 +105,18 @@ class ImageSet:
     target_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_split(self.split)
-        n = len(self.images)
-        if self.images.ndim != 4 or not torch.isfinite(self.images).all():
+        as_choice(self.split, "split", ("train", "test"))
+        dtype = str(getattr(self.images, "dtype", "")).removeprefix("torch.")
+        if dtype.startswith(("int", "uint", "bool")):
             raise ValueError(
-                f"the images of {self.name} have the shape {tuple(self.images.shape)}, expected "
-                "(n, channels, height, width) and finite values: reshape them or drop the others."
+                "the images hold whole numbers, expected values of about -1 to 1: apply a Stretch "
+                "to them first"
             )
-        if self.labels.shape != (n,) or (
-            n and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names)
-        ):
-            raise ValueError(
-                f"the labels of {self.name} do not fit, expected {n} of them between 0 and "
-                f"{len(self.class_names) - 1}: one for each image."
-            )
-        expected = (n, len(self.target_names)) if self.target_names else None
-        if (tuple(self.targets.shape) if self.targets is not None else None) != expected:
-            raise ValueError(
-                f"the targets of {self.name} do not fit, expected the shape {expected} for "
-                f"{', '.join(self.target_names) or 'no names'}: one row for each image."
-            )
+        shape = ("n", "channels", "height", "width")
+        images = as_tensor(self.images, "the images", shape, dtype=torch.float32)
+        labels = torch.as_tensor(self.labels, device=images.device).long()
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,69 +149,34 @@ class ImageSet:
         """The images without the stretch, shape of ``images``."""
         return self.stretch.inverse(self.images)
 
-    def binned(self, factor: int) -> ImageSet:
-        """Average squares of factor x factor pixels: means of the flux, stretched again.
+    def augmented(self, *, copies: int = 1, seed: int) -> ImageSet:
+        """Turn by 0, 90, 180 or 270 degrees and flip every other image, at random.
 
-        Raises:
-            ValueError: If the factor does not divide height and width.
-        """
-        _, height, width = self.shape
-        if factor < 1 or height % factor or width % factor:
-            raise ValueError(
-                f"images of {height} x {width} pixels are to be averaged in squares of {factor}, "
-                "expected a divisor of both sides: choose another factor."
-            )
-        return replace(self, images=self.stretch(F.avg_pool2d(self.flux, factor)))
-
-    def augmented(self, *, copies: int = 1, seed: int, flips: bool = True) -> ImageSet:
-        """Turn and flip at random (`flip_and_rotate`); the classes follow what a mirror does.
+        A flip turns a clockwise spiral into an anticlockwise one, a rotation does not: the classes
+        follow ``mirror``.
 
         Args:
             copies: Variants of each image; the originals are not kept beside them.
             seed: Seed of the choice.
-            flips: Whether to flip as well.
 
         Returns:
             Set of ``copies`` times as many images, without targets, some of which a turn changes.
-
-        Raises:
-            ValueError: If turned images are no members of this set, or are not square, or the
-                number of copies is not positive.
         """
-        if self.mirror is None:
-            raise ValueError(
-                f"the images of {self.name} are to be turned, expected a set that has no upright "
-                "direction: leave the augmentation out."
-            )
-        if copies < 1:
-            raise ValueError(f"found {copies} copies, expected at least 1: give a positive number.")
-        labels = self.labels.repeat(copies)
-        images, flipped = flip_and_rotate(
-            self.images.repeat(copies, 1, 1, 1), seed=seed, flips=flips
-        )
+        images, labels = self.images.repeat(copies, 1, 1, 1), self.labels.repeat(copies)
+        generator = torch.Generator().manual_seed(as_whole(seed, "seed"))
+        choice = torch.randint(8, (len(images),), generator=generator)
+        turned = torch.empty_like(images)
+        for k in range(8):
+            rows = (choice == k).nonzero()[:, 0].to(images.device)
+            these = images[rows].rot90(k % 4, dims=(2, 3))
+            turned[rows] = these.flip(3) if k >= 4 else these
         mirror = torch.tensor(self.mirror, device=labels.device)
-        labels = torch.where(flipped, mirror[labels], labels)
-        return replace(self, images=images, labels=labels, targets=None, target_names=())
+        labels = torch.where((choice >= 4).to(labels.device), mirror[labels], labels)
+        return replace(self, images=turned, labels=labels, targets=None, target_names=())
 
 
-def check_split(split: str) -> None:
-    """Refuse what is neither "train" nor "test"."""
-    if split not in ("train", "test"):
-        raise ValueError(f"there is no part {split!r}, expected 'train' or 'test': choose one.")
-
-
-def split_rows(n: int, *, split: str, test_fraction: float, seed: int) -> Tensor:
-    """Rows of a part of n rows, in a random order that the seed gives, shape (m,).
-
-    Raises:
-        ValueError: If there is no such part, or a part would be empty.
-    """
-    check_split(split)
-    test = round(n * test_fraction) if 0 < test_fraction < 1 else 0
-    if not 0 < test < n:
-        raise ValueError(
-            f"{n} images are to be split with a test fraction of {test_fraction}, expected one "
-            "between 0 and 1 that leaves images in both parts: change it."
-        )
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+def split_rows(n: int, *, split: str, test_fraction: float) -> Tensor:
+    """Rows of a part of n rows, in a random order that is the same every time, shape (m,)."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    test = round(n * test_fraction)
     return order[:test] if split == "test" else order[test:]

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from scipy.ndimage import convolve1d
 
-from .imageset import ImageSet, check_split
-from .stretch import Stretch
-
-__all__ = ["PARAMETERS", "parametric_galaxies"]
+from ..inputs import as_choice, as_whole
+from .imageset import ImageSet, Stretch
 
 PARAMETERS = (
     "axis ratio",
@@ -39,36 +37,28 @@ _LOW = -math.sinh(0.1 * math.asinh(_SOFTENING)) / _SOFTENING
 _STRETCH = Stretch("arcsinh", low=_LOW, high=1.2, softening=_SOFTENING)
 
 
-def parametric_galaxies(
-    n: int, size: int = 32, *, seed: int = 0, split: str = "train", stretch: Stretch | None = None
-) -> ImageSet:
+def parametric_galaxies(n: int, size: int = 32, *, seed: int = 0, split: str = "train") -> ImageSet:
     """Draw ellipticals, two-armed spirals and edge-on discs with a blurred, noisy camera.
 
     A disc that falls off exponentially, with two logarithmic arms where the galaxy is a spiral, and
     a Sersic bulge; blurred by a Gaussian of 0.8 pixels, divided by the 99.5 % quantile of the
     image, and with Gaussian noise of 0.015. Image k depends on the seed, the part, the size and k,
     never on n: its random numbers start at a counter of its own. The three classes are equally
-    probable. For images of 16 x 16 take ``parametric_galaxies(n).binned(2)``.
+    probable. The stretch is the arcsinh with softening 6, from -1.2 to 1.145.
 
     Args:
         n: Number of images.
         size: Side in pixels, at least 8.
         seed: Seed, 0 or more.
         split: "train" or "test": two independent streams of random numbers.
-        stretch: None takes the arcsinh with softening 6, from -1.2 to 1.145.
 
     Returns:
         Grey images of shape (n, 1, size, size), their classes, and the parameters that made them as
         targets (`PARAMETERS`, in this order). The sign of the pitch angle is the handedness.
-
-    Raises:
-        ValueError: If n, size or seed is out of range.
     """
-    check_split(split)
-    for name, value, least in (("n", n, 1), ("size", size, 8), ("seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"{name} is {value}, expected at least {least}: give a larger number.")
-    stretch = _STRETCH if stretch is None else stretch
+    as_choice(split, "split", ("train", "test"))
+    n, size = as_whole(n, "n", least=1), as_whole(size, "size", least=8)
+    seed = as_whole(seed, "seed")
     images = torch.empty(n, 1, size, size)
     labels = np.empty(n, dtype=np.int64)
     targets = np.empty((n, len(PARAMETERS)))
@@ -81,14 +71,14 @@ def parametric_galaxies(
         )
         flux = _render(labels[part], targets[part], size=size)
         flux /= np.quantile(flux, 0.995, axis=(1, 2), keepdims=True)
-        images[part, 0] = stretch(torch.from_numpy(flux + _NOISE * noise)).float()
+        images[part, 0] = _STRETCH(torch.from_numpy(flux + _NOISE * noise)).float()
     return ImageSet(
         images=images,
         labels=torch.from_numpy(labels),
         class_names=_CLASSES,
         name="parametric galaxies",
         split=split,
-        stretch=stretch,
+        stretch=_STRETCH,
         mirror=(0, 1, 2),
         targets=torch.from_numpy(targets).float(),
         target_names=PARAMETERS,

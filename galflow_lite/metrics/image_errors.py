@@ -118,7 +118,7 @@ def low_resolution_error(sample: Any, low: Any, *, stretch: Stretch | None = Non
         sample: Images, shape (n, channels, height, width).
         low: What they were to enlarge, shape (n, channels, height / factor, width / factor).
         stretch: None compares means of the values, as `interpolants.super_resolution` takes them.
-            With a stretch, means of the flux, as `ImageSet.binned` takes them, in units of flux.
+            With a stretch, means of the flux, in units of flux.
 
     Raises:
         ValueError: If the sizes do not divide, a value is NaN or infinite, or there are fewer than

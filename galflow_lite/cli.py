@@ -18,36 +18,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 done, 1 something failed, 2 the command was not understood.",
+    epilog="Exit codes: 0 done, 1 something failed, 2 the command was not understood. With "
+    "--debug an error shows its full traceback.",
 )
 data = typer.Typer(help="Make, convert, list and download data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """The option that stands before any command."""
+    if version:
         from . import __version__
 
         typer.echo(f"galflow-lite {__version__}")
         raise typer.Exit()
-
-
-@app.callback()
-def _options(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the full traceback of an error.")
-    ] = False,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            help="Print the version and stop.",
-            callback=_print_version,
-            is_eager=True,
-        ),
-    ] = False,
-) -> None:
-    """Options that stand before any command; main() looks for --debug anywhere."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -109,7 +96,6 @@ def reproduce(
             help="Also store the outputs in the notebooks and their numbers in data/results.",
         ),
     ] = False,
-    timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 7200,
 ) -> None:
     """Execute lesson and audit, write them with a report each, print paper / here / verdict.
 
@@ -131,22 +117,20 @@ def reproduce(
     failures = 0
     for number in dict.fromkeys(path.name[:2] for path in chosen):
         runs, before = {}, failures
-        for path in (path for path in chosen if path.name[:2] == number):
+        for path in [path for path in chosen if path.name[:2] == number]:
             try:
-                runs[path] = books.execute(path, out, timeout=timeout, env=environment)
+                runs[path] = books.execute(path, out, env=environment)
             except books.NotebookFailed as error:
                 # The other notebooks are still worth running.
                 failures += 1
-                typer.echo(f"error: {error}", err=True)
-                typer.echo(f"       as far as it came: {out}", err=True)
-        _show(number, scale, runs)
-        if store and failures == before:
-            _store(number, scale, runs)
+                typer.echo(f"error: {error}\n       as far as it came: {out}", err=True)
+        _show(number, scale, runs, store and failures == before)
     if failures:
         raise typer.Exit(1)
 
 
-def _show(number: str, scale: str, runs: dict[Path, Any]) -> None:
+def _show(number: str, scale: str, runs: dict[Path, Any], store: bool) -> None:
+    from . import notebooks as books
     from . import reproduction
 
     found = [line for run in runs.values() for line in run.records]
@@ -154,28 +138,15 @@ def _show(number: str, scale: str, runs: dict[Path, Any]) -> None:
     results = reproduction.Results.of_run(number, scale, seconds, found)
     if results.rows and reproduction.rows(number):
         typer.echo(reproduction.table(number, results=results))
-    for run in runs.values():
-        typer.echo(f"{run.notebook.stem}: {run.seconds:.0f} s, {run.notebook} and {run.report}")
-
-
-def _store(number: str, scale: str, runs: dict[Path, Any]) -> None:
-    import nbformat
-
-    from . import notebooks as books
-    from .files import write_aside
-    from .reproduction import Results
-
     for path, run in runs.items():
-        if scale == "lite":
-            outputs = books.clean(nbformat.read(run.notebook, as_version=4))
-            write_aside(path, nbformat.writes(outputs) + "\n")
+        typer.echo(f"{run.notebook.stem}: {run.seconds:.0f} s, {run.notebook} and {run.report}")
+        if store and scale == "lite":
+            books.store_outputs(run.notebook, path)
             typer.echo(f"stored the outputs in {path.name}")
-    found = [line for run in runs.values() for line in run.records]
-    seconds = sum(run.seconds for run in runs.values())
     # A GPU cell of a lite run records at paper scale.
-    for measured in dict.fromkeys(line["scale"] for line in found):
-        results = Results.of_run(number, measured, seconds, found)
-        before = Results.stored(number, measured)
+    for measured in dict.fromkeys(line["scale"] for line in found if store):
+        results = reproduction.Results.of_run(number, measured, seconds, found)
+        before = reproduction.Results.stored(number, measured)
         if before and set(books.find_notebooks([number])) - set(runs):
             # Of a lesson without its audit, the numbers of the audit stay as they are.
             results.rows = {**before.rows, **results.rows}
@@ -199,7 +170,6 @@ def bands(
     notebook: Annotated[str, typer.Argument(help="Notebook (01): the lesson and its audit.")],
     seeds: Annotated[int, typer.Option(help="Runs, with seeds 0, 1, ...; at least 5.")] = 8,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
-    timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 7200,
 ) -> None:
     """Repeat a notebook with several seeds and write the bands of what it checks.
 
@@ -207,7 +177,7 @@ def bands(
     """
     from .reproduction.bands import make_bands
 
-    made = make_bands(notebook, seeds=seeds, jobs=jobs, timeout=timeout)
+    made = make_bands(notebook, seeds=seeds, jobs=jobs)
     for name, band in made.items():
         typer.echo(f"{name}   {band}   mean {band.mean:.4g}, sd {band.sd:.2g}, n {seeds}")
     typer.echo(f"{len(made)} bands written to data/bands.toml")

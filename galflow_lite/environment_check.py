@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from .files import sha256, share
-
-__all__ = ["Finding", "findings"]
 
 _DISK_GB = 1.0
 
@@ -26,77 +25,63 @@ class Finding:
     found: str
 
     def __str__(self) -> str:
-        return f"{'OK' if self.ok else 'FAIL':<5}{self.what:<22}{self.found}"
+        return f"{'OK' if self.ok else 'FAIL':<5}{self.what:<27} {self.found}"
 
 
-def findings(*, folder: Path | None = None) -> Iterator[Finding]:
-    """Look at Python, packages, device, kernel, disk, notebooks and data, one after another.
-
-    Args:
-        folder: where results would be written; left out, the current folder.
-    """
+def findings() -> Iterator[Finding]:
+    """Look at Python, packages, device, kernel, disk, notebooks and data, one after another."""
     yield from _packages()
     yield from _devices()
     yield _kernel()
-    free = shutil.disk_usage(folder or Path.cwd()).free / 1e9
-    enough = free >= _DISK_GB
-    advice = "" if enough else f", expected {_DISK_GB:g} GB: free some space"
-    yield Finding(enough, "disk", f"{free:.1f} GB free here{advice}")
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    advice = "" if free >= _DISK_GB else f", expected {_DISK_GB:g} GB: free some space"
+    yield Finding(not advice, "disk", f"{free:.1f} GB free here{advice}")
     yield from _files()
 
 
 def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
 
     try:
         about = metadata.metadata("galflow-lite")
-        needed = [Requirement(text) for text in metadata.requires("galflow-lite") or ()]
     except metadata.PackageNotFoundError:
         yield Finding(False, "galflow-lite", "not installed: run pip install -e .")
         return
-    python = platform.python_version()
-    allowed = about["Requires-Python"] or ""
-    ok = SpecifierSet(allowed).contains(python)
-    yield Finding(ok, "python", python if ok else f"{python}, expected {allowed}")
-    for requirement in needed:
+    python = Requirement(f"python{about['Requires-Python']}")
+    yield _version(python, platform.python_version())
+    for requirement in map(Requirement, metadata.requires("galflow-lite") or ()):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            version = metadata.version(requirement.name)
+            yield _version(requirement, metadata.version(requirement.name))
         except metadata.PackageNotFoundError:
             text = f"missing, expected {requirement.specifier}: run pip install -e ."
             yield Finding(False, requirement.name, text)
-            continue
-        ok = requirement.specifier.contains(version, prereleases=True)
-        text = version if ok else f"{version}, expected {requirement.specifier}"
-        yield Finding(ok, requirement.name, text)
+
+
+def _version(wanted: Any, found: str) -> Finding:
+    ok = wanted.specifier.contains(found, prereleases=True)
+    return Finding(ok, wanted.name, found if ok else f"{found}, expected {wanted.specifier}")
 
 
 def _devices() -> Iterator[Finding]:
     try:
         import torch
 
-        from .reproduction.settings import hardware
+        from .reproduction import hardware
 
         here = hardware()
         # A build that imports may still fail at the first operation, on an old processor say.
-        total = float(torch.ones(2, 2).matmul(torch.ones(2, 2)).sum())
+        torch.ones(2, 2).matmul(torch.ones(2, 2))
+        yield Finding(True, "cpu", f"{here['cpu']}, {here['cores']} cores, {here['vector']}")
+        if here["gpu"] is None:
+            yield Finding(True, "cuda", "no device: GPU cells show the stored reference")
+            return
+        torch.ones(2, 2, device="cuda").matmul(torch.ones(2, 2, device="cuda"))
+        free, _ = torch.cuda.mem_get_info()
+        yield Finding(True, "cuda", f"{here['gpu']}, {free / 2**30:.1f} GiB free")
     except Exception as error:
         yield Finding(False, "torch", f"{type(error).__name__}: {error}".splitlines()[0])
-        return
-    cpu = f"{here['cpu']}, {here['cores']} cores, {here['vector']}"
-    yield Finding(total == 8.0, "cpu", cpu)
-    if here["gpu"] is None:
-        yield Finding(True, "cuda", "no device: GPU cells show the stored reference")
-        return
-    try:
-        total = float(torch.ones(2, 2, device="cuda").sum())
-    except Exception as error:
-        yield Finding(False, "cuda", f"{here['gpu']}: {error}".splitlines()[0])
-        return
-    free, _ = torch.cuda.mem_get_info()
-    yield Finding(total == 4.0, "cuda", f"{here['gpu']}, {free / 2**30:.1f} GiB free")
 
 
 def _kernel() -> Finding:
@@ -108,32 +93,20 @@ def _kernel() -> Finding:
     except NoSuchKernel:
         return Finding(False, "jupyter kernel", "no kernel python3: run pip install ipykernel")
     # Jupyter itself replaces a bare name by the Python that it runs on.
-    same = Path(command).name == command or Path(command).absolute() == Path(sys.executable)
-    if same:
+    if Path(command).name == command or Path(command).absolute() == Path(sys.executable):
         return Finding(True, "jupyter kernel", f"python3, this Python {platform.python_version()}")
     text = f"python3 is {command}: run {sys.executable} -m ipykernel install --sys-prefix"
     return Finding(False, "jupyter kernel", text)
 
 
 def _files() -> Iterator[Finding]:
-    try:
-        folder = share("data")
-        notebooks = sorted(path.name[:2] for path in share("notebooks").glob("[0-9][0-9]_*.ipynb"))
-    except FileNotFoundError as error:
-        yield Finding(False, "files", str(error))
-        return
-    found = ", ".join(notebooks) or "none: install the package anew"
-    yield Finding(bool(notebooks), "notebooks", found)
-    for path, expected in checksums(folder).items():
-        if not path.is_file():
-            yield Finding(False, path.name, "missing: install the package anew")
-            continue
-        digest = sha256(path)
-        ok = digest == expected
-        text = f"sha256 {digest[:12]}"
-        yield Finding(
-            ok, path.name, text if ok else f"{text}, expected {expected[:12]}: restore it"
-        )
+    found = sorted(path.name[:2] for path in share("notebooks").rglob("[0-9][0-9]_*.ipynb"))
+    text = ", ".join(dict.fromkeys(found)) or "none: install the package anew"
+    yield Finding(bool(found), "notebooks", text)
+    for path, expected in checksums(share("data")).items():
+        digest = sha256(path) if path.is_file() else "missing"
+        advice = "" if digest == expected else f", expected {expected[:12]}: restore it"
+        yield Finding(not advice, path.name, f"sha256 {digest[:12]}{advice}")
 
 
 def checksums(folder: Path) -> dict[Path, str]:

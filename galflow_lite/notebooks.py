@@ -71,7 +71,6 @@ def execute(
     path: Path,
     out_folder: Path,
     *,
-    timeout: int = 7200,
     progress: bool = True,
     env: Mapping[str, str] | None = None,
     report: bool = True,
@@ -84,7 +83,6 @@ def execute(
     Args:
         path: the notebook; it is not changed.
         out_folder: where the executed notebook and the report go.
-        timeout: seconds for one cell.
         progress: show a bar that names the section and advances with every cell.
         env: environment variables for the kernel, on top of those of this process.
         report: whether to write the HTML report.
@@ -115,7 +113,7 @@ def execute(
         }
         begin = time.perf_counter()
         try:
-            _run(notebook, name, work, environment, timeout, progress)
+            _run(notebook, name, work, environment, progress)
         finally:
             seconds = time.perf_counter() - begin
             write_aside(target, nbformat.writes(notebook) + "\n")
@@ -129,12 +127,11 @@ def _run(
     name: str,
     folder: Path,
     environment: Mapping[str, str],
-    timeout: int,
     progress: bool,
 ) -> None:
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     class ThisPython(KernelSpecManager):
         """A kernel of this Python, whatever kernels the user has installed."""
@@ -158,7 +155,7 @@ def _run(
 
         client = NotebookClient(
             notebook,
-            timeout=timeout,
+            timeout=None,
             record_timing=False,
             resources={"metadata": {"path": str(folder)}},
             on_cell_execute=started,
@@ -175,8 +172,6 @@ def _run(
             if isinstance(error, CellExecutionError):
                 said = next((line for line in error.evalue.splitlines() if line.strip()), "")
                 what = f"{error.ename}: {said}"
-            elif isinstance(error, CellTimeoutError):
-                what = f"no end after {timeout} s"
             elif isinstance(error, DeadKernelError):
                 what = "the kernel died, perhaps for want of memory"
             else:
@@ -228,19 +223,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def clean(notebook: Any) -> Any:
-    """A copy of an executed notebook without what changes from run to run or machine to machine.
+def store_outputs(executed: Path, target: Path) -> None:
+    """Write an executed notebook without what changes from run to run or machine to machine.
 
     Outputs, tags and cell ids stay; time stamps and the versions of kernel and Python go.
     """
-    notebook = copy.deepcopy(notebook)
-    notebook.metadata = type(notebook.metadata)(
-        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
-        language_info={"name": "python"},
-    )
+    import nbformat
+
+    notebook = nbformat.read(executed, as_version=4)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata.clear()
-        if tags:
-            cell.metadata["tags"] = tags
-    return notebook
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+    write_aside(target, nbformat.writes(notebook) + "\n")

@@ -134,9 +134,7 @@ def test_the_label_error_loses_the_points_beyond_the_best_number(quick, monkeypa
 def test_a_table_of_real_data(quick, tmp_path):
     rows = np.random.default_rng(0).normal(size=(4000, 3))
     rows[::2] += 6
-    data = TabularData(
-        "made up", rows[:3000], rows[3000:3200], rows[3200:], ("a", "b", "c")
-    )
+    data = TabularData("made up", rows[:3000], rows[3000:3200], rows[3200:], ("a", "b", "c"))
     data.write(tmp_path / "t.h5")
     settings = {"path": str(tmp_path / "t.h5"), "seed": 0, "train": 1000, "test": 500}
     found = {m: comparison.run_experiment("table", model=m, **settings) for m in ("maf", "pieces")}

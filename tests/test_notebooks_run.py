@@ -84,37 +84,35 @@ def test_execute_writes_notebook_and_report_and_names_the_section(tmp_path, monk
     ("cell", "message"),
     [
         ("raise ValueError('too few\\nstars')", "ValueError: too few"),
-        ("import time; time.sleep(60)", "no end after 1 s"),
         ("import os; os._exit(9)", "the kernel died"),
     ],
 )
 def test_a_failing_cell_is_named_and_the_part_before_it_kept(tmp_path, cell, message):
     source = write(tmp_path / "97_tiny.ipynb", "# The catalogue", "print('first')", cell, "2")
     with pytest.raises(notebooks.NotebookFailed) as error:
-        notebooks.execute(source, tmp_path / "runs", progress=False, timeout=1)
+        notebooks.execute(source, tmp_path / "runs", progress=False)
     assert str(error.value).startswith(f"97_tiny, cell 3 of 4 (The catalogue): {message}")
     assert outputs(tmp_path / "runs" / "97_tiny.ipynb") == ["first\n", "", ""]
     assert not (tmp_path / "runs" / "97_tiny.html").exists()
 
 
-def test_clean_keeps_outputs_tags_and_ids_and_nothing_that_varies():
-    book = nbformat.v4.new_notebook()
-    cell = nbformat.v4.new_code_cell("1", execution_count=1)
-    cell.outputs = [nbformat.v4.new_output("stream", text="hello")]
+def test_stored_outputs_keep_tags_and_ids_and_nothing_that_varies(tmp_path):
+    source = write(tmp_path / "97_tiny.ipynb", "1")
+    book = nbformat.read(source, as_version=4)
+    (cell,) = book.cells
+    cell.update(execution_count=1, outputs=[nbformat.v4.new_output("stream", text="hello")])
     cell.metadata = {"tags": ["nbval-check-output"], "execution": {"iopub.execute_input": "now"}}
-    book.cells = [cell]
-    book.metadata = {
-        "kernelspec": {"name": "mine", "display_name": "Mine"},
-        "language_info": {"name": "python", "version": "3.11.7"},
-    }
-    cleaned = notebooks.clean(book)
-    nbformat.validate(cleaned)
-    assert cleaned.cells[0].outputs == cell.outputs
-    assert cleaned.cells[0].id == cell.id
-    assert cleaned.cells[0].metadata == {"tags": ["nbval-check-output"]}
-    assert cleaned.metadata["kernelspec"]["name"] == "python3"
-    assert "3.11.7" not in nbformat.writes(cleaned)
-    assert "execution" in book.cells[0].metadata
+    book.metadata = {"kernelspec": {"name": "mine", "display_name": "Mine"}}
+    book.metadata["language_info"] = {"name": "python", "version": "3.11.7"}
+    nbformat.write(book, source)
+    notebooks.store_outputs(source, tmp_path / "stored.ipynb")
+    stored = nbformat.read(tmp_path / "stored.ipynb", as_version=4)
+    nbformat.validate(stored)
+    assert stored.cells[0].outputs == cell.outputs
+    assert stored.cells[0].id == cell.id
+    assert stored.cells[0].metadata == {"tags": ["nbval-check-output"]}
+    assert stored.metadata["kernelspec"]["name"] == "python3"
+    assert "3.11.7" not in nbformat.writes(stored)
 
 
 def test_a_number_names_a_lesson_and_its_audit(tmp_path, monkeypatch):
@@ -169,7 +167,7 @@ def test_make_bands_repeats_lesson_and_audit_with_several_seeds(tmp_path, data, 
     made = bands.make_bands("97", seeds=5, jobs=1)
     # An exact count gets no band, a recorded time no ends, and what not every seed gave is left.
     assert set(made) == {"tiny.seed", "tiny.time"}
-    assert made["tiny.seed"].values == (0.0, 1.0, 2.0, 3.0, 4.0)
+    assert made["tiny.seed"].values == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert (made["tiny.seed"].low, made["tiny.seed"].high) == (0.0, 9.0)
     assert made["tiny.time"].sides == "none"
     assert bands.read_bands() == made
@@ -183,10 +181,10 @@ def test_make_bands_repeats_lesson_and_audit_with_several_seeds(tmp_path, data, 
 @pytest.mark.parametrize(
     ("last", "message"),
     [
-        ({"a": {"value": 1.0, "checked": True}, "b": {"checked": True}}, "not every seed gave b"),
-        ({"a": {"value": math.nan, "checked": True}}, "expected finite numbers"),
-        ({"a": {"value": 1.0, "checked": True, "within": [2, 3]}}, "expected all within 2 to 3"),
-        ({"a": {"value": -1.0, "checked": True, "positive": True}}, "needs values above zero"),
+        ({"a": {"value": 1.0, "checked": True}, "b": {"value": 1, "checked": True}}, "^b: not"),
+        ({"a": {"value": math.nan, "checked": True}}, "expected 5 or more finite ones"),
+        ({"a": {"value": 1.0, "checked": True, "within": [2, 3]}}, "finite ones from 2 to 3"),
+        ({"a": {"value": -1.0, "checked": True, "positive": True}}, "finite ones from 0 to inf"),
     ],
 )
 def test_make_bands_refuses_and_leaves_the_file(tmp_path, data, monkeypatch, last, message):

@@ -208,7 +208,7 @@ def test_a_band_ends_where_the_quantity_does():
     assert free.high > 1 == share.high
     assert share.low == max(free.low, 0.0)
     assert bands.band_of([7, 21, 6, 12, 11], within=(0, math.inf)).low == 0.0
-    with pytest.raises(ValueError, match="from 0.55 to 0.79, expected all within 0 to 0.7"):
+    with pytest.raises(ValueError, match="expected 5 or more finite ones from 0 to 0.7"):
         bands.band_of(values, within=(0, 0.7))
 
 
@@ -222,9 +222,9 @@ def test_identical_values_leave_the_allowance():
 @pytest.mark.parametrize(
     ("values", "law", "message"),
     [
-        ([1.0, 2.0, 3.0, 4.0], "normal", "5 or more seeds and got 4"),
-        ([1.0] * 4 + [math.nan], "normal", "1 not finite"),
-        ([0.0, 1.0, 2.0, 3.0, 4.0], "lognormal", "needs values above zero and got 0.0"),
+        ([1.0, 2.0, 3.0, 4.0], "normal", "found the values 1, 2, 3, 4, expected 5 or more"),
+        ([1.0] * 4 + [math.nan], "normal", "expected 5 or more finite ones"),
+        ([0.0, 1.0, 2.0, 3.0, 4.0], "lognormal", "finite ones from 0 to inf"),
     ],
 )
 def test_a_band_needs_five_values_of_its_law(values, law, message):
@@ -234,7 +234,7 @@ def test_a_band_needs_five_values_of_its_law(values, law, message):
 
 def test_bands_are_read_as_they_were_written_and_others_stay(data):
     before = bands.read_bands()
-    assert before["a.time"].values == (3.0, 3.5, 3.25, 90.0, 3.0)
+    assert before["a.time"].values == [3.0, 3.5, 3.25, 90.0, 3.0]
     assert str(before["a.time"]) == "without ends"
     assert reproduction.band_values("a.time") == Summary.of(before["a.time"].values)
     assert reproduction.band_values("another.time") is None
@@ -470,7 +470,7 @@ def test_results_round_trip(data):
     assert before.save() == data / "results" / "lite_98.json"
     assert results.Results.stored("98", "lite") == before
     assert results.Results.stored("98", "paper") is None
-    with pytest.raises(ValueError, match=r"'a\.number' is nan"):
+    with pytest.raises(ValueError, match=r"found a\.number not finite"):
         stored("paper", math.nan).save()
     assert not (data / "results" / "paper_98.json").exists()
 

@@ -52,6 +52,10 @@ def calls(folder: Path) -> int:
     return len(path.read_text().split()) if path.is_file() else 0
 
 
+def made(found) -> int:
+    return sum(run["source"] == "made" for run in found.runs)
+
+
 def ship(folder: Path, change=lambda line: None) -> None:
     """Move the reader's runs to those that ship, each line changed."""
     lines = [json.loads(line) for line in (folder / "own/row.jsonl").read_text().splitlines()]
@@ -71,15 +75,15 @@ def test_runs_are_made_once_and_read_afterwards(here, jobs):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert first.made == 6
+    assert made(first) == 6
     assert first.values("a", "value") == [1 + 0.01 * math.sin(seed) for seed in range(3)]
     assert first.values("b/deep", "list") == [[0, 1]] * 3
     assert first.values("a", "threads") == [1] * 3
     assert first.summary("b/deep", "value").n == 3
     assert first.seconds == sum(run["seconds"] for run in first.runs)
-    assert "6 made here" in first.origin()
+    assert "6 made (" in first.origin()
     second = repeat(counting(here), dict(reversed(CASES.items())), (2, 1), row="row", jobs=jobs)
-    assert second.made == 0
+    assert made(second) == 0
     assert second.values("a", "value") == first.values("a", "value")[:0:-1]
     assert calls(here) == 6
     with pytest.raises(KeyError, match="'c' is no case of row: choose one of a, b/deep"):
@@ -122,9 +126,9 @@ def test_a_failed_run_is_named_and_only_it_is_made_again(here):
     message = r"2 of 6 runs failed \(a with seed 1, b/deep with seed 1\).*ArithmeticError: seed 1"
     with pytest.raises(RuntimeError, match=message) as error:
         repeat(counting(here, fail=[1]), CASES, 3, row="row", jobs=1)
-    assert "in experiment" in str(error.value.__cause__)
+    assert "in experiment" in str(error.value)
     found = repeat(counting(here), CASES, 3, row="row", jobs=1)
-    assert found.made == 2
+    assert made(found) == 2
     assert calls(here) == 8
     errors = [
         json.loads(line)["error"] for line in (here / "own/row.jsonl").read_text().split("\n")[:-1]
@@ -136,8 +140,8 @@ def test_half_a_line_is_no_run_and_spoils_none(here):
     repeat(counting(here), {"a": {"rate": 1}}, 2, row="row", jobs=1)
     path = here / "own/row.jsonl"
     path.write_text(path.read_text()[:-100])
-    assert repeat(counting(here), {"a": {"rate": 1}}, 3, row="row", jobs=1).made == 2
-    assert repeat(counting(here), {"a": {"rate": 1}}, 3, row="row", jobs=1).made == 0
+    assert made(repeat(counting(here), {"a": {"rate": 1}}, 3, row="row", jobs=1)) == 2
+    assert made(repeat(counting(here), {"a": {"rate": 1}}, 3, row="row", jobs=1)) == 0
     assert calls(here) == 4
 
 
@@ -146,7 +150,7 @@ def test_values_that_are_not_finite_survive(here):
     for _ in range(2):
         found = repeat(lambda seed: values, {"a": {}}, 1, row="row", jobs=1)
         assert repr(found.runs[0]["value"]) == repr(values)
-    with pytest.raises(RuntimeError, match="TypeError: object .* cannot be kept"):
+    with pytest.raises(RuntimeError, match="TypeError: object cannot be kept"):
         repeat(lambda seed: {"x": object()}, {"a": {}}, [7], row="row", jobs=1)
 
 
@@ -155,11 +159,11 @@ def test_shipped_runs_are_read_never_written_and_can_be_left_out(here, monkeypat
     ship(here)
     shipped = (here / "data/runs/row.jsonl").read_bytes()
     found = repeat(counting(here), CASES, 4, row="row", jobs=1)
-    assert found.made == 2
-    assert "8 runs: 6 stored" in found.origin()
-    assert "2 made here" in found.origin()
+    assert made(found) == 2
+    assert "8 runs: 6 shipped (" in found.origin()
+    assert "2 made (" in found.origin()
     monkeypatch.setenv("GALFLOW_FRESH", "1")
-    assert repeat(counting(here), CASES, 4, row="row", jobs=1).made == 6
+    assert made(repeat(counting(here), CASES, 4, row="row", jobs=1)) == 6
     assert (here / "data/runs/row.jsonl").read_bytes() == shipped
 
 
@@ -184,13 +188,10 @@ def test_the_quickest_shipped_runs_are_made_again_and_agree(here, capsys):
 
     ship(here, price)
     found = confirmed(here, again=2)
-    assert found.made == 0
-    assert [(run["case"], run["seed"]) for run in found.again] in (
-        [("b/deep", 0), ("b/deep", 1)],
-        [("b/deep", 1), ("b/deep", 0)],
-    )
+    assert made(found) == 0
+    assert [(run["case"], run["seed"]) for run in found.again] == [("b/deep", 0), ("b/deep", 1)]
     found.confirm()
-    lines = sorted(capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
     assert lines == [
         f"b/deep, seed {seed}, run again   2 numbers as in 8 stored runs   PASS" for seed in (0, 1)
     ]
@@ -208,7 +209,7 @@ def test_a_stored_value_that_is_wrong_is_noticed(here, monkeypatch, capsys, seed
             line["value"]["value"] *= wrong
 
     ship(here, spoil)
-    with pytest.raises(OutOfBand, match="seed 0, run again   DIFFERS from the stored run in value"):
+    with pytest.raises(OutOfBand, match="differ from the stored ones: .* with seed 0 in value;"):
         confirmed(here).confirm()
     assert "PASS" not in capsys.readouterr().out
     # Where bands are made a run only records.
@@ -239,13 +240,13 @@ def test_another_machine_may_move_a_run_within_the_scatter_of_the_seeds(here, ca
 def test_a_run_that_now_fails_does_not_confirm(here, capsys):
     repeat(counting(here), CASES, 8, row="row", jobs=1)
     ship(here)
-    with pytest.raises(OutOfBand, match="DIFFERS .* in .*value"):
+    with pytest.raises(OutOfBand, match="differ from the stored ones: .*value"):
         repeat(counting(here, fail=range(8)), CASES, 8, row="row", jobs=1, again=1).confirm()
 
 
 def test_without_a_shipped_run_there_is_nothing_to_confirm(here, capsys):
     confirmed(here).confirm()
-    assert capsys.readouterr().out == "row   no stored run was used, nothing to confirm\n"
+    assert capsys.readouterr().out == "row   no shipped run was used, nothing to confirm\n"
 
 
 # ---- interrupted, and from a notebook ---------------------------------------------------------
@@ -328,5 +329,5 @@ def test_summary_as_text():
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan]])
 def test_one_value_has_no_scatter(values):
-    with pytest.raises(ValueError, match="expected two or more finite numbers"):
+    with pytest.raises(ValueError, match="expected two or more"):
         Summary.of(values)

@@ -37,25 +37,24 @@ RULE = (
 
 @dataclass(frozen=True)
 class Band:
-    """Ends of a band, both included. ``values`` are those it came from.
+    """Ends of a band, both included. ``values`` are those it came from, of ``n`` seeds.
 
     ``sides`` is ``"none"`` for a number that runs record and nobody judges, whose ends are
     infinite; ``within`` is the range that the quantity has by its nature, where one was stated.
     """
 
-    low: float
-    high: float
     mean: float
     sd: float
-    values: tuple[float, ...]
-    sides: str = "both"
+    n: int
+    sides: str
+    values: list[float]
+    low: float = -math.inf
+    high: float = math.inf
     law: str = "normal"
-    within: tuple[float, float] | None = None
+    within: list[float] | None = None
 
     def __str__(self) -> str:
-        if self.sides == "none":
-            return "without ends"
-        return f"in [{self.low:.10g}, {self.high:.10g}]"
+        return "without ends" if self.sides == "none" else f"in [{self.low:.10g}, {self.high:.10g}]"
 
 
 def band_of(
@@ -63,7 +62,7 @@ def band_of(
     *,
     sides: str = "both",
     law: str = "normal",
-    within: tuple[float, float] | None = None,
+    within: Sequence[float] | None = None,
 ) -> Band:
     """The band of a list of values, by the rule in :data:`RULE`.
 
@@ -74,27 +73,25 @@ def band_of(
         within: lowest and highest possible value of the quantity, such as (0, 1) for a share.
 
     Raises:
-        ValueError: fewer than five values, or a value that is not finite or not ``within``.
+        ValueError: fewer than five values, or one that is not finite or not ``within``.
     """
-    if len(values) < FEWEST:
+    least, most = within or (0 if law == "lognormal" else -math.inf, math.inf)
+    wrong = [v for v in values if not least <= v <= most or (law == "lognormal" and v == 0)]
+    if len(values) < FEWEST or not all(map(math.isfinite, values)) or wrong:
         raise ValueError(
-            f"a band needs the values of {FEWEST} or more seeds and got {len(values)}; run more"
-        )
-    if within is not None and not within[0] <= min(values) <= max(values) <= within[1]:
-        raise ValueError(
-            f"found values from {min(values):g} to {max(values):g}, expected all within "
-            f"{within[0]:g} to {within[1]:g}: correct the number, or the range in its check"
+            f"found the values {', '.join(f'{value:g}' for value in values)}, expected {FEWEST} or "
+            f"more finite ones from {least:g} to {most:g}: run more seeds, or correct the range "
+            "or positive=True in its check"
         )
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
-    if sides == "none":
-        return Band(-math.inf, math.inf, mean, sd, tuple(values), sides)
     low, high = (float(end) for end in prediction_interval(values, law=law))
     # Identical zeros have no width: the band is the value itself.
     widths = (low, high) if law == "lognormal" else (high - low, high - low)
     low, high = _rounded(low, widths[0], math.floor), _rounded(high, widths[1], math.ceil)
     if within is not None:
-        low, high = max(low, float(within[0])), min(high, float(within[1]))
-    return Band(low, high, mean, sd, tuple(values), sides, law, within)
+        low, high, within = max(low, float(least)), min(high, float(most)), list(within)
+    found = Band(mean, sd, len(values), sides, list(values), low, high, law, within)
+    return Band(mean, sd, len(values), sides, list(values)) if sides == "none" else found
 
 
 def _rounded(end: float, size: float, towards: Callable[[float], int]) -> float:
@@ -112,21 +109,8 @@ def read_bands() -> dict[str, Band]:
 @lru_cache(maxsize=4)
 def _read_bands(path: Path, modified: int) -> dict[str, Band]:
     """The bands of a file, which every check of a notebook asks for: read when it was modified."""
-    content = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-    return {
-        name: Band(
-            low=entry.get("low", -math.inf),
-            high=entry.get("high", math.inf),
-            mean=entry["mean"],
-            sd=entry["sd"],
-            values=tuple(entry["values"]),
-            sides=entry["sides"],
-            law=entry.get("law", "normal"),
-            within=tuple(entry["within"]) if "within" in entry else None,
-        )
-        for notebook in content.get("notebook", {}).values()
-        for name, entry in notebook["band"].items()
-    }
+    sections = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap().get("notebook", {})
+    return {n: Band(**entry) for part in sections.values() for n, entry in part["band"].items()}
 
 
 def band_values(name: str) -> Summary | None:
@@ -145,16 +129,13 @@ def band_values(name: str) -> Summary | None:
     return Summary.of(band.values) if band else None
 
 
-def make_bands(
-    notebook: str, *, seeds: int = 8, jobs: int = 2, timeout: int = 7200
-) -> dict[str, Band]:
+def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Band]:
     """Run lesson and audit at lite scale with several seeds; write the bands of all they check.
 
     Args:
         notebook: two digits, or the path of one notebook.
         seeds: how many runs, with seeds 0, 1, ...; five or more.
         jobs: runs at a time, each on one core.
-        timeout: seconds for one cell.
 
     Returns:
         The new bands, by name. They replace the section of the notebook in ``data/bands.toml``.
@@ -169,72 +150,49 @@ def make_bands(
     number = paths[0].name[:2]
     with tempfile.TemporaryDirectory() as folder:
         done = joblib.Parallel(n_jobs=jobs, return_as="generator")(
-            joblib.delayed(_one_seed)(paths, seed, Path(folder), timeout) for seed in range(seeds)
+            joblib.delayed(_one_seed)(paths, seed, Path(folder)) for seed in range(seeds)
         )
         runs = list(tqdm(done, desc=f"bands {number}", total=seeds, unit="run"))
-    known, new = rows(), {}
-    for name, lines in _gather(runs).items():
-        row = known.get(name)
-        if row is not None and row.expected is not None:
-            continue
+    new = {}
+    for name in dict.fromkeys(name for run in runs for name in run):
+        lines = [run[name] for run in runs if name in run]
         found = [line["value"] for line in lines]
         checked = any(line["checked"] for line in lines)
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in found):
-            if not checked:
-                continue
-            raise ValueError(
-                f"{name} was {', '.join(map(str, found))} with seeds 0 to {seeds - 1}, expected "
-                "finite numbers, so no band was written; mend the notebook, or give the row an "
-                "expected value if it is exact"
-            )
-        ranges = [tuple(line["within"]) for line in lines if line.get("within")]
+        row = rows().get(name)
+        if row is not None and row.expected is not None:
+            continue
+        if len(found) < seeds or not all(isinstance(value, int | float) for value in found):
+            if checked:
+                raise ValueError(f"{name}: not every seed gave a number: check it in each run")
+            continue
+        if not checked and not all(map(math.isfinite, found)):
+            continue
         new[name] = band_of(
             found,
             sides="both" if checked else "none",
             law="lognormal" if any(line.get("positive") for line in lines) else "normal",
-            within=ranges[0] if ranges else None,
+            within=next((line["within"] for line in lines if line.get("within")), None),
         )
     _write(share("data") / "bands.toml", number, new, seeds)
     return new
 
 
-def _one_seed(
-    paths: Sequence[Path], seed: int, folder: Path, timeout: int
-) -> dict[str, dict[str, Any]]:
+def _one_seed(paths: Sequence[Path], seed: int, folder: Path) -> dict[str, dict[str, Any]]:
     """What a run checked or recorded: name to the line of the file of records."""
     lines = folder / f"{seed}.jsonl"
-    environment = {
-        "GALFLOW_SEED": str(seed),
-        "GALFLOW_SCALE": "lite",
-        "GALFLOW_RECORD": str(lines),
-        "GALFLOW_RECORD_ONLY": "1",
-        "GALFLOW_JOBS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = {"SEED": str(seed), "SCALE": "lite", "RECORD": str(lines), "RECORD_ONLY": "1"}
+    environment = {f"GALFLOW_{name}": value for name, value in environment.items()}
+    environment |= {"GALFLOW_JOBS": "1", "OMP_NUM_THREADS": "1"}
     for path in paths:
         out = folder / str(seed)
-        execute(path, out, timeout=timeout, progress=False, env=environment, report=False)
+        execute(path, out, progress=False, env=environment, report=False)
     found = [line for line in read_records(lines) if line["scale"] == "lite"]
     # Of a number that was recorded too, the line that was checked counts.
     return {line["id"]: line for line in sorted(found, key=lambda line: line["checked"])}
 
 
-def _gather(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Lines by name: of all that was checked, and of what every run recorded."""
-    names = list(dict.fromkeys(name for run in runs for name in run))
-    partly = [name for name in names if any(name not in run for run in runs)]
-    missing = [n for n in partly if any(run[n]["checked"] for run in runs if n in run)]
-    if missing:
-        raise ValueError(
-            f"not every seed gave {', '.join(missing)}, so no band was written: let the notebook "
-            "check the same names whatever the seed"
-        )
-    return {name: [run[name] for run in runs] for name in names if name not in partly}
-
-
 def _write(path: Path, notebook: str, bands: dict[str, Band], seeds: int) -> None:
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    document = tomlkit.parse(text)
+    document = tomlkit.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
     if "rule" not in document:
         document.add(tomlkit.comment("Made by `galflow-lite bands`; not to be edited by hand."))
     document["rule"] = RULE
@@ -250,14 +208,7 @@ def _write(path: Path, notebook: str, bands: dict[str, Band], seeds: int) -> Non
 
 
 def _entry(band: Band) -> dict[str, Any]:
-    ends = {"low": band.low, "high": band.high}
-    return {
-        **{key: end for key, end in ends.items() if math.isfinite(end)},
-        "mean": band.mean,
-        "sd": band.sd,
-        "n": len(band.values),
-        "sides": band.sides,
-        **({"law": band.law} if band.law != "normal" else {}),
-        **({"within": list(band.within)} if band.within else {}),
-        "values": list(band.values),
-    }
+    """What the file holds: all that is not the default, the values last."""
+    left_out = (None, "normal", -math.inf, math.inf)
+    order = ("low", "high", "mean", "sd", "n", "sides", "law", "within", "values")
+    return {key: vars(band)[key] for key in order if vars(band)[key] not in left_out}

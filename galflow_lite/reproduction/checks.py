@@ -32,7 +32,7 @@ class Record:
     notebook: str
     scale: str
     seed: int
-    checked: bool
+    checked: bool = False
     scatter: float | None = None
     runs: int | None = None
     positive: bool = False
@@ -62,7 +62,7 @@ def record(
         scale: the scale it was measured at, where that is not the scale of the notebook: a GPU
             cell of a lite run records ``scale="paper"``.
     """
-    _keep(name, value, standard_error, scale, checked=False)
+    _keep(name, value, standard_error, scale)
 
 
 def remark(text: str, *, scale: str | None = None) -> None:
@@ -72,7 +72,7 @@ def remark(text: str, *, scale: str | None = None) -> None:
         text: what a reader of the results must know.
         scale: the scale it is about, where that is not the scale of the notebook.
     """
-    _keep(REMARK, text, None, scale, checked=False)
+    _keep(REMARK, text, scale=scale)
 
 
 def check(
@@ -104,36 +104,35 @@ def check(
         OutOfBand: the number is outside, or is not a number.
         ValueError: there is no band with this name.
     """
-    found = _keep(name, value, standard_error, None, checked=True, positive=positive, within=within)
-    run, row = current(), rows().get(name)
-    exact = row is not None and row.expected is not None
+    more = {} if within is None else {"within": (float(within[0]), float(within[1]))}
+    found = _keep(name, value, standard_error, checked=True, positive=positive, **more)
+    run, row, reason = current(), rows().get(name), ""
     if os.environ.get("GALFLOW_RECORD_ONLY") == "1":
-        print(f"{name}   recorded, not checked")
+        reason = "recorded, not checked"
     elif not run.judged:
-        print(f"{name}   recorded, not checked: bands hold for the default data")
-    elif exact:
+        reason = "recorded, not checked: bands hold for the default data"
+    elif row is not None and row.expected is not None:
+        reason = f"exactly {format_number(row.expected)}   PASS"
         if found.value != row.expected:
             raise OutOfBand(
                 f"{name} is {format_number(found.value)} where exactly "
                 f"{format_number(row.expected)} was expected: it does not depend on training, so "
                 "look for a change in the code or the data"
             )
-        print(f"{name}   exactly {format_number(row.expected)}   PASS")
     elif run.scale != "lite":
-        print(f"{name}   recorded, not checked: bands hold at lite scale")
-    else:
-        _hold(found)
+        reason = "recorded, not checked: bands hold at lite scale"
+    print(f"{name}   {reason or _held(found)}")
 
 
-def _hold(found: Record) -> None:
+def _held(found: Record) -> str:
     bands = read_bands()
     band = bands.get(found.id)
     command = f"`galflow-lite bands {found.notebook or 'NOTEBOOK'}`"
     if band is None or band.sides == "none":
-        close = difflib.get_close_matches(found.id, list(bands), n=3)
-        similar = f" (similar: {', '.join(close)})" if close else ""
+        close = ", ".join(difflib.get_close_matches(found.id, list(bands)))
         raise ValueError(
-            f"there is no band for {found.id!r} in data/bands.toml{similar}; make it with {command}"
+            f"there is no band for {found.id!r} in data/bands.toml (similar: {close or 'none'}): "
+            f"make it with {command}"
         )
     if isinstance(found.value, str) or not band.low <= found.value <= band.high:
         raise OutOfBand(
@@ -141,48 +140,22 @@ def _hold(found: Record) -> None:
             f"{band}: run the notebook from the top on a fresh kernel, and if it stays, what you "
             f"changed moved this result (new bands: {command})"
         )
-    print(f"{found.id}   {band}   PASS")
+    return f"{band}   PASS"
 
 
 def _keep(
-    name: str,
-    value: Any,
-    standard_error: Any,
-    scale: str | None,
-    *,
-    checked: bool,
-    positive: bool = False,
-    within: tuple[float, float] | None = None,
+    name: str, value: Any, standard_error: Any = None, scale: str | None = None, **more: Any
 ) -> Record:
-    run, scatter, n = current(), None, None
+    run = current()
     if isinstance(value, Summary):
-        standard_error, scatter, n = value.standard_error, value.scatter, value.n
+        standard_error, more["scatter"], more["runs"] = value.standard_error, value.scatter, value.n
         value = value.mean
-    found = Record(
-        id=name,
-        value=_plain(value),
-        standard_error=None if standard_error is None else float(standard_error),
-        notebook=run.notebook,
-        scale=scale or run.scale,
-        seed=run.seed,
-        checked=checked,
-        scatter=scatter,
-        runs=n,
-        positive=positive,
-        within=None if within is None else (float(within[0]), float(within[1])),
-    )
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{name} is {value!r:.60}, expected a single number: pass an int or float")
+    error = None if standard_error is None else float(standard_error)
+    found = Record(name, value, error, run.notebook, scale or run.scale, run.seed, **more)
     run.records[name, found.scale] = found
     if path := os.environ.get("GALFLOW_RECORD"):
         append_line(path, json.dumps(asdict(found)))
     return found
-
-
-def _plain(value: Any) -> Number:
-    """A Python number or text from what notebooks hold: tensors, arrays, numpy numbers."""
-    number = value.item() if hasattr(value, "item") else value
-    if isinstance(number, bool) or not isinstance(number, int | float | str):
-        raise ValueError(
-            f"a check takes one number, and got {type(value).__name__} {value!r:.60}; pass a "
-            "single int or float"
-        )
-    return number

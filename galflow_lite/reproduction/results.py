@@ -57,14 +57,10 @@ class Results:
         """
         lines = [line for line in records if line["scale"] == scale]
         remarks = [line["value"] for line in lines if line["id"] == REMARK]
-        return cls(
-            notebook=notebook,
-            scale=scale,
-            seconds=round(seconds, 1),
-            seeds=sorted({line["seed"] for line in lines}),
-            rows={line["id"]: measured(line) for line in lines if line["id"] != REMARK},
-            remark=remarks[-1] if remarks else "",
-        )
+        rows = {line["id"]: measured(line) for line in lines if line["id"] != REMARK}
+        seeds = sorted({line["seed"] for line in lines})
+        remark = "".join(remarks[-1:])
+        return cls(notebook, scale, round(seconds, 1), seeds, rows, remark=remark)
 
     @staticmethod
     def path(notebook: str, scale: str) -> Path:
@@ -78,12 +74,12 @@ class Results:
             ValueError: a value is not finite.
             OSError: the file cannot be written.
         """
-        for name, entry in self.rows.items():
-            if isinstance(entry["value"], float) and not math.isfinite(entry["value"]):
-                raise ValueError(
-                    f"result {name!r} is {entry['value']}, not a finite number: nothing was "
-                    "stored; find out why the run gave it"
-                )
+        values = {name: entry["value"] for name, entry in self.rows.items()}
+        wrong = [n for n, v in values.items() if isinstance(v, float) and not math.isfinite(v)]
+        if wrong:
+            raise ValueError(
+                f"found {', '.join(wrong)} not finite: nothing was stored; mend the run"
+            )
         path = self.path(self.notebook, self.scale)
         write_aside(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
         return path
@@ -98,19 +94,13 @@ class Results:
         content.pop("format", None)
         return cls(**content)
 
-    def values(self) -> dict[str, Any]:
-        """Name to value."""
-        return {name: entry["value"] for name, entry in self.rows.items()}
-
     def origin(self) -> str:
         """One line: scale, device, seconds, seeds, date, and the remark if there is one."""
-        device = self.hardware.get("gpu") or self.hardware.get("cpu") or "unknown device"
-        seeds = ", ".join(map(str, self.seeds))
-        return (
-            f"{self.scale} scale, {device}, {_duration(self.seconds)}, "
-            f"seed{'s' * (len(self.seeds) > 1)} {seeds}, {self.date}, "
-            f"torch {self.versions.get('torch', 'unknown')}{self.remark and '; '}{self.remark}"
-        )
+        device = self.hardware.get("gpu") or self.hardware["cpu"]
+        seconds, unit = (self.seconds, "s") if self.seconds < 120 else (self.seconds / 60, "min")
+        seeds = f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
+        when = f"{self.date}, torch {self.versions['torch']}{self.remark and '; '}{self.remark}"
+        return f"{self.scale} scale, {device}, {seconds:.0f} {unit}, {seeds}, {when}"
 
     def __str__(self) -> str:
         known = rows()
@@ -130,14 +120,6 @@ def measured(line: Mapping[str, Any]) -> dict[str, Any]:
 def format_entry(entry: Mapping[str, Any]) -> str:
     """A measured value with what is known of its errors."""
     return format_number(*(entry.get(key) for key in MEASURED))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def reference(notebook: str, start: str = "") -> Results | str:

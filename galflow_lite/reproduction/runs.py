@@ -8,8 +8,8 @@ import os
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -38,17 +38,14 @@ class Runs:
     Attributes:
         row: name of the files of runs.
         runs: one mapping for each run, in the order of the cases and their seeds, with the fields
-            of its line: row, case, settings, seed, version, value, error, seconds, hardware,
-            versions, commit, date.
-        shipped: for each run, whether it was read from the runs that ship.
-        made: number of runs that this call made.
+            of its line (row, case, settings, seed, version, value, error, seconds, hardware,
+            versions, commit, date) and its ``source``: ``"shipped"``, ``"kept"`` by an earlier
+            call, or ``"made"`` by this one.
         again: shipped runs that this call made anew, as they came out this time.
     """
 
     row: str
     runs: list[dict[str, Any]]
-    shipped: list[bool]
-    made: int
     again: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -73,15 +70,16 @@ class Runs:
         return Summary.of(self.values(case, number))
 
     def origin(self) -> str:
-        """One line: how many runs are stored and how many were made here, where and how long."""
-        made = [run for run, shipped in zip(self.runs, self.shipped, strict=True) if not shipped]
-        stored = [run for run, shipped in zip(self.runs, self.shipped, strict=True) if shipped]
-        parts = [
-            f"{len(group)} {what} ({_where(group)})"
-            for what, group in (("stored", stored), ("made here", made))
-            if group
-        ]
-        return f"{len(self.runs)} runs: {', '.join(parts)}; {self.made} of them in this call"
+        """One line: how many runs are shipped, kept or made now; hardware, dates and seconds."""
+        parts = []
+        for source in ("shipped", "kept", "made"):
+            runs = [run for run in self.runs if run["source"] == source]
+            places = {(r["hardware"]["gpu"] or r["hardware"]["cpu"]): None for r in runs}
+            days = sorted({run["date"] for run in runs})
+            where = [*places, *dict.fromkeys(days[:1] + days[-1:])]
+            seconds = f"{sum(run['seconds'] for run in runs):,.0f} s"
+            parts += [f"{len(runs)} {source} ({', '.join([*where, seconds])})"] if runs else []
+        return f"{len(self.runs)} runs: {'; '.join(parts)}"
 
     def confirm(self) -> None:
         """Hold the runs that were made anew against the stored ones, a line each.
@@ -94,33 +92,22 @@ class Runs:
             OutOfBand: a run disagrees, and this is not a run that only records.
         """
         if not self.again:
-            print(f"{self.row}   no stored run was used, nothing to confirm")
+            print(f"{self.row}   no shipped run was used, nothing to confirm")
         wrong = []
         for new in self.again:
-            old = next(run for run in self.runs if _key(run) == _key(new))
-            others = [
-                run
-                for run in self.runs
-                if run["case"] == new["case"] and run["seed"] != new["seed"]
-            ]
-            names = sorted(_numbers(old["value"]).keys() | _numbers(new["value"] or {}).keys())
-            bad = [name for name in names if not _agrees(name, old, new, others)]
+            case = [run for run in self.runs if run["case"] == new["case"]]
+            old = next(run for run in case if run["seed"] == new["seed"])
+            others = [run["value"] for run in case if run is not old]
+            bad = _differences(old["value"], new["value"] or {}, others)
+            said = f"{len(_numbers(old['value']))} numbers as in {len(case)} stored runs   PASS"
             text = f"{new['case']}, seed {new['seed']}, run again   "
-            if bad or new["error"]:
-                text += f"DIFFERS from the stored run in {', '.join(bad) or new['error']}"
-                wrong.append(text)
-            else:
-                text += f"{len(names)} numbers as in {len(others) + 1} stored runs   PASS"
-            print(text)
+            print(text + (f"DIFFERS from the stored run in {', '.join(bad)}" if bad else said))
+            wrong += [f"{new['case']} with seed {new['seed']} in {', '.join(bad)}"] if bad else []
         if wrong and os.environ.get("GALFLOW_RECORD_ONLY") != "1":
-            raise OutOfBand(f"{self.row}: {'; '.join(wrong)}: make the stored runs anew")
-
-
-class _InWorker(Exception):
-    """Shows the traceback of another process above the error that reports it."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
+            raise OutOfBand(
+                f"runs of {self.row} differ from the stored ones: {'; '.join(wrong)}; what you "
+                "changed moved this result, or the stored runs are to be made anew"
+            )
 
 
 def repeat(
@@ -166,119 +153,82 @@ def repeat(
         return _repeat_cases(function, cases, folder=folder, jobs=jobs, version=version)
     seeds = range(seeds) if isinstance(seeds, int) else [as_whole(s, "a seed") for s in seeds]
     wanted = [
-        {
-            "row": row,
-            "case": case,
-            "settings": json.loads(_json(dict(settings))),
-            "seed": seed,
-            "version": version,
-        }
+        {"row": row, "case": case, "settings": _plain(settings), "seed": seed, "version": version}
         for case, settings in cases.items()
         for seed in seeds
     ]
     file = Path(os.environ.get("GALFLOW_RUNS") or "runs") / f"{row}.jsonl"
-    shipped = (
-        {} if os.environ.get("GALFLOW_FRESH") == "1" else _read(share("data") / "runs" / file.name)
-    )
-    known = {**_read(file), **shipped}
-    stored = [run for run in wanted if _key(run) in shipped]
-    stored.sort(key=lambda run: shipped[_key(run)]["seconds"])
-    repeated = {_key(run) for run in stored[:again]}
-    todo = [(run, True) for run in wanted if _key(run) in repeated]
-    todo += [(run, False) for run in wanted if _key(run) not in known]
-    made, anew, failed = 0, [], []
-    for (_, is_again), run, trace in _run_all(function, cases, todo, jobs, row):
-        if is_again:
-            anew.append(run)
-            continue
-        append_line(file, _json(run))
-        if run["error"]:
-            failed.append((run, trace))
-        else:
-            known[_key(run)] = json.loads(_json(run))
-            made += 1
-    if failed:
-        names = ", ".join(f"{run['case']} with seed {run['seed']}" for run, _ in failed)
-        raise RuntimeError(
-            f"{len(failed)} of {len(todo)} runs failed ({names}), the first with "
-            f"{failed[0][0]['error']}; the others are kept in {file.name}: mend the cause and call "
-            "again, which makes only those that are missing"
-        ) from _InWorker(failed[0][1])
-    # The name of a case may have changed since; its settings say what it is.
-    runs = [{**known[_key(run)], "case": run["case"]} for run in wanted]
-    anew.sort(key=lambda run: run["seconds"])
-    return Runs(row, runs, [_key(run) in shipped for run in wanted], made, anew)
+    fresh = os.environ.get("GALFLOW_FRESH") == "1"
+    known = _read(file, "kept")
+    known |= {} if fresh else _read(share("data") / "runs" / file.name, "shipped")
+    missing = [run for run in wanted if _key(run) not in known]
+    shipped = [{**known[_key(run)], **run} for run in wanted if _key(run) in known]
+    shipped = [run for run in shipped if run["source"] == "shipped"]
+    repeated = sorted(shipped, key=lambda run: run["seconds"])[:again]
 
-
-def _run_all(
-    function: Callable[..., Mapping[str, Any]],
-    cases: Mapping[str, Mapping[str, Any]],
-    todo: list[tuple[dict[str, Any], bool]],
-    jobs: int,
-    row: str,
-) -> Iterator[tuple[tuple[dict[str, Any], bool], dict[str, Any], str]]:
-    """Each of the runs to make with its line and its traceback, in the order in which they end."""
-    if not todo:
-        return
     jobs = int(os.environ.get("GALFLOW_JOBS") or jobs)
     hidden = os.environ.get("GALFLOW_PROGRESS") == "0" or os.environ.get("GALFLOW_QUIET") == "1"
+    threads, commit, failed, anew = torch.get_num_threads(), _commit(), [], []
+    calls = [
+        joblib.delayed(_one)(function, dict(cases[run["case"]]), run, commit)
+        for run in repeated + missing
+    ]
     # A batch of several runs would come back, and be kept, only when its last is done.
     pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    calls = (
-        joblib.delayed(_one)(function, dict(cases[run["case"]]), run, number)
-        for number, (run, _) in enumerate(todo)
-    )
-    threads = torch.get_num_threads()
     try:
         # Closing stops the workers when this loop is interrupted.
         with closing(pool(calls)) as done:
-            bar = tqdm(done, desc=row, total=len(todo), unit="run", disable=hidden)
-            for number, run, trace in bar:
-                yield todo[number], {**run, "commit": _commit()}, trace
+            for run, trace in tqdm(done, desc=row, total=len(calls), unit="run", disable=hidden):
+                if run.pop("source", None):
+                    anew.append(run)
+                    continue
+                append_line(file, json.dumps(run, ensure_ascii=False))
+                failed += [(run, trace)] if trace else []
+                known[_key(run)] = {**run, "source": "made"}
     finally:
         # With one job, or with threads, the runs were made in this process.
         torch.set_num_threads(threads)
+    if failed:
+        names = ", ".join(f"{run['case']} with seed {run['seed']}" for run, _ in failed)
+        raise RuntimeError(
+            f"{len(failed)} of {len(calls)} runs failed ({names}), the first with "
+            f"{failed[0][0]['error']}; the others are kept in {file.name}: mend the cause and call "
+            f"again, which makes only those that are missing\n\n{failed[0][1]}"
+        )
+    # The name of a case may have changed since; its settings say what it is.
+    runs = [{**known[_key(run)], "case": run["case"]} for run in wanted]
+    return Runs(row, runs, sorted(anew, key=lambda run: (run["case"], run["seed"])))
 
 
 def _one(
     function: Callable[..., Mapping[str, Any]],
     settings: dict[str, Any],
     run: dict[str, Any],
-    number: int,
-) -> tuple[int, dict[str, Any], str]:
-    """Make one run, in a worker: its number, its line, and its traceback if it failed."""
+    commit: str | None,
+) -> tuple[dict[str, Any], str]:
+    """Make one run, in a worker: its line, and its traceback if it failed."""
     torch.set_num_threads(1)
-    begin = time.perf_counter()
-    value, error, trace = None, None, ""
+    begin, value, error, trace = time.perf_counter(), None, None, ""
     try:
-        value = json.loads(_json(dict(function(**settings, seed=run["seed"]))))
+        value = _plain(function(**settings, seed=run["seed"]))
     except Exception as found:
         # As text: not every exception can be sent to another process.
         error, trace = f"{type(found).__name__}: {found}", traceback.format_exc()
-    line = {
-        **run,
-        "value": value,
-        "error": error,
-        "seconds": round(time.perf_counter() - begin, 3),
-        "hardware": hardware(),
-        "versions": versions(),
-        "date": datetime.now(timezone.utc).date().isoformat(),
-    }
-    return number, line, trace
+    about = {"hardware": hardware(), "versions": versions(), "commit": commit}
+    about |= {"date": datetime.now(timezone.utc).date().isoformat()}
+    seconds = round(time.perf_counter() - begin, 3)
+    return {**run, "value": value, "error": error, "seconds": seconds, **about}, trace
 
 
-def _json(value: Any) -> str:
-    """As one line; arrays and tensors as lists. Python reads its own NaN and Infinity again."""
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON holds; arrays and tensors as lists. Python reads its own NaN and Infinity again."""
 
-    def plain(found: Any) -> Any:
+    def as_list(found: Any) -> Any:
         if hasattr(found, "tolist"):
             return found.tolist()
-        raise TypeError(
-            f"{type(found).__name__} {found!r:.60} cannot be kept: return numbers, texts, arrays, "
-            "lists and mappings of them"
-        )
+        raise TypeError(f"{type(found).__name__} cannot be kept: return numbers, texts and arrays")
 
-    return json.dumps(value, default=plain, ensure_ascii=False)
+    return json.loads(json.dumps(dict(value), default=as_list))
 
 
 def _key(run: Mapping[str, Any]) -> str:
@@ -286,16 +236,14 @@ def _key(run: Mapping[str, Any]) -> str:
     return json.dumps([run["settings"], run["seed"], run["version"]], sort_keys=True)
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def _read(path: Path, source: str) -> dict[str, dict[str, Any]]:
     """The runs of a file that did not fail; half a line, left by a process that died, is none."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
+        with suppress(json.JSONDecodeError):
             run = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(run, dict) and run.get("value") is not None:
-            found[_key(run)] = run
+            if run["value"] is not None:
+                found[_key(run)] = {**run, "source": source}
     return found
 
 
@@ -303,44 +251,34 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 def _commit() -> str | None:
     """The commit of the repository that the package runs from, if it does."""
     root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    with suppress(OSError, subprocess.CalledProcessError):
+        if (root / ".git").exists():
+            return subprocess.run(
+                command, capture_output=True, text=True, check=True
+            ).stdout.strip()
+    return None
 
 
 def _numbers(value: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: number
-        for name, number in value.items()
-        if isinstance(number, int | float) and not name.endswith("seconds")
-    }
+    found = {name: v for name, v in value.items() if not name.endswith("seconds")}
+    return {name: v for name, v in found.items() if isinstance(v, int | float)}
 
 
-def _agrees(
-    name: str, old: Mapping[str, Any], new: Mapping[str, Any], others: list[dict[str, Any]]
-) -> bool:
-    before, now = (_numbers(run["value"] or {}).get(name) for run in (old, new))
-    if before is None or now is None:
-        return False
-    if abs(now - before) <= ALLOWANCE * abs(before) or (now != now and before != before):
-        return True
-    rest = [_numbers(run["value"]).get(name, math.nan) for run in others]
-    if len(rest) < _FEWEST_OTHERS or not all(map(math.isfinite, rest)):
-        return False
-    factors = min(rest) > 0 and max(rest) > 3 * min(rest)
-    low, high = prediction_interval(rest, law="lognormal" if factors else "normal")
-    return bool(low <= min(before, now) and max(before, now) <= high)
-
-
-def _where(runs: list[dict[str, Any]]) -> str:
-    places = dict.fromkeys(
-        f"{run['hardware'].get('gpu') or run['hardware']['cpu']}, torch {run['versions']['torch']}"
-        for run in runs
-    )
-    dates = sorted({run["date"] for run in runs})
-    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    return f"{'; '.join(places)}, {days}, {sum(run['seconds'] for run in runs):,.0f} s"
+def _differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], others: list[Mapping[str, Any]]
+) -> list[str]:
+    """Names of the numbers in which a run that was made anew does not agree."""
+    bad = []
+    for name, before in _numbers(old).items():
+        now = new.get(name)
+        if now is not None and (abs(now - before) <= ALLOWANCE * abs(before) or now == before):
+            continue
+        rest = [value[name] for value in others if math.isfinite(value.get(name, math.nan))]
+        if now is not None and len(rest) >= _FEWEST_OTHERS:
+            factors = min(rest) > 0 and max(rest) > 3 * min(rest)
+            low, high = prediction_interval(rest, law="lognormal" if factors else "normal")
+            if low <= min(before, now) and max(before, now) <= high:
+                continue
+        bad += [name] if not (now != now and before != before) else []
+    return bad

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import __version__
 from ..inputs import as_choice, as_whole
 
 SCALES = ("lite", "paper")
@@ -49,17 +51,14 @@ class Settings:
     def __str__(self) -> str:
         here = hardware()
         device = here["gpu"] or f"{here['cpu']} ({here['vector']}, {here['cores']} cores, 1 used)"
+        lines = [f"scale    {self.scale}", f"device   {device}", f"seed     {self.seed}"]
         packages = [f"{name} {number}" for name, number in versions().items()]
         half = (len(packages) + 1) // 2
-        return "\n".join(
-            (
-                f"scale    {self.scale}",
-                f"device   {device}",
-                f"seed     {self.seed}",
-                f"versions {', '.join(packages[:half])},",
-                f"         {', '.join(packages[half:])}",
-            )
-        )
+        lines += [
+            f"versions {', '.join(packages[:half])},",
+            f"         {', '.join(packages[half:])}",
+        ]
+        return "\n".join(lines)
 
 
 _current = Settings()
@@ -112,13 +111,8 @@ def settings(
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a trained number depends on."""
-    found = {"python": platform.python_version()}
-    for name in ("galflow-lite", *_NUMERICAL):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return found
+    found = {"python": platform.python_version(), "galflow-lite": __version__}
+    return found | {name: metadata.version(name) for name in _NUMERICAL}
 
 
 def hardware() -> dict[str, str | int | None]:
@@ -127,22 +121,12 @@ def hardware() -> dict[str, str | int | None]:
     The vector instructions are named because torch picks other kernels for other instruction sets:
     the same seed then ends at a trained loss that differs by more than a per cent.
     """
+    about = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*:\s*(.+)", about.read_text() if about.is_file() else "")
     return {
-        "cpu": _processor(),
+        "cpu": named[1] if named else platform.processor() or platform.machine(),
         "vector": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()

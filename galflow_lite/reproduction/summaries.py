@@ -24,7 +24,6 @@ class Summary:
         mean: their mean.
         standard_error: of the mean, ``scatter / sqrt(n)``.
         scatter: standard deviation over the values, with n - 1 in the denominator.
-        median: their median.
         values: the values themselves.
     """
 
@@ -32,7 +31,6 @@ class Summary:
     mean: float
     standard_error: float
     scatter: float
-    median: float
     values: tuple[float, ...]
 
     @classmethod
@@ -43,22 +41,19 @@ class Summary:
             ValueError: fewer than two values, or a value that is not finite.
         """
         found = tuple(float(value) for value in values)
-        wrong = [str(value) for value in found if not math.isfinite(value)]
-        if len(found) < 2 or wrong:
+        if len(found) < 2 or not all(map(math.isfinite, found)):
             raise ValueError(
-                f"found {len(found)} values, not finite: {', '.join(wrong) or 'none'}; expected "
-                "two or more finite numbers: run more seeds, or find out why a run gave such a "
-                "value"
+                f"found the values {', '.join(map(str, found)) or 'none'}, expected two or more "
+                "finite numbers: run more seeds, or find out why a run gave such a value"
             )
         scatter = statistics.stdev(found)
-        return cls(
-            n=len(found),
-            mean=statistics.fmean(found),
-            standard_error=scatter / math.sqrt(len(found)),
-            scatter=scatter,
-            median=statistics.median(found),
-            values=found,
-        )
+        error = scatter / math.sqrt(len(found))
+        return cls(len(found), statistics.fmean(found), error, scatter, found)
+
+    @property
+    def median(self) -> float:
+        """The median of the values."""
+        return statistics.median(self.values)
 
     def __str__(self) -> str:
         return format_number(self.mean, self.standard_error, self.scatter, self.n)
@@ -74,34 +69,19 @@ def prediction_interval(
     """Interval that holds one new value of the same law with probability ``coverage``.
 
     Args:
-        values: shape (..., n), n independent values.
+        values: shape (..., n), n >= 2 independent finite values.
         coverage: probability, for ``allowance`` 0.
         allowance: fraction of |mean| added at either end.
         law: ``"normal"``, or ``"lognormal"`` for values above zero that scatter by factors.
 
     Returns:
         Lower and upper ends, each of shape (...).
-
-    Raises:
-        ValueError: fewer than two values along the last axis, or a value that is not finite or, for
-            the lognormal law, not above zero.
     """
     values = np.asarray(values, dtype=float)
     if law == "lognormal":
-        if not (values > 0).all():
-            raise ValueError(
-                f"a band of the lognormal law needs values above zero and got {values.min()}: "
-                "check this number without positive=True"
-            )
         low, high = prediction_interval(np.log(values), coverage=coverage, allowance=0)
         return np.exp(low) * (1 - allowance), np.exp(high) * (1 + allowance)
-    n = values.shape[-1]
-    if n < 2 or not np.isfinite(values).all():
-        raise ValueError(
-            f"a prediction interval needs two or more finite values and got shape {values.shape} "
-            f"with {int((~np.isfinite(values)).sum())} not finite; repeat the run with more seeds"
-        )
-    mean = values.mean(-1)
+    n, mean = values.shape[-1], values.mean(-1)
     half = stats.t.isf((1 - coverage) / 2, n - 1) * values.std(-1, ddof=1) * math.sqrt(1 + 1 / n)
     half = half + allowance * np.abs(mean)
     return mean - half, mean + half
@@ -119,20 +99,17 @@ def format_number(
     over ``runs`` runs, follows in brackets.
     """
     if scatter is not None:
-        text = format_number(value, standard_error)
         # Two digits of 150 would be 1.5e+02.
         spread = f"{scatter:,.0f}" if abs(scatter) >= 99.5 else f"{scatter:.2g}"
-        return f"{text} (scatter {spread}{'' if runs is None else f', {runs} runs'})"
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
+        return f"{format_number(value, standard_error)} (scatter {spread}, {runs} runs)"
+    if value is None or isinstance(value, str):
+        return value or ""
     if isinstance(value, int):
         return f"{value:,}"
     if standard_error and math.isfinite(value) and math.isfinite(standard_error):
         # Two digits of the standard error say where the value stops to mean anything.
         decimals = max(0, 1 - math.floor(math.log10(standard_error)))
-        if decimals <= 6:
-            return f"{value:,.{decimals}f} ± {standard_error:.{decimals}f}"
-        return f"{value:.3g} ± {standard_error:.1g}"
+        if decimals > 6:
+            return f"{value:.3g} ± {standard_error:.1g}"
+        return f"{value:,.{decimals}f} ± {standard_error:.{decimals}f}"
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:.4g}"

@@ -7,18 +7,17 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from .checks import records
 from .results import Results, format_entry, measured
 from .rows import Row, rows, verdict
 from .settings import current
-from .summaries import format_number
 
 _HEADINGS = ("Quantity", "Paper", "Here (lite)", "Reference (paper scale)", "Verdict", "Notes")
 # Columns of a terminal 100 wide, with a space between; reasons and notes go below each row.
 _WIDTHS = (36, 18, 14, 14, 14)
-_INDENT = "    "
 _CAPTION = 'style="caption-side:bottom;text-align:left"'
 _COLUMNS = {"lite": "Here", "paper": "Reference"}
 
@@ -56,17 +55,14 @@ class Line:
         return " ".join(part for part in parts if part)
 
     def text(self, notes: bool) -> str:
-        """Aligned columns, with what does not fit a column below them."""
-        quantity, paper, *_ = self.cells()
+        """Aligned columns, and reason and note below them."""
+        quantity, paper, here, reference, *_ = self.cells()
         # Scatter and number of runs have no room in a column.
-        found = (self.found.get(scale, {}) for scale in _COLUMNS)
-        values = [format_number(e.get("value"), e.get("standard_error")) for e in found]
-        columns = _wrapped((quantity, paper, *values, self.kind))
-        if not notes:
-            return columns
-        more = self.verdict if self.verdict != self.kind else ""
-        below = f"{more[:1].upper()}{more[1:]}{'. ' if more else ''}{self.note()}"
-        return f"{columns}\n{textwrap.indent(textwrap.fill(below, 100 - len(_INDENT)), _INDENT)}"
+        values = (text.partition(" (scatter")[0] for text in (here, reference))
+        columns = _columns(quantity, paper, *values, self.kind)
+        reason = f"{self.verdict[:1].upper()}{self.verdict[1:]}. " * (self.verdict != self.kind)
+        below = textwrap.fill(reason + self.note(), 96)
+        return f"{columns}\n{textwrap.indent(below, '    ')}" if notes else columns
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,8 @@ class Table:
     def __str__(self) -> str:
         rule = "-" * (sum(_WIDTHS) + len(_WIDTHS) - 1)
         lines = [line.text(self.notes) for line in self.lines]
-        return "\n".join(
-            [rule, _wrapped(_HEADINGS[:-1]), rule, *lines, rule, *textwrap.wrap(self.caption, 100)]
-        )
+        head, caption = _columns(*_HEADINGS[:-1]), textwrap.fill(self.caption, 100)
+        return "\n".join([rule, head, rule, *lines, rule, caption])
 
     __repr__ = __str__
 
@@ -101,16 +96,10 @@ class Table:
         )
 
 
-def _wrapped(cells: Sequence[str]) -> str:
-    columns = [textwrap.wrap(c, w) or [""] for c, w in zip(cells, _WIDTHS, strict=True)]
-    lines = []
-    for i in range(max(map(len, columns))):
-        parts = [
-            (column[i] if i < len(column) else "").ljust(width)
-            for column, width in zip(columns, _WIDTHS, strict=True)
-        ]
-        lines.append(" ".join(parts).rstrip())
-    return "\n".join(lines)
+def _columns(*cells: str) -> str:
+    columns = [textwrap.wrap(text, width) for text, width in zip(cells, _WIDTHS, strict=True)]
+    lines = zip_longest(*columns, fillvalue="")
+    return "\n".join(" ".join(map(str.ljust, parts, _WIDTHS)).rstrip() for parts in lines)
 
 
 def table(notebook: str | None = None, *, results: Results | None = None) -> Table:

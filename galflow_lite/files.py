@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -193,6 +194,8 @@ def _flatten(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, list | tuple):
         items = [_flatten(v, f"{name}/{i}", tensors) for i, v in enumerate(node)]
         return ["list" if isinstance(node, list) else "tuple", items]
+    if isinstance(node, np.generic):
+        node = node.item()
     if node is None or isinstance(node, bool | int | float | str):
         return node
     raise TypeError(

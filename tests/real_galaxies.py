@@ -31,7 +31,7 @@ def illustris(folder: Path) -> list[Galaxy]:
 
 def _read(file: Path, name: str) -> Galaxy:
     with np.load(file, allow_pickle=False) as table:
-        return Galaxy.from_columns(dict(table), columns=COLUMNS, id=name)
+        return Galaxy(dict(table), columns=COLUMNS, id=name, masses=table["mass"])
 
 
 def _at_rest(galaxy: Galaxy) -> Galaxy:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from galflow_lite.galaxies import (
+    PROFILES,
     Galaxy,
     cylindrical,
     face_on_map,
     profile_distance,
     radial_profile,
 )
-from galflow_lite.galaxies.profiles import PROFILES
 
 
 def disc(n: int = 4000, seed: int = 0) -> Galaxy:
@@ -35,7 +35,7 @@ def disc(n: int = 4000, seed: int = 0) -> Galaxy:
         "ofe": rng.normal(0, 0.1, n),
         "age": 12 * np.exp(-radius / 8) + rng.normal(0, 0.3, n),
     }
-    return Galaxy.from_columns(stars, masses=2e5)
+    return Galaxy(stars, masses=2e5)
 
 
 def test_rotation_at_known_places():
@@ -107,19 +107,6 @@ def test_rings_with_few_stars_are_nan():
     assert np.isnan(profile.value[2])
     assert np.isnan(profile.error[2])
     assert np.isnan(radial_profile(galaxy, "age", [0, 3, 500], min_stars=501).value).all()
-
-
-@pytest.mark.parametrize("edges", [[], [1.0], [0.0, 2.0, 2.0], [3.0, 1.0]])
-def test_edges_that_do_not_increase(edges):
-    with pytest.raises(ValueError, match=r"found the edges \[.*expected at least two radii"):
-        radial_profile(disc(50), "age", edges)
-
-
-def test_column_that_is_not_there():
-    with pytest.raises(ValueError, match="has no column 'mgfe'"):
-        radial_profile(disc(50), "mgfe", [0, 1])
-    with pytest.raises(ValueError, match="has no column 'v_phi'"):
-        radial_profile(disc(50).select(("x", "y", "age")), "rotation", [0, 1])
 
 
 @pytest.mark.parametrize("quantity", PROFILES)

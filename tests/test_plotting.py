@@ -13,8 +13,7 @@ from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from galflow_lite import plotting
-from galflow_lite.galaxies import COLUMNS, Galaxy
-from galflow_lite.galaxies.profiles import PROFILES
+from galflow_lite.galaxies import COLUMNS, PROFILES, Galaxy
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -134,10 +134,9 @@ class Flow(_NflowsFlow):
         self, n: int, row: Tensor | None, batch_size: int | None, generator
     ) -> Iterator[Tensor]:
         size = n if batch_size is None else positive_integer(batch_size, "batch_size")
-        for start in range(0, n, size):
-            count = min(size, n - start)
-            noise = self._noise(count, generator)
-            context = None if row is None else self._shared(row, None, count)
+        # All noise at once: the same seed gives the same draws whatever the batch size.
+        for noise in self._noise(n, generator).split(size):
+            context = None if row is None else self._shared(row, None, len(noise))
             yield self._transform.inverse(noise, context=context)[0]
 
     def _noise(self, n: int, generator: torch.Generator | None) -> Tensor:

@@ -12,12 +12,10 @@ from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from ..inputs import as_array, as_number, as_whole
 from .catalogue import Catalogue
-from .conditioning import Conditions, star_count
-from .scaling import Scaling
-from .table import COLUMNS, CONDITIONS, Galaxy
-
-__all__ = ["ConditionalMixture", "NearestGalaxy"]
+from .galaxy import COLUMNS, CONDITIONS, Galaxy
+from .scaling import Conditions, Scaling
 
 
 class NearestGalaxy:
@@ -28,17 +26,12 @@ class NearestGalaxy:
     Args:
         condition_columns: Conditions that count, at least one.
         log: Conditions on a logarithmic scale.
-
-    Raises:
-        ValueError: If there is no condition to be close in.
     """
 
     def __init__(
         self, condition_columns: Sequence[str] = CONDITIONS, *, log: Sequence[str] = ("M_stars",)
     ) -> None:
-        if not condition_columns:
-            raise ValueError("found no condition columns, expected at least one: name some")
-        self.conditions = Conditions(condition_columns, log=log)
+        self.conditions = Conditions(Scaling(tuple(condition_columns), tuple(log)))
         self.catalogue: Catalogue | None = None
 
     def fit(self, catalogue: Catalogue) -> NearestGalaxy:
@@ -47,10 +40,9 @@ class NearestGalaxy:
         Raises:
             ValueError: If the catalogue lacks a condition, or one does not vary.
         """
-        self.conditions.fit(catalogue, by_star=False)
-        self._table = self.conditions.scaling.forward(
-            catalogue.condition_table(self.conditions.names)
-        )
+        self.conditions = self.conditions.fitted(catalogue, by_star=False)
+        table = catalogue.condition_table(self.conditions.names)
+        self._table = self.conditions.scaling.forward(table)
         self.catalogue = catalogue
         return self
 
@@ -63,8 +55,7 @@ class NearestGalaxy:
         Raises:
             ValueError: On wrong conditions, or before :meth:`fit`.
         """
-        if self.catalogue is None:
-            raise _not_fitted("NearestGalaxy")
+        _require_fitted(self, self.catalogue)
         wanted = self.conditions.scaling.forward(self.conditions.one(conditions)[None])
         distance = ((self._table - wanted) ** 2).sum(axis=1)
         return self.catalogue[int(np.argmin(distance))]
@@ -78,13 +69,11 @@ class NearestGalaxy:
         Raises:
             ValueError: On wrong conditions, n below one, or before :meth:`fit`.
         """
-        n = star_count(n)
+        n = as_whole(n, "n", least=1)
         galaxy = self.nearest(conditions)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(as_whole(seed, "seed"))
         rows = rng.choice(len(galaxy), size=n, replace=n > len(galaxy))
-        return self.conditions.galaxy(
-            galaxy.stars[rows], conditions, columns=galaxy.columns, id=galaxy.id
-        )
+        return self.conditions.galaxy(galaxy.stars[rows], conditions, galaxy.columns, galaxy.id)
 
 
 class ConditionalMixture:
@@ -116,10 +105,11 @@ class ConditionalMixture:
         jitter: float = 0.1,
         seed: int = 0,
     ) -> None:
-        self.stars = Scaling(tuple(columns), log=tuple(log))
-        self.conditions = Conditions(condition_columns, log=log)
-        self.components, self.max_stars = components, max_stars
-        self.jitter, self.seed = jitter, seed
+        self.stars = Scaling(tuple(columns), tuple(log))
+        self.conditions = Conditions(Scaling(tuple(condition_columns), tuple(log)))
+        self.components = as_whole(components, "components", least=1)
+        self.max_stars = as_whole(max_stars, "max_stars", least=1)
+        self.jitter, self.seed = as_number(jitter, "jitter", least=0), as_whole(seed, "seed")
         self._log_weights: np.ndarray | None = None
 
     def fit(self, catalogue: Catalogue) -> ConditionalMixture:
@@ -132,15 +122,10 @@ class ConditionalMixture:
         stars, conditions = catalogue.stack(
             columns=self.stars.columns, conditions=self.conditions.names
         )
-        self.conditions.fit(catalogue)
-        self.stars.set_moments(*catalogue.moments(self.stars.columns, transform=self.stars.curve))
+        self.conditions = self.conditions.fitted(catalogue)
+        self.stars = self.stars.fitted_to_stars(catalogue)
         rng = np.random.default_rng(self.seed)
         rows = rng.permutation(len(stars))[: self.max_stars]
-        if len(rows) < self.components:
-            raise ValueError(
-                f"found {len(rows)} stars for {self.components} components, expected at least as "
-                "many stars: choose fewer components"
-            )
         seen = self.conditions.scaling.forward(conditions[rows])
         seen = seen + self.jitter * rng.standard_normal(seen.shape)
         with warnings.catch_warnings():
@@ -165,8 +150,7 @@ class ConditionalMixture:
 
     def _given(self, conditions: Any) -> tuple[np.ndarray, np.ndarray]:
         """Log-weights (components,) and means (components, columns) at one galaxy's conditions."""
-        if self._log_weights is None:
-            raise _not_fitted("ConditionalMixture")
+        _require_fitted(self, self._log_weights)
         if not self.conditions.names:
             return self._log_weights, self._means
         scaled = self.conditions.scaling.forward(self.conditions.one(conditions)[None])[0]
@@ -178,14 +162,18 @@ class ConditionalMixture:
         shifts = np.einsum("kdc,kc->kd", self._slopes, scaled - self._means[:, d:])
         return log_weights - logsumexp(log_weights), self._means[:, :d] + shifts
 
-    def log_prob(self, galaxy: Galaxy) -> np.ndarray:
-        """Log-density of a galaxy's stars given its conditions, physical units, shape (n,).
+    def log_prob(self, stars: Any, conditions: Any = None) -> np.ndarray:
+        """Log-density of stars, shape (n,), physical units; arguments as `GalaxyFlow.log_prob`.
 
         Raises:
             ValueError: On missing columns or conditions, NaN, or before :meth:`fit`.
         """
-        log_weights, means = self._given(galaxy)
-        stars = galaxy.select(self.stars.columns).require_finite().stars
+        if isinstance(stars, Galaxy):
+            conditions = stars.conditions if conditions is None else conditions
+            stars = stars.select(self.stars.columns).stars
+        log_weights, means = self._given(conditions)
+        shape = "n", len(self.stars.columns)
+        stars = as_array(stars, "stars", shape, columns=self.stars.columns)
         scaled = self.stars.forward(stars)
         parts = np.stack(
             [
@@ -203,9 +191,9 @@ class ConditionalMixture:
         Raises:
             ValueError: On wrong conditions, n below one, or before :meth:`fit`.
         """
-        n = star_count(n)
+        n = as_whole(n, "n", least=1)
         log_weights, means = self._given(conditions)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(as_whole(seed, "seed"))
         weights = np.exp(log_weights)
         counts = rng.multinomial(n, weights / weights.sum())
         drawn = np.concatenate(
@@ -214,9 +202,10 @@ class ConditionalMixture:
                 for mean, covariance, count in zip(means, self._covariances, counts, strict=True)
             ]
         )
-        stars = self.stars.inverse(rng.permutation(drawn)).astype(np.float32)
-        return self.conditions.galaxy(stars, conditions, columns=self.stars.columns, id="mixture")
+        stars = self.stars.inverse(rng.permutation(drawn))
+        return self.conditions.galaxy(stars, conditions, self.stars.columns, "mixture")
 
 
-def _not_fitted(name: str) -> ValueError:
-    return ValueError(f"this {name} has seen no galaxies yet, expected some: call fit() first")
+def _require_fitted(model: NearestGalaxy | ConditionalMixture, fitted: Any) -> None:
+    if fitted is None:
+        raise ValueError(f"this {type(model).__name__} has seen no galaxies yet: call fit() first")

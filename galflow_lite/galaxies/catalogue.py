@@ -18,211 +18,201 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
-from .batches import CatalogueBatches
-from .reading import CatalogueError, Index, Reader
-from .table import Galaxy
-from .writing import write_catalogue
-
-__all__ = ["Catalogue", "CatalogueError"]
+from ..inputs import as_array, as_whole
+from .catalogue_writer import FORMAT, FORMAT_VERSION, write_catalogue
+from .galaxy import Galaxy, positions, with_units
+from .star_stream import StarStream
 
 
+class CatalogueError(ValueError):
+    """A file is no catalogue, is damaged, or is of a newer format."""
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[h5py.File]:
+    """The open file; what goes wrong with it becomes one sentence that names it."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError) as error:
+        raise CatalogueError(
+            f"{path} cannot be read ({error}), expected a complete catalogue of galaxies of a "
+            "format that this galflow_lite knows: fetch or write it anew"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Catalogue:
     """Galaxies in an HDF5 file, or some of them; stars are read only when asked for.
 
     Make one with `Catalogue.open`. It is a sequence of `Galaxy`: ``catalogue[3]``,
     ``catalogue["g1.05e11"]``, ``len(catalogue)``, iteration; a slice is a catalogue again, on
-    the same file. It can be sent to another process, which then opens the file itself.
+    the same file. The file is open only while it is read: a catalogue can be kept, copied and
+    sent to other processes.
 
     Attributes:
-        path: The file.
+        path: The file, absolute.
         columns: Names of the star columns.
         condition_names: Names of the conditions.
         units: Unit of every column and condition, and of ``mass``; "" where unknown.
+        provenance: What the writer noted: recipe, seed, source.
+        chunk_stars: Stars in a chunk of the file.
         ids: Names of the galaxies, in the order of the file.
         n_stars: Stars of each galaxy, int64, shape (galaxies,).
-        conditions: Name to float64 array, shape (galaxies,).
-        provenance: What the writer noted: recipe, seed, source.
+        table: Conditions, float64, shape (galaxies, conditions); see also `conditions`.
+        attributes: Anything else that was kept with each galaxy.
 
     Example:
-        >>> with Catalogue.open("galaxies.h5") as catalogue:  # doctest: +SKIP
-        ...     train, held_out = catalogue.split(held_out=5, seed=0)
-        ...     stars, conditions = train.batches(1024)(0)
+        >>> catalogue = Catalogue.open("galaxies.h5")  # doctest: +SKIP
+        >>> train, held_out = catalogue.split(held_out=5, seed=0)  # doctest: +SKIP
+        >>> stars, conditions = train.batches(1024)(0)  # doctest: +SKIP
     """
 
-    def __init__(self, reader: Reader, index: Index, rows: np.ndarray) -> None:
-        self._reader, self._index, self._rows = reader, index, rows
-        self.path = reader.path
-        self.columns: tuple[str, ...] = index.columns
-        self.condition_names: tuple[str, ...] = index.condition_names
-        self.units: dict[str, str] = dict(index.units)
-        self.provenance: dict[str, Any] = dict(index.provenance)
-        self.ids: tuple[str, ...] = tuple(index.ids[row] for row in rows)
-        self.n_stars: np.ndarray = index.n_stars[rows]
-        self.conditions: dict[str, np.ndarray] = {
-            name: index.conditions[rows, column]
-            for column, name in enumerate(index.condition_names)
-        }
-        self._positions = {name: position for position, name in enumerate(self.ids)}
+    path: Path
+    columns: tuple[str, ...]
+    condition_names: tuple[str, ...]
+    units: Mapping[str, str]
+    provenance: Mapping[str, Any]
+    chunk_stars: int
+    ids: tuple[str, ...]
+    n_stars: np.ndarray
+    table: np.ndarray
+    attributes: tuple[Mapping[str, Any], ...]
 
     write = staticmethod(write_catalogue)
 
     @classmethod
     def open(cls, path: Path | str) -> Catalogue:
-        """Open a file for reading. No star is read yet.
+        """Read what a file says of its galaxies; the working folder may change after.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            CatalogueError: If the file is not HDF5, is cut short or damaged, is no catalogue,
-                or has a newer format version (a ValueError).
+            ValueError: If the file is not HDF5, is cut short or damaged, is no catalogue, or has
+                a newer format version.
         """
-        reader = Reader(Path(path))
-        index = Index(reader)
-        return cls(reader, index, np.arange(len(index.ids)))
+        path = Path(path).absolute()
+        with _reading(path) as file:
+            about, index = file.attrs, file["index"]
+            if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
+                raise KeyError(f"its format is {about['format']} {about['format_version']}")
+            names = [tuple(json.loads(about[name])) for name in ("columns", "condition_names")]
+            notes = [json.loads(about[name]) for name in ("units", "provenance")]
+            attributes = tuple(map(json.loads, index["attributes"].asstr()[:]))
+            ids, chunk_stars = tuple(index["ids"].asstr()[:].tolist()), int(about["chunk_stars"])
+            arrays = index["n_stars"][:], index["conditions"][:]
+        return cls(path, *names, *notes, chunk_stars, ids, *arrays, attributes)
 
-    def close(self) -> None:
-        """Close the file, for all catalogues that were split off this one too."""
-        self._reader.close()
+    def _part(self, rows: Sequence[int]) -> Catalogue:
+        """The catalogue of the galaxies at these positions, on the same file."""
+        rows = np.asarray(rows, dtype=np.int64)
+        ids, attributes = (tuple(part[row] for row in rows) for part in (self.ids, self.attributes))
+        arrays = {"n_stars": self.n_stars[rows], "table": self.table[rows]}
+        return replace(self, ids=ids, attributes=attributes, **arrays)
 
     def __enter__(self) -> Catalogue:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        """Nothing is open between reads."""
+
+    @property
+    def conditions(self) -> dict[str, np.ndarray]:
+        """Name to float64 array, shape (galaxies,)."""
+        return dict(zip(self.condition_names, self.table.T, strict=True))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        return (
-            f"Catalogue({str(self.path)!r}: {len(self)} galaxies, {self.n_stars.sum()} stars, "
-            f"columns {', '.join(self.columns)})"
-        )
+        contents = f"{len(self)} galaxies, {self.n_stars.sum()} stars"
+        return f"Catalogue({str(self.path)!r}: {contents}, columns {', '.join(self.columns)})"
 
     def __iter__(self) -> Iterator[Galaxy]:
-        return (self.galaxy(position) for position in range(len(self)))
+        return (self[position] for position in range(len(self)))
 
     def __getitem__(self, key: int | str | slice) -> Galaxy | Catalogue:
         if isinstance(key, slice):
-            return Catalogue(self._reader, self._index, self._rows[key])
-        return self.galaxy(key)
-
-    def galaxy(self, key: int | str, *, columns: Sequence[str] | None = None) -> Galaxy:
-        """Read one galaxy by position or id; with ``columns``, read only these from the file.
-
-        Raises:
-            IndexError: If the position is out of range.
-            LookupError: If there is no galaxy of that id.
-            ValueError: If a column is not in the catalogue.
-            CatalogueError: If the file is damaged there.
-        """
-        columns = self.check_columns(columns)
+            return self._part(range(len(self))[key])
         position = self._position(key)
-        name = self.ids[position]
-        masses = self._reader.masses(name)
-        row = self._rows[position]
+        name, conditions = self.ids[position], self.table[position].tolist()
+        with _reading(self.path) as file:
+            group = file["galaxies"][name]
+            masses = group["masses"][()] if "masses" in group else None
         return Galaxy(
-            self.read_stars(position, 0, int(self.n_stars[position]), columns),
-            conditions={c: float(values[position]) for c, values in self.conditions.items()},
-            id=name,
-            columns=columns,
-            masses=masses,
-            attributes=json.loads(self._index.attributes[row]),
+            self.read_stars(position, 0, int(self.n_stars[position])),
+            dict(zip(self.condition_names, conditions, strict=True)),
+            name,
+            self.columns,
+            masses,
+            dict(self.attributes[position]),
         )
 
     def _position(self, key: int | str) -> int:
-        if isinstance(key, str):
-            if key not in self._positions:
-                raise LookupError(
-                    f"{self.path} has no galaxy {key!r}, expected one of its {len(self)} ids "
-                    f"({', '.join(self.ids[:3])}, ...): see catalogue.ids."
-                )
-            return self._positions[key]
-        if not -len(self) <= key < len(self):
-            raise IndexError(
-                f"galaxy number {key} was asked for, expected {-len(self)} to {len(self) - 1}: "
-                f"{self.path} holds {len(self)} galaxies here."
-            )
-        return int(key) % len(self)
-
-    def check_columns(self, columns: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the columns (None: all) if the catalogue has them.
-
-        Raises:
-            ValueError: If it has not; all missing ones are named.
-        """
-        return self._check("column(s)", columns, self.columns)
-
-    def check_conditions(self, conditions: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the condition names (None: all) if the catalogue has them.
-
-        Raises:
-            ValueError: If it has not; all missing ones are named.
-        """
-        return self._check("condition(s)", conditions, self.condition_names)
-
-    def _check(
-        self, what: str, names: Sequence[str] | None, known: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        names = known if names is None else tuple(names)
-        missing = [name for name in names if name not in known]
-        if missing:
-            raise ValueError(
-                f"{self.path} has no {what} {', '.join(missing)}, it has "
-                f"{', '.join(known) or 'none'}: choose among these."
-            )
-        return names
+        known = self.ids if isinstance(key, str) else range(-len(self), len(self))
+        if key not in known:
+            error = LookupError if isinstance(key, str) else IndexError
+            raise error(f"{self.path} has no galaxy {key!r} among its {len(self)}: see .ids")
+        return self.ids.index(key) if isinstance(key, str) else int(key) % len(self)
 
     def read_stars(
         self, position: int, start: int, stop: int, columns: Sequence[str] | None = None
     ) -> np.ndarray:
         """Read rows ``start`` to ``stop`` of a galaxy, float32, shape (stop - start, columns)."""
-        columns = self.columns if columns is None else tuple(columns)
-        numbers = [self.columns.index(name) for name in columns]
-        return self._reader.stars(self.ids[position], start, stop, numbers, len(self.columns))
+        wanted = self.columns if columns is None else tuple(columns)
+        with _reading(self.path) as file:
+            stars = file["galaxies"][self.ids[position]]["stars"]
+            if stars.shape != (self.n_stars[position], len(self.columns)):
+                raise KeyError(f"galaxy {self.ids[position]!r} has the shape {stars.shape}")
+            if wanted == self.columns:
+                return stars[start:stop]
+            found = np.empty((stop - start, len(wanted)), dtype=np.float32)
+            for place, name in enumerate(wanted):
+                found[:, place] = stars[start:stop, self.columns.index(name)]
+            return found
 
     def segments(self) -> np.ndarray:
         """Rows (galaxy position, start, stop) that cut the stars along the file's chunks."""
-        size = self._index.chunk_stars
+        size = self.chunk_stars
         found = [
-            (position, start, min(start + size, int(n)))
-            for position, n in enumerate(self.n_stars)
-            for start in range(0, int(n), size)
+            (position, start, min(start + size, n))
+            for position, n in enumerate(self.n_stars.tolist())
+            for start in range(0, n, size)
         ]
         return np.asarray(found, dtype=np.int64).reshape(-1, 3)
 
     def condition_table(self, conditions: Sequence[str] | None = None) -> np.ndarray:
-        """Conditions of all galaxies, float64, shape (galaxies, conditions).
+        """Conditions of all galaxies, float64, shape (galaxies, conditions); None takes all.
 
         Raises:
             ValueError: If a condition is missing.
         """
-        names = self.check_conditions(conditions)
-        table = np.empty((len(self), len(names)))
-        for column, name in enumerate(names):
-            table[:, column] = self.conditions[name]
-        return table
+        names = self.condition_names if conditions is None else conditions
+        return self.table[:, positions(names, self.condition_names, str(self.path))]
+
+    def _columns(self, columns: Sequence[str] | None) -> tuple[str, ...]:
+        names = self.columns if columns is None else tuple(columns)
+        positions(names, self.columns, str(self.path))
+        return names
 
     def subset(self, ids: Iterable[str | int]) -> Catalogue:
         """Return the catalogue of these galaxies, in the given order, on the same file.
 
         Raises:
             LookupError: If an id is unknown.
-            ValueError: If one is named twice.
         """
-        positions = [self._position(key) for key in ids]
-        twice = sorted({self.ids[p] for p in positions if positions.count(p) > 1})
-        if twice:
-            raise ValueError(
-                f"the galaxies {', '.join(twice)} were named more than once, expected each "
-                "once: stars that count twice would distort the density."
-            )
-        return Catalogue(self._reader, self._index, self._rows[positions])
+        return self._part([self._position(key) for key in ids])
 
     def split(
         self, *, held_out: int | str | Sequence[str] = 5, seed: int = 0
@@ -243,24 +233,18 @@ class Catalogue:
             ValueError: If either part would be empty.
             LookupError: If an id is unknown.
         """
-        if isinstance(held_out, str):
-            held_out = [held_out]
-        drawn = isinstance(held_out, int | np.integer)
-        number = int(held_out) if drawn else len(set(held_out))
-        if not 0 < number < len(self):
-            raise ValueError(
-                f"{number} of {len(self)} galaxies were to be held out, expected 1 to "
-                f"{len(self) - 1}: both parts need a galaxy."
-            )
         out = np.zeros(len(self), dtype=bool)
-        if drawn:
-            out[np.random.default_rng(seed).permutation(len(self))[:number]] = True
+        if np.ndim(held_out) or isinstance(held_out, str):
+            out[[self._position(key) for key in np.atleast_1d(held_out).tolist()]] = True
         else:
-            out[[self._position(key) for key in held_out]] = True
-        return (
-            Catalogue(self._reader, self._index, self._rows[~out]),
-            Catalogue(self._reader, self._index, self._rows[out]),
-        )
+            rng = np.random.default_rng(as_whole(seed, "seed"))
+            out[rng.permutation(len(self))[: as_whole(held_out, "held_out")]] = True
+        if out.all() or not out.any():
+            raise ValueError(
+                f"{out.sum()} of {len(self)} galaxies were to be held out, expected one or more on "
+                "either side: change held_out"
+            )
+        return self._part(np.flatnonzero(~out)), self._part(np.flatnonzero(out))
 
     def stack(
         self, *, columns: Sequence[str] | None = None, conditions: Sequence[str] | None = None
@@ -273,54 +257,72 @@ class Catalogue:
         Raises:
             ValueError: If a column or condition is missing.
         """
-        columns = self.check_columns(columns)
-        self.check_conditions(conditions)
-        stars = np.empty((int(self.n_stars.sum()), len(columns)), dtype=np.float32)
-        end = np.cumsum(self.n_stars)
-        for position, n in enumerate(self.n_stars):
-            stars[end[position] - n : end[position]] = self.read_stars(position, 0, n, columns)
-        return stars, np.repeat(self.condition_table(conditions), self.n_stars, axis=0)
+        columns, table = self._columns(columns), self.condition_table(conditions)
+        stars = [self.read_stars(place, 0, n, columns) for place, n in enumerate(self.n_stars)]
+        return np.concatenate(stars), np.repeat(table, self.n_stars, axis=0)
 
     def moments(
         self,
         columns: Sequence[str] | None = None,
         *,
-        transform: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the columns over all stars, in float64.
+        transform: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the columns over all stars, and the largest deviation.
 
         Every star counts once, so that large galaxies weigh more, as in the paper. The stars
         are read chunk by chunk and the moments merged pairwise (Chan, Golub & LeVeque 1983),
-        which loses no digits where the mean is large against the spread.
+        which loses no digits where the mean is large against the spread. All is in float64.
 
         Args:
             columns: Columns to read; None takes all.
             transform: Applied to the stars first, (n, columns) to an array of the same shape.
 
         Returns:
-            Mean and standard deviation (division by n), each of shape (columns,).
+            Mean, standard deviation (division by n) and the largest distance of a star from the
+            mean, each of shape (columns,).
 
         Raises:
-            ValueError: If a column is missing or there are no stars.
+            ValueError: If a column is missing.
         """
-        columns = self.check_columns(columns)
+        columns = self._columns(columns)
         count, mean, squares = 0, np.zeros(len(columns)), np.zeros(len(columns))
-        for position, start, stop in self.segments():
-            stars = self.read_stars(position, start, stop, columns).astype(np.float64)
-            if transform is not None:
-                stars = transform(stars)
+        low, high = np.full(len(columns), np.inf), np.full(len(columns), -np.inf)
+        for segment in self.segments().tolist():
+            stars = transform(self.read_stars(*segment, columns).astype(np.float64))
             n, centre = len(stars), stars.mean(axis=0)
             shift = centre - mean
             squares += ((stars - centre) ** 2).sum(axis=0) + shift**2 * (count * n / (count + n))
             mean += shift * (n / (count + n))
             count += n
-        if not count:
-            raise ValueError(f"this part of {self.path} has no galaxies, expected at least one.")
-        return mean, np.sqrt(squares / count)
+            low, high = np.minimum(low, stars.min(0)), np.maximum(high, stars.max(0))
+        return mean, np.sqrt(squares / max(count, 1)), np.maximum(mean - low, high - mean)
 
-    def batches(self, batch_size: int, **options: Any) -> CatalogueBatches:
-        """Batches of shuffled stars for training; arguments as in `CatalogueBatches`."""
-        return CatalogueBatches(self, batch_size, **options)
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        columns: Sequence[str] | None = None,
+        conditions: Sequence[str] | None = None,
+        **options: Any,
+    ) -> StarStream:
+        """Shuffled batches of stars for training, read in a stream.
+
+        Args:
+            batch_size: Stars in a batch, over all processes.
+            columns: Star columns; None takes all.
+            conditions: Conditions; None takes all, an empty tuple none.
+            **options: As in `StarStream`: ``seed``, ``stars_per_galaxy``, ``window``, ``rank`` and
+                ``world``.
+
+        Raises:
+            ValueError: If a name is missing, or a number is out of range.
+        """
+        names = self.condition_names if conditions is None else tuple(conditions)
+        found, units = self.condition_table(names), with_units(names, self.units)
+        table = as_array(found, "the conditions", dtype=np.float32, columns=units)
+        columns = self._columns(columns)
+        read = partial(self.read_stars, columns=columns)
+        return StarStream(read, self.segments(), table, len(columns), batch_size, **options)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content: ids, names, conditions, stars and masses, as hexadecimals.
@@ -328,7 +330,7 @@ class Catalogue:
         It does not depend on how the file was compressed, nor on provenance.
 
         Raises:
-            CatalogueError: If the file is damaged.
+            ValueError: If the file is damaged.
         """
         digest = hashlib.sha256(json.dumps([self.columns, self.condition_names]).encode())
         for galaxy in self:

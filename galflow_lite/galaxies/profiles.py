@@ -8,16 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binned_statistic, binned_statistic_2d
 
-from .table import Galaxy
-
-__all__ = [
-    "PROFILES",
-    "Profile",
-    "cylindrical",
-    "face_on_map",
-    "profile_distance",
-    "radial_profile",
-]
+from ..inputs import as_array
+from .galaxy import Galaxy
 
 # Name of a profile: its label, and the column it is made of with the statistic taken.
 PROFILES = {
@@ -76,15 +68,11 @@ def radial_profile(
         min_stars: Rings with fewer stars are NaN.
 
     Raises:
-        ValueError: If the galaxy lacks a column that the profile needs, or the edges do not
-            increase.
+        ValueError: If the galaxy lacks a column that the profile needs.
     """
-    edges = np.asarray(edges, dtype=np.float64)
-    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
-        raise ValueError(
-            f"found the edges {edges.tolist()}, expected at least two radii that increase: choose "
-            "other edges or fewer rings"
-        )
+    edges = as_array(edges, "edges", ("rings + 1",))
+    if not (np.diff(edges) > 0).all():
+        raise ValueError(f"edges are {edges}, expected at least two radii that increase: take fewer")
     _, name, statistic = PROFILES.get(quantity, ("", quantity, "mean"))
     frame = cylindrical(galaxy)
     radius = frame["R"]

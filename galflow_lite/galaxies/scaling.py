@@ -1,17 +1,25 @@
-"""The scales on which a flow sees stars and conditions, and their Jacobian."""
+"""The scales on which a flow sees stars and conditions, their Jacobian, and the range seen."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
 
-__all__ = ["Scaling"]
+from ..inputs import as_array
+from .catalogue import Catalogue
+from .galaxy import UNITS, Galaxy
 
 
-@dataclass
+class OutsideTrainingRange(UserWarning):
+    """Conditions lie outside the range of the galaxies that the flow has seen."""
+
+
+@dataclass(frozen=True)
 class Scaling:
     """Invertible map of named columns to columns of zero mean and unit variance.
 
@@ -25,9 +33,9 @@ class Scaling:
 
     Args:
         columns: Names of the columns.
-        log: Columns on a logarithmic scale.
-        bounds: Open interval (low, high) of each bounded column, in its unit.
-        mean, std: Moments of u, shape (len(columns),), filled in by :meth:`fit`.
+        log: Columns on a logarithmic scale. Names that are not among the columns are passed over.
+        bounds: Open interval (low, high) of each bounded column, in its unit; likewise.
+        mean, std: Moments of u, shape (len(columns),); None before a fit.
     """
 
     columns: tuple[str, ...]
@@ -37,13 +45,52 @@ class Scaling:
     std: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        # A wish for a column that is not there is dropped: the defaults name the full table.
-        self.columns = tuple(self.columns)
-        self.log = tuple(name for name in self.log if name in self.columns)
-        self.bounds = {k: tuple(v) for k, v in self.bounds.items() if k in self.columns}
-        both = sorted(set(self.log) & set(self.bounds))
-        if both:
-            raise ValueError(f"found {both[0]!r} in both log and bounds, expected one of them")
+        log = tuple(name for name in self.log if name in self.columns)
+        kept = {name: ends for name, ends in self.bounds.items() if name in self.columns}
+        ends = {name: as_array(v, f"bounds of {name}", (2,)).tolist() for name, v in kept.items()}
+        if set(log) & set(ends):
+            raise ValueError(f"log {log} and bounds {ends} share a column, expected one of them")
+        object.__setattr__(self, "log", log)
+        object.__setattr__(self, "bounds", ends)
+
+    def fitted(self, mean: Sequence[float], std: Sequence[float]) -> Scaling:
+        """The same scales with these moments of u.
+
+        Raises:
+            ValueError: If a column is constant.
+        """
+        mean, std = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
+        flat = np.flatnonzero(~(std > 1e-9 * np.maximum(np.abs(mean), 1e-30)))
+        if len(flat):
+            names = ", ".join(self.columns[place] for place in flat)
+            raise ValueError(f"found the same value everywhere in {names}: leave it out")
+        return replace(self, mean=mean, std=std)
+
+    def fitted_to_stars(self, catalogue: Catalogue) -> Scaling:
+        """The same scales with the moments of the stars of a catalogue.
+
+        Raises:
+            ValueError: If the catalogue lacks a column, one does not vary, or stars lie where its
+                curve is not defined.
+
+        Warns:
+            RuntimeWarning: A single star makes up most of the variance of a column.
+        """
+        mean, std, farthest = catalogue.moments(self.columns, transform=self.curve)
+        n = catalogue.n_stars.sum()
+        for name, far in zip(self.columns, farthest * (farthest**2 > n * std**2 / 2), strict=True):
+            if far and n > 10:
+                warnings.warn(
+                    f"one star lies {far:.3g} {UNITS.get(name, '')} from the mean of {name} and "
+                    "makes up most of its variance, which samples will show: remove it, or clean()",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+        return self.fitted(mean, std)
+
+    def _edges(self) -> dict[str, tuple[float, float]]:
+        """Open intervals of the columns that have one."""
+        return {name: (0.0, np.inf) for name in self.log} | dict(self.bounds)
 
     def curve(self, values: np.ndarray) -> np.ndarray:
         """u of values, shape (n, columns), before standardisation.
@@ -52,58 +99,33 @@ class Scaling:
             ValueError: If a value lies where its column's curve is not defined.
         """
         curved = np.array(values, dtype=np.float64)
-        for name in self.log:
+        for name, (low, high) in self._edges().items():
             column = curved[:, self.columns.index(name)]
-            self._require(name, column > 0, "positive values", "drop it from log")
-            column[:] = np.log10(column)
-        for name, (low, high) in self.bounds.items():
-            column = curved[:, self.columns.index(name)]
-            inside = (column > low) & (column < high)
-            self._require(name, inside, f"values in ({low:g}, {high:g})", "widen its bounds")
-            column[:] = logit((column - low) / (high - low))
+            outside = np.count_nonzero(~((column > low) & (column < high)))
+            if outside:
+                raise ValueError(
+                    f"{name} has {outside} values out of range, expected {low:g} < {name} < "
+                    f"{high:g}: remove these rows, or change log or bounds"
+                )
+            column[:] = (
+                np.log10(column) if name in self.log else logit((column - low) / (high - low))
+            )
         return curved
-
-    @staticmethod
-    def _require(name: str, valid: np.ndarray, expected: str, advice: str) -> None:
-        if not valid.all():
-            raise ValueError(
-                f"found {np.count_nonzero(~valid)} values of {name!r} out of range, "
-                f"expected {expected}: {advice} or remove these rows"
-            )
-
-    def set_moments(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set the moments of u.
-
-        Raises:
-            ValueError: If a column is constant.
-        """
-        mean, std = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
-        flat = [
-            name
-            for name, m, s in zip(self.columns, mean, std, strict=True)
-            if not s > 1e-9 * max(abs(m), 1e-30)
-        ]
-        if flat:
-            raise ValueError(
-                f"found the same value everywhere in {', '.join(flat)}, expected a column that "
-                "varies: leave it out"
-            )
-        self.mean, self.std = mean, std
 
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Standardised values, shape (n, columns), float64."""
         return (self.curve(values) - self.mean) / self.std
 
     def inverse(self, scaled: np.ndarray) -> np.ndarray:
-        """Values in physical units, shape (n, columns), float64."""
+        """Values in physical units, shape (n, columns), float32, where `forward` takes them."""
         values = np.asarray(scaled, dtype=np.float64) * self.std + self.mean
-        for name in self.log:
+        for name, (low, high) in self._edges().items():
             column = values[:, self.columns.index(name)]
-            column[:] = 10.0**column
-        for name, (low, high) in self.bounds.items():
-            column = values[:, self.columns.index(name)]
-            column[:] = low + (high - low) * expit(column)
-        return values
+            with np.errstate(over="ignore"):
+                column[:] = 10.0**column if name in self.log else low + (high - low) * expit(column)
+            # As a float32 number, a value next to an edge may lie on it.
+            np.clip(column, _inside(low, np.inf), _inside(high, -np.inf), out=column)
+        return values.astype(np.float32)
 
     def log_abs_det(self, values: np.ndarray) -> np.ndarray:
         """log |d scaled / d values| of each row, shape (n,): the Jacobian of these columns alone.
@@ -113,10 +135,105 @@ class Scaling:
         """
         values = np.asarray(values, dtype=np.float64)
         total = np.full(len(values), -np.log(self.std).sum())
-        for name in self.log:
+        for name, (low, high) in self._edges().items():
             column = values[:, self.columns.index(name)]
-            total -= np.log(column * np.log(10.0))
-        for name, (low, high) in self.bounds.items():
-            column = values[:, self.columns.index(name)]
-            total += np.log((high - low) / ((column - low) * (high - column)))
+            if name in self.log:
+                total -= np.log(column * np.log(10.0))
+            else:
+                total += np.log((high - low) / ((column - low) * (high - column)))
         return total
+
+
+def _inside(edge: float, towards: float) -> np.float32:
+    """The float32 number nearest to an edge of an open interval, on the side of ``towards``."""
+    near = np.float32(edge)
+    crossed = near <= edge if towards > edge else near >= edge
+    return np.nextafter(near, np.float32(towards)) if crossed else near
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Named global parameters of galaxies, standardised, with the range seen in training.
+
+    Args:
+        scaling: Names and scales of the conditions.
+        range: Name to the least and the largest value seen.
+    """
+
+    scaling: Scaling
+    range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the conditions, none for a model that depends on nothing."""
+        return self.scaling.columns
+
+    def fitted(self, catalogue: Catalogue, *, by_star: bool = True) -> Conditions:
+        """The same conditions with moments and range from galaxies.
+
+        Args:
+            catalogue: The galaxies.
+            by_star: Whether a galaxy counts in the moments by its stars, as in the paper, or once.
+
+        Raises:
+            ValueError: If the catalogue lacks a condition, or one does not vary.
+        """
+        table = catalogue.condition_table(self.names)
+        curved = self.scaling.curve(table)
+        weights = catalogue.n_stars.astype(np.float64) if by_star else None
+        mean = np.average(curved, axis=0, weights=weights)
+        variance = np.average((curved - mean) ** 2, axis=0, weights=weights)
+        ends = zip(table.min(axis=0).tolist(), table.max(axis=0).tolist(), strict=True)
+        seen = dict(zip(self.names, ends, strict=True))
+        return Conditions(self.scaling.fitted(mean, np.sqrt(variance)), seen)
+
+    def rows(self, conditions: Any) -> np.ndarray:
+        """Conditions as an array, float64, shape (rows, names); one row where there is no name.
+
+        Args:
+            conditions: A mapping by name, a Galaxy, a table whose columns are matched by name, a
+                sequence in the order of ``names``, or an array with one row for each star.
+
+        Raises:
+            ValueError: On missing names, a wrong length, or values that are not finite numbers.
+        """
+        if not self.names:
+            return np.zeros((1, 0))
+        given = conditions.conditions if isinstance(conditions, Galaxy) else conditions
+        rows = as_array({} if given is None else given, "conditions", columns=self.names)
+        return as_array(np.atleast_2d(rows), "conditions", ("n", len(self.names)))
+
+    def one(self, conditions: Any) -> np.ndarray:
+        """Conditions of one galaxy, float64, shape (names,).
+
+        Raises:
+            ValueError: As :meth:`rows`, or if there are several galaxies.
+        """
+        return as_array(self.rows(conditions), "conditions of one galaxy", (1, len(self.names)))[0]
+
+    def galaxy(self, stars: np.ndarray, conditions: Any, columns: Sequence[str], id: str) -> Galaxy:
+        """Stars drawn at one galaxy's conditions, as a Galaxy.
+
+        The stars share the mass asked for equally; without M_stars they have none.
+        """
+        named = dict(zip(self.names, self.one(conditions).tolist(), strict=True))
+        masses = named["M_stars"] / len(stars) if "M_stars" in named else None
+        return Galaxy(stars, named, id, tuple(columns), masses)
+
+    def warn_outside(self, row: np.ndarray, *, stacklevel: int) -> None:
+        """Warn of each condition outside the range seen in training, and say by how much."""
+        for name, value in zip(self.names, row, strict=True):
+            low, high = self.range[name]
+            if low <= value <= high:
+                continue
+            # The flow sees a logarithmic condition in dex: that is how far outside it is.
+            ends, unit = np.array([low, high, value]), UNITS.get(name, "")
+            ends, step = (np.log10(ends), "dex") if name in self.scaling.log else (ends, unit)
+            excess, width = max(ends[0] - ends[2], ends[2] - ends[1]), ends[1] - ends[0]
+            warnings.warn(
+                f"{name} = {value:.4g} {unit} lies outside the training range {low:.4g} to "
+                f"{high:.4g} {unit} by {excess:.2g} {step} ({excess / width:.0%} of its width): "
+                "the flow extrapolates there",
+                OutsideTrainingRange,
+                stacklevel=stacklevel + 1,
+            )

@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from ..galaxies.profiles import PROFILES, face_on_map, radial_profile
-from ..galaxies.table import UNITS, Galaxy
+from ..galaxies import PROFILES, UNITS, Galaxy, face_on_map, radial_profile
 from .style import COLORS, DENSITY_MAP, RESIDUAL_MAP, VALUE_MAP
 
 __all__ = ["LABELS", "abundance_plane", "corner", "face_on", "profiles"]
@@ -205,7 +204,7 @@ def profiles(
     Args:
         galaxies: Label to galaxy; the label ``"data"``, ``"flow"``, ... picks the colour.
         rings: Rings with equal numbers of stars of the first galaxy.
-        quantities: Keys of :data:`galflow_lite.galaxies.profiles.PROFILES`.
+        quantities: Keys of :data:`galflow_lite.galaxies.PROFILES`.
     """
     first = next(iter(galaxies.values()))
     radius = np.hypot(first["x"], first["y"])

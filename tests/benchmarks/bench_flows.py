@@ -156,9 +156,10 @@ PEAK = r"""
 import re, sys, numpy as np
 from galflow_lite.galaxies import GalaxyFlow
 flow = GalaxyFlow(layers=4, hidden=32)
-flow.stars.set_moments(np.zeros(10), np.ones(10))
-flow.conditions.scaling.set_moments(np.zeros(4), np.ones(4))
-flow.conditions.range = {name: (0.0, 1e12) for name in flow.condition_columns}
+flow.stars = flow.stars.fitted(np.zeros(10), np.ones(10))
+scaling = flow.conditions.scaling.fitted(np.zeros(4), np.ones(4))
+seen = {name: (0.0, 1e12) for name in flow.condition_columns}
+flow.conditions = type(flow.conditions)(scaling, seen)
 row = [1e10, 5.0, 1.0, 0.01]
 count = sum(len(batch) for batch in flow.sample_batches(row, int(sys.argv[1])))
 # Not ru_maxrss, which a child process inherits from the parent that it was forked from.

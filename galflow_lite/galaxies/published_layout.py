@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,17 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 from .catalogue import Catalogue
-from .table import COLUMNS, Galaxy, TooFewStars
-from .table import clean as apply_cuts
-
-__all__ = ["Conversion", "NumpyFolder", "convert", "read_numpy_folder"]
+from .galaxy import COLUMNS, Galaxy, TooFewStars
+from .galaxy import clean as apply_cuts
 
 # Rows of a published array; all but the mass are columns of a galaxy.
 _ROWS = (*COLUMNS[:-1], "mass", COLUMNS[-1])
 
 
-def read_numpy_folder(path: Path | str) -> NumpyFolder:
-    """Read a folder of the published layout, one galaxy at a time.
+class NumpyFolder:
+    """Galaxies of a folder of the published layout, each read when it is asked for.
 
     Layout (Zenodo, DOI 10.5281/zenodo.8389554; arXiv:2312.06017): one ``.npy`` a galaxy, array
     (11, N), rows x, y, z [kpc], vx, vy, vz [km/s], Z, [Fe/H], [O/Fe], mass [Msun], age [Gyr].
@@ -30,40 +28,20 @@ def read_numpy_folder(path: Path | str) -> NumpyFolder:
     the file system). The id is taken from the name; where several files have the same, each
     of these takes its whole name instead. M_dm [Msun] becomes an attribute.
 
-    Args:
-        path: The folder.
-
-    Returns:
-        A sequence of `Galaxy`, each read when it is asked for, in the precision of its file.
-
     Raises:
-        FileNotFoundError: If the folder is missing or holds no ``.npy`` file.
+        FileNotFoundError: If the folder holds no ``.npy`` file.
         ValueError: If a file name does not fit; on access, if an array has another shape, is
             cut short, or holds Python objects, which are never loaded.
-
-    Example:
-        >>> for galaxy in read_numpy_folder("all_sims"):  # doctest: +SKIP
-        ...     print(galaxy.id, len(galaxy), galaxy.attributes["M_dm"])
     """
-    return NumpyFolder(Path(path))
 
-
-class NumpyFolder(Sequence):
-    """Galaxies of a folder, see `read_numpy_folder`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.is_dir():
-            raise FileNotFoundError(
-                f"there is no folder {path}, expected one with a .npy file a galaxy: check the "
-                "name."
-            )
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
         # macOS puts files of its own, ._name, into archives.
-        self.files = sorted(f for f in path.glob("*.npy") if not f.name.startswith("."))
+        self.files = sorted(f for f in self.path.glob("*.npy") if not f.name.startswith("."))
         if not self.files:
             raise FileNotFoundError(
                 f"the folder {path} holds no .npy file, expected one a galaxy: give the folder "
-                "that holds them, all_sims/ in the published data."
+                "that holds them, all_sims/ in the published data"
             )
         named = [_parse_name(file) for file in self.files]
         taken = Counter(name for name, _ in named)
@@ -76,50 +54,35 @@ class NumpyFolder(Sequence):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, position: int | slice) -> Galaxy | list[Galaxy]:
-        if isinstance(position, slice):
-            return [self[number] for number in range(*position.indices(len(self)))]
-        array = _open_array(self.files[position])
-        stars = np.stack([array[_ROWS.index(name)] for name in COLUMNS], axis=1)
-        return Galaxy(
-            stars,
-            id=self.ids[position],
-            masses=np.array(array[_ROWS.index("mass")]),
-            attributes={"M_dm": self._m_dm[position]},
-        )
+    def __getitem__(self, position: int) -> Galaxy:
+        file = self.files[position]
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(
+                f"{file} cannot be read ({error}), expected a complete .npy file of numbers "
+                "(pickled objects are never loaded): fetch it anew"
+            ) from error
+        if array.ndim != 2 or len(array) != len(_ROWS):
+            raise ValueError(
+                f"{file} holds an array of shape {array.shape}, expected ({len(_ROWS)}, N) with "
+                f"the rows {', '.join(_ROWS)}: transpose or mend it"
+            )
+        rows = dict(zip(_ROWS, array, strict=True))
+        about = {"M_dm": self._m_dm[position]}
+        return Galaxy(rows, id=self.ids[position], masses=rows["mass"], attributes=about)
 
 
 def _parse_name(file: Path) -> tuple[str, float]:
     """Take id and M_dm [Msun] from a file name."""
-    fields = file.stem.split("_")
     try:
-        m_dm = float(fields[-1])
-        name = fields[-2]
-    except (ValueError, IndexError):
-        name = ""
-    if not name:
+        _, name, m_dm = file.stem.rsplit("_", 2)
+        return name, float(m_dm)
+    except ValueError:
         raise ValueError(
             f"the file name {file.name} does not end in _<id>_<M_dm>.npy, expected for example "
-            "run_g1.05e11_1.096e11.npy: rename it or move it elsewhere."
-        )
-    return name, m_dm
-
-
-def _open_array(file: Path) -> np.ndarray:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{file} cannot be read ({error}), expected a complete .npy file of numbers (pickled "
-            "objects are never loaded): fetch it anew."
-        ) from error
-    if array.ndim != 2 or array.shape[0] != len(_ROWS) or array.dtype.kind not in "fiu":
-        hint = "transpose it" if array.ndim == 2 and array.shape[1] == len(_ROWS) else "mend it"
-        raise ValueError(
-            f"{file} holds an array of shape {array.shape} and type {array.dtype}, expected "
-            f"numbers of shape ({len(_ROWS)}, N) with the rows {', '.join(_ROWS)}: {hint}."
-        )
-    return array
+            "run_g1.05e11_1.096e11.npy: rename it or move it elsewhere"
+        ) from None
 
 
 @dataclass
@@ -161,7 +124,7 @@ def convert(
     """Convert a folder of the published layout into a catalogue, one galaxy at a time.
 
     Args:
-        source: Folder, see `read_numpy_folder`.
+        source: Folder, see `NumpyFolder`.
         target: HDF5 file to write; an older one is replaced only when all went well.
         clean: Apply the paper's cuts, see the function `clean`; a galaxy with too few stars is
             left out and reported.
@@ -173,24 +136,23 @@ def convert(
         The numbers of galaxies and stars before and after, and what was dropped and why.
 
     Raises:
-        FileNotFoundError, ValueError: As `read_numpy_folder`, `clean` and `Catalogue.write`.
+        FileNotFoundError, ValueError: As `NumpyFolder`, `clean` and `Catalogue.write`.
         OSError: If the file cannot be written.
     """
-    folder = read_numpy_folder(source)
+    folder = NumpyFolder(source)
     report = Conversion(Path(target))
 
     def kept() -> Iterator[Galaxy]:
-        for galaxy in tqdm(folder, desc="convert", unit="galaxy", disable=not progress):
+        bar = tqdm(range(len(folder)), desc="convert", unit="galaxy", disable=not progress)
+        for galaxy in (folder[position] for position in bar):
             report.raw_galaxies += 1
             report.raw_stars += len(galaxy)
-            if clean:
-                try:
-                    galaxy = apply_cuts(galaxy, drop_invalid=drop_invalid)
-                except TooFewStars as reason:
-                    report.dropped[galaxy.id] = str(reason)
-                    continue
-            else:
-                galaxy = galaxy.require_finite(drop_invalid=drop_invalid)
+            galaxy = galaxy.require_finite(drop_invalid=True) if drop_invalid else galaxy
+            try:
+                galaxy = apply_cuts(galaxy) if clean else galaxy
+            except TooFewStars as reason:
+                report.dropped[galaxy.id] = str(reason)
+                continue
             report.galaxies += 1
             report.stars += len(galaxy)
             yield galaxy

@@ -12,36 +12,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-__all__ = [
-    "COLUMNS",
-    "CONDITIONS",
-    "UNITS",
-    "Galaxy",
-    "TooFewStars",
-    "clean",
-    "conditions",
-]
+from ..inputs import as_array, as_number, as_whole
 
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz", "Z", "feh", "ofe", "age")
 CONDITIONS = ("M_stars", "tau50", "tau10", "Z_av")
-UNITS = {
-    "x": "kpc",
-    "y": "kpc",
-    "z": "kpc",
-    "vx": "km/s",
-    "vy": "km/s",
-    "vz": "km/s",
-    "Z": "mass fraction",
-    "feh": "dex",
-    "ofe": "dex",
-    "age": "Gyr",
-    "mass": "Msun",
-    "M_stars": "Msun",
-    "tau50": "Gyr",
-    "tau10": "Gyr",
-    "Z_av": "mass fraction",
-}
+UNITS = dict(x="kpc", y="kpc", z="kpc", vx="km/s", vy="km/s", vz="km/s", feh="dex", ofe="dex")
+UNITS |= dict(Z="mass fraction", Z_av="mass fraction", mass="Msun", M_stars="Msun")
+UNITS |= dict(age="Gyr", tau50="Gyr", tau10="Gyr")
 
+# Cuts of the public code: percentile of the radius, least [Fe/H] and [O/Fe] in dex.
+_FEH_MIN, _OFE_MIN = -8.0, -1.0
 # Side of the face-on histogram, in pixels, and the quantile of its counts above which a
 # pixel belongs to the bright body whose major axis is sought.
 _BAR_PIXELS = 100
@@ -57,7 +37,8 @@ class Galaxy:
     """The stars of one galaxy and the global parameters that describe it.
 
     Args:
-        stars: Array, shape (n, len(columns)); one row a star, in the units of `UNITS`.
+        stars: Array, shape (n, len(columns)); one row a star, in the units of `UNITS`. Of a table
+            with names (DataFrame, structured array, mapping) the columns are taken by name.
         conditions: Global parameters by name, e.g. those of `conditions`.
         id: Name of the galaxy, unique within a catalogue.
         columns: Names of the columns of ``stars``, each once.
@@ -66,7 +47,7 @@ class Galaxy:
         attributes: Anything else worth keeping with the galaxy (numbers or text).
 
     Raises:
-        ValueError: If the shapes do not fit each other or a column is named twice.
+        ValueError: If the shapes do not fit each other or a column is missing or named twice.
 
     Example:
         >>> galaxy = Galaxy(np.zeros((3, 2)), id="g1", columns=("x", "age"), masses=1e5)
@@ -82,105 +63,32 @@ class Galaxy:
     attributes: dict[str, float | int | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.stars = np.asarray(self.stars)
-        if self.stars.dtype not in (np.float32, np.float64):
-            try:
-                self.stars = self.stars.astype(np.float64)
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"galaxy {self.id!r} has stars of type {self.stars.dtype}, expected numbers: "
-                    "give an array of floats."
-                ) from None
         self.columns = tuple(self.columns)
-        twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
-        if twice:
+        if len(set(self.columns)) < len(self.columns):
             raise ValueError(
-                f"galaxy {self.id!r} names the column(s) {', '.join(twice)} more than once, "
-                "expected each once: rename or drop the others."
+                f"galaxy {self.id!r} has the columns {', '.join(self.columns)}, expected each "
+                "once: rename or drop the others"
             )
-        if self.stars.ndim != 2 or self.stars.shape[1] != len(self.columns):
-            raise ValueError(
-                f"galaxy {self.id!r} has stars of shape {self.stars.shape}, expected "
-                f"(n, {len(self.columns)}) for the columns {', '.join(self.columns)}: give one "
-                "row a star and name its columns with columns=."
-            )
+        single = getattr(self.stars, "dtype", None) == np.float32
+        options = dict(columns=self.columns, dtype=np.float32 if single else np.float64)
+        name, shape = f"the table of galaxy {self.id!r}", ("n", len(self.columns))
+        self.stars = as_array(self.stars, name, shape, finite=False, **options)
         if self.masses is not None:
-            masses = np.asarray(self.masses, dtype=np.float64)
-            if masses.ndim == 0:
-                self.masses = float(masses)
-            elif masses.shape == (len(self.stars),):
-                self.masses = masses
-            else:
-                raise ValueError(
-                    f"galaxy {self.id!r} has masses of shape {masses.shape}, expected "
-                    f"({len(self.stars)},) or one value for all: give one mass a star."
-                )
-
-    @classmethod
-    def from_columns(
-        cls,
-        table: Mapping[str, Sequence[float] | np.ndarray],
-        *,
-        columns: Sequence[str] | None = None,
-        id: str = "",
-        masses: np.ndarray | float | None = None,
-    ) -> Galaxy:
-        """Build a galaxy from a mapping of name to values (a dict, an npz file, a DataFrame).
-
-        Args:
-            table: Column name to array of shape (n,). A column ``mass`` becomes the masses
-                unless ``masses`` is given.
-            columns: Columns to take. None takes `COLUMNS`, and then any other column in the
-                table is an error, because it is more often a misspelling than a wish.
-            id: Name of the galaxy.
-            masses: As in `Galaxy`.
-
-        Raises:
-            ValueError: If columns are missing or extra, or differ in length.
-        """
-        names = [str(name) for name in table.keys()]
-        wanted = COLUMNS if columns is None else tuple(columns)
-        missing = [name for name in wanted if name not in names]
-        extra = [name for name in names if name not in wanted and name != "mass"]
-        if missing or (extra and columns is None):
-            raise ValueError(
-                f"galaxy {id!r} has the columns {', '.join(names)}: "
-                f"missing {', '.join(missing) or 'none'}, extra {', '.join(extra) or 'none'}, "
-                f"expected {', '.join(wanted)}; choose the columns to use with columns=."
-            )
-        values = [np.asarray(table[name]) for name in wanted]
-        lengths = {name: len(value) for name, value in zip(wanted, values, strict=True)}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(
-                f"galaxy {id!r} has columns of different lengths {lengths}, expected one value "
-                "a star in each: check how the table was read."
-            )
-        if masses is None and "mass" in names and "mass" not in wanted:
-            masses = np.asarray(table["mass"])
-        return cls(np.stack(values, axis=1), id=id, columns=wanted, masses=masses)
+            shape = () if np.ndim(self.masses) == 0 else (len(self.stars),)
+            masses = as_array(self.masses, f"the mass [Msun] in {name}", shape, finite=False)
+            self.masses = masses if shape else float(masses)
 
     def __len__(self) -> int:
         return len(self.stars)
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name} = {value:.4g}" for name, value in self.conditions.items())
-        return (
-            f"Galaxy({self.id!r}: {len(self)} stars, columns {', '.join(self.columns)}; "
-            f"{values or 'no conditions'})"
-        )
+        table = f"{len(self)} stars, columns {', '.join(self.columns)}"
+        return f"Galaxy({self.id!r}: {table}; {values or 'no conditions'})"
 
     def __getitem__(self, column: str) -> np.ndarray:
         """Return one column, shape (n,), as a view of the stars."""
-        return self.stars[:, self._position(column)]
-
-    def _position(self, column: str) -> int:
-        try:
-            return self.columns.index(column)
-        except ValueError:
-            raise ValueError(
-                f"galaxy {self.id!r} has no column {column!r}, it has "
-                f"{', '.join(self.columns)}: choose among these."
-            ) from None
+        return self.stars[:, positions((column,), self.columns, f"galaxy {self.id!r}")[0]]
 
     def has(self, *columns: str) -> bool:
         """Return whether the galaxy has all of these columns."""
@@ -192,30 +100,15 @@ class Galaxy:
         Raises:
             ValueError: If a column is missing (all missing ones are named).
         """
-        columns = tuple(columns)
-        if columns == self.columns:
+        if tuple(columns) == self.columns:
             return self
-        missing = [name for name in columns if name not in self.columns]
-        if missing:
-            raise ValueError(
-                f"galaxy {self.id!r} has no column(s) {', '.join(missing)}, it has "
-                f"{', '.join(self.columns)}: choose among these."
-            )
-        return replace(
-            self, stars=self.stars[:, [self._position(c) for c in columns]], columns=columns
-        )
+        places = positions(columns, self.columns, f"galaxy {self.id!r}")
+        return replace(self, stars=self.stars[:, places], columns=tuple(columns))
 
     def take(self, rows: np.ndarray | slice) -> Galaxy:
         """Return the galaxy with these rows (a mask, indices or a slice); conditions stay."""
         masses = self.masses[rows] if isinstance(self.masses, np.ndarray) else self.masses
         return replace(self, stars=self.stars[rows], masses=masses)
-
-    def invalid(self) -> dict[str, int]:
-        """Count the rows with a NaN or infinite value, by column (``mass`` included)."""
-        counts = {name: int(np.count_nonzero(~np.isfinite(self[name]))) for name in self.columns}
-        if self.masses is not None:
-            counts["mass"] = int(np.count_nonzero(~np.isfinite(self.masses)))
-        return {name: count for name, count in counts.items() if count}
 
     def require_finite(self, *, drop_invalid: bool = False) -> Galaxy:
         """Return the galaxy if all values are finite; drop the other rows only when asked.
@@ -224,20 +117,30 @@ class Galaxy:
             ValueError: If a row has a NaN or infinite value and ``drop_invalid`` is false, or
                 if the one mass that all stars share is not finite.
         """
-        counts = self.invalid()
-        if not counts:
-            return self
-        finite = np.isfinite(self.stars).all(axis=1)
-        if self.masses is not None:
-            finite = finite & np.isfinite(self.masses)
-        if drop_invalid and (isinstance(self.masses, np.ndarray) or "mass" not in counts):
-            return self.take(finite)
-        by_column = ", ".join(f"{name} in {count}" for name, count in counts.items())
-        raise ValueError(
-            f"galaxy {self.id!r} has {np.count_nonzero(~finite)} of {len(self)} rows with NaN or "
-            f"infinite values ({by_column}), expected none: pass drop_invalid=True to drop "
-            "these rows."
-        )
+        masses = 0.0 if self.masses is None else self.masses
+        if drop_invalid:
+            self = self.take(np.isfinite(self.stars).all(axis=1) & np.isfinite(masses))
+        name = f"the table of galaxy {self.id!r}"
+        as_array(self.stars, name, dtype=self.stars.dtype, columns=with_units(self.columns))
+        as_array(0.0 if self.masses is None else self.masses, f"the mass [Msun] in {name}")
+        return self
+
+
+def positions(names: Sequence[str], known: Sequence[str], owner: str) -> list[int]:
+    """Where these names stand among the known ones of ``owner``.
+
+    Raises:
+        ValueError: If it has not all of them.
+    """
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(f"{owner} has no {', '.join(missing)}, choose among {', '.join(known)}")
+    return [known.index(name) for name in names]
+
+
+def with_units(names: Sequence[str], units: Mapping[str, str] = UNITS) -> tuple[str, ...]:
+    """Names for a message: ``"age [Gyr]"``."""
+    return tuple(f"{name} [{units[name]}]" if units.get(name) else name for name in names)
 
 
 def conditions(galaxy: Galaxy) -> dict[str, float]:
@@ -257,14 +160,10 @@ def conditions(galaxy: Galaxy) -> dict[str, float]:
         ValueError: If the galaxy has no stars.
     """
     if not len(galaxy):
-        raise ValueError(
-            f"galaxy {galaxy.id!r} has no stars, expected at least one: conditions cannot be "
-            "computed, drop the galaxy."
-        )
+        raise ValueError(f"galaxy {galaxy.id!r} has no stars, expected at least one: drop it")
     found: dict[str, float] = {}
     if galaxy.masses is not None:
-        masses = np.broadcast_to(np.asarray(galaxy.masses, dtype=np.float64), (len(galaxy),))
-        found["M_stars"] = float(masses.sum())
+        found["M_stars"] = float(np.broadcast_to(galaxy.masses, (len(galaxy),)).sum())
     if galaxy.has("age"):
         tau50, tau10 = np.percentile(galaxy["age"].astype(np.float64), [50.0, 10.0])
         found["tau50"], found["tau10"] = float(tau50), float(tau10)
@@ -278,12 +177,9 @@ def clean(
     *,
     percentile: float = 95.0,
     r_max: float = 27.7,
-    feh_min: float = -8.0,
-    ofe_min: float = -1.0,
     n_top_metallicity: int = 10,
     min_stars: int = 500,
     align_bar: bool = True,
-    drop_invalid: bool = False,
 ) -> Galaxy:
     """Apply the cuts of the paper, in its order, and compute the conditions anew.
 
@@ -296,8 +192,8 @@ def clean(
        and cut there, which removes what is left of a companion that had inflated the first one.
     3. Drop the ``n_top_metallicity`` stars of highest Z. They are found among all stars, so
        some may have gone with step 1 or 2 already.
-    4. Keep [Fe/H] >= ``feh_min`` and [O/Fe] >= ``ofe_min``. A star without iron or oxygen,
-       whose [Fe/H] or [O/Fe] is minus infinity, goes here too and is no invalid row.
+    4. Keep [Fe/H] >= -8 and [O/Fe] >= -1. A star without iron or oxygen, whose [Fe/H] or [O/Fe]
+       is minus infinity, goes here too and is no invalid row.
     5. Refuse a galaxy with fewer than ``min_stars`` stars left.
     6. Turn the galaxy about z until its face-on major axis lies along x: principal axis of the
        pixels at or above the 0.9 quantile of a 100 x 100 histogram of (x, y), computed on the
@@ -312,29 +208,23 @@ def clean(
         galaxy: Stars in kpc and km/s, centred.
         percentile: Percentile of r for steps 1 and 2, within (0, 100].
         r_max: Largest radius [kpc].
-        feh_min: Least [Fe/H] [dex].
-        ofe_min: Least [O/Fe] [dex].
         n_top_metallicity: Number of stars dropped in step 3.
         min_stars: Least number of stars a galaxy must keep.
         align_bar: Whether to do step 6.
-        drop_invalid: Drop rows with NaN or infinite values first instead of raising.
 
     Returns:
         A new galaxy with the same columns; the given one is unchanged.
 
     Raises:
-        ValueError: If rows hold NaN or infinite values and ``drop_invalid`` is false, or a
+        ValueError: If rows hold NaN or infinite values (see `Galaxy.require_finite`), or a
             setting is out of range.
         TooFewStars: If fewer than ``min_stars`` stars are left (a ValueError).
     """
-    if not 0 < percentile <= 100 or not r_max > 0 or n_top_metallicity < 0:
-        raise ValueError(
-            f"found percentile={percentile}, r_max={r_max}, n_top_metallicity="
-            f"{n_top_metallicity}, expected a percentile in (0, 100], a positive radius and a "
-            "number of stars that is not negative: mend the setting."
-        )
+    percentile = as_number(percentile, "percentile", above=0, most=100)
+    r_max = as_number(r_max, "r_max", above=0)
+    top = as_whole(n_top_metallicity, "n_top_metallicity")
     raw = len(galaxy)
-    galaxy = _bound_abundances(galaxy).require_finite(drop_invalid=drop_invalid)
+    galaxy = _bound_abundances(galaxy).require_finite()
     keep = np.ones(len(galaxy), dtype=bool)
     if galaxy.has("x", "y", "z") and len(galaxy):
         radius = np.sqrt(sum(galaxy[c].astype(np.float64) ** 2 for c in ("x", "y", "z")))
@@ -342,18 +232,16 @@ def clean(
         keep = radius <= min(limit, r_max)
         if r_max < limit and keep.any():
             keep &= radius <= np.percentile(radius[keep], percentile)
-    if galaxy.has("Z") and n_top_metallicity:
-        keep[np.argsort(galaxy["Z"], kind="stable")[-n_top_metallicity:]] = False
-    if galaxy.has("feh"):
-        keep &= galaxy["feh"] >= feh_min
-    if galaxy.has("ofe"):
-        keep &= galaxy["ofe"] >= ofe_min
+    if galaxy.has("Z") and top:
+        keep[np.argsort(galaxy["Z"], kind="stable")[-top:]] = False
+    for name, least in (("feh", _FEH_MIN), ("ofe", _OFE_MIN)):
+        if galaxy.has(name):
+            keep &= galaxy[name] >= least
     galaxy = galaxy.take(keep)
-    if len(galaxy) < max(min_stars, 1):
-        raise TooFewStars(
-            f"galaxy {galaxy.id!r} keeps {len(galaxy)} of {raw} stars after the cuts, expected "
-            f"at least {max(min_stars, 1)}: drop the galaxy or lower min_stars."
-        )
+    least = max(as_whole(min_stars, "min_stars"), 1)
+    if len(galaxy) < least:
+        found = f"galaxy {galaxy.id!r} keeps {len(galaxy)} of {raw} stars after the cuts"
+        raise TooFewStars(f"{found}, expected at least {least}: drop it or lower min_stars")
     if align_bar and galaxy.has("x", "y"):
         galaxy = _rotate(galaxy, -_major_axis_angle(galaxy["x"], galaxy["y"]))
     return replace(galaxy, conditions={**galaxy.conditions, **conditions(galaxy)})
@@ -361,17 +249,14 @@ def clean(
 
 def _bound_abundances(galaxy: Galaxy) -> Galaxy:
     """Give stars without iron or oxygen a finite abundance that no cut keeps."""
-    abundances = [name for name in ("feh", "ofe") if galaxy.has(name)]
-    without = np.zeros(len(galaxy), dtype=bool)
-    for name in abundances:
-        without |= np.isneginf(galaxy[name])
+    places = [galaxy.columns.index(name) for name in ("feh", "ofe") if galaxy.has(name)]
+    without = np.isneginf(galaxy.stars[:, places]).any(axis=1)
     if not without.any():
         return galaxy
-    galaxy = replace(galaxy, stars=galaxy.stars.copy())
+    stars = galaxy.stars.copy()
     # Without iron [O/Fe] is infinite or undefined: both go with the star.
-    for name in abundances:
-        galaxy[name][without] = np.finfo(galaxy.stars.dtype).min
-    return galaxy
+    stars[np.ix_(without, places)] = np.finfo(stars.dtype).min
+    return replace(galaxy, stars=stars)
 
 
 def _major_axis_angle(x: np.ndarray, y: np.ndarray) -> float:

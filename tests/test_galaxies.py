@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galflow_lite.galaxies import (
-    COLUMNS,
-    CONDITIONS,
-    UNITS,
-    Galaxy,
-    TooFewStars,
-    clean,
-    conditions,
-)
+from galflow_lite.galaxies import COLUMNS, CONDITIONS, UNITS, Galaxy, clean, conditions
 
 
 def random_galaxy(n: int = 3000, seed: int = 0, **options) -> Galaxy:
@@ -31,115 +21,61 @@ def random_galaxy(n: int = 3000, seed: int = 0, **options) -> Galaxy:
 # --- the table --------------------------------------------------------------------------------
 
 
-def test_every_column_and_condition_has_a_unit():
-    assert set(COLUMNS) | set(CONDITIONS) <= set(UNITS)
-
-
 def test_columns_by_name_and_selection():
     galaxy = random_galaxy()
-    assert len(galaxy) == 3000
+    assert set(COLUMNS) | set(CONDITIONS) <= set(UNITS)
     np.testing.assert_array_equal(galaxy["feh"], galaxy.stars[:, 7])
-    part = galaxy.select(("age", "x"))
-    np.testing.assert_array_equal(part.stars, galaxy.stars[:, [9, 0]])
-    np.testing.assert_array_equal(part.masses, galaxy.masses)
+    part = galaxy.select(("age", "x")).take(np.array([5, 2]))
+    np.testing.assert_array_equal(part.stars, galaxy.stars[[5, 2]][:, [9, 0]])
+    np.testing.assert_array_equal(part.masses, galaxy.masses[[5, 2]])
     assert part.id == "g1"
-    assert galaxy.select(COLUMNS) is galaxy
+    assert repr(part).startswith("Galaxy('g1': 2 stars, columns age, x")
+    assert Galaxy(galaxy.stars, masses=2.0).take(slice(3)).masses == 2.0
+    with pytest.raises(ValueError, match="'g1' has no mgfe, choose among x, y"):
+        galaxy["mgfe"]
 
 
-def test_a_galaxy_prints_in_one_line():
-    galaxy = Galaxy(np.zeros((3, 2)), {"tau50": 6.25}, "g1", columns=("x", "age"))
-    assert repr(galaxy) == "Galaxy('g1': 3 stars, columns x, age; tau50 = 6.25)"
+def test_tables_with_names_are_matched_by_name():
+    galaxy = random_galaxy(50)
+    by_name = {name: galaxy[name] for name in reversed(COLUMNS)} | {"extra": np.ones(50)}
+    structured = np.zeros(50, [(name, ">f8") for name in by_name])
+    for name, values in by_name.items():
+        structured[name] = values
+    for table in (by_name, structured, galaxy.stars.astype(">f8")[::-1][::-1]):
+        np.testing.assert_array_equal(Galaxy(table).stars, galaxy.stars)
+    with pytest.raises(ValueError, match="no column 'age'"):
+        Galaxy({name: by_name[name] for name in COLUMNS[:-1]})
+    with pytest.raises(ValueError, match="expected each once"):
+        Galaxy(galaxy.stars[:, :2], columns=("x", "x"))
 
 
-def test_rows_take_their_masses_along():
+def test_identifiers_that_lose_their_differences_are_noticed():
+    with pytest.warns(RuntimeWarning, match="float64 resolves to less than three digits"):
+        Galaxy(np.arange(2**53, 2**53 + 4)[:, None], columns=("number",))
+
+
+def test_masked_values_are_invalid_and_dropped_only_when_asked():
     galaxy = random_galaxy()
-    rows = np.array([5, 2])
-    np.testing.assert_array_equal(galaxy.take(rows).masses, galaxy.masses[rows])
-    assert Galaxy(galaxy.stars, masses=2.0).take(rows).masses == 2.0
-
-
-def test_from_columns_takes_a_mapping_in_any_order():
-    galaxy = random_galaxy()
-    table = {name: galaxy[name] for name in reversed(COLUMNS)} | {"mass": galaxy.masses}
-    again = Galaxy.from_columns(table, id="g1")
-    np.testing.assert_array_equal(again.stars, galaxy.stars)
-    np.testing.assert_array_equal(again.masses, galaxy.masses)
-    assert Galaxy.from_columns(table, columns=("age", "x")).columns == ("age", "x")
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (
-            lambda: Galaxy(np.zeros((5, 11)), id="g7"),
-            r"'g7' has stars of shape \(5, 11\), ex",
-        ),
-        (lambda: Galaxy(np.zeros(10)), r"stars of shape \(10,\), expected \(n, 10\)"),
-        (lambda: Galaxy(np.array([["a"] * 10])), "stars of type <U1, expected numbers"),
-        (
-            lambda: Galaxy(np.zeros((5, 2)), columns=("x", "x")),
-            r"names the column\(s\) x more than once",
-        ),
-        (
-            lambda: Galaxy(np.zeros((5, 10)), masses=np.ones(4)),
-            r"masses of shape \(4,\), expected \(5,\)",
-        ),
-        (
-            lambda: random_galaxy().select(("x", "mgfe", "alpha")),
-            r"has no column\(s\) mgfe, alpha, it has x, y",
-        ),
-        (lambda: random_galaxy()["mgfe"], "has no column 'mgfe', it has x, y"),
-        (
-            lambda: Galaxy.from_columns({"x": [1.0], "age": [1.0], "R": [2.0]}),
-            "missing y, z, vx, vy, vz, Z, feh, ofe, extra R, expected x, y",
-        ),
-        (
-            lambda: Galaxy.from_columns({"x": [1.0, 2.0], "age": [1.0]}, columns=("x", "age")),
-            "columns of different lengths {'x': 2, 'age': 1}",
-        ),
-    ],
-)
-def test_bad_tables_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-def test_extra_columns_are_an_error_unless_columns_are_chosen():
-    table = {name: [1.0] for name in COLUMNS}
-    with pytest.raises(ValueError, match="missing none, extra mgfe"):
-        Galaxy.from_columns(table | {"mgfe": [0.1]})
-    assert len(Galaxy.from_columns(table | {"mgfe": [0.1]}, columns=COLUMNS)) == 1
-
-
-def test_invalid_rows_are_counted_named_and_dropped_only_when_asked():
-    galaxy = random_galaxy()
-    galaxy.stars[3, 0] = np.nan
-    galaxy.stars[3, 9] = np.inf
-    galaxy.stars[7, 9] = -np.inf
-    galaxy.masses[8] = np.nan
-    assert galaxy.invalid() == {"x": 1, "age": 2, "mass": 1}
-    message = re.escape(
-        "has 3 of 3000 rows with NaN or infinite values (x in 1, age in 2, mass in 1)"
-    )
-    with pytest.raises(ValueError, match=message):
-        galaxy.require_finite()
-    with pytest.raises(ValueError, match="drop_invalid=True"):
-        clean(galaxy)
-    kept = galaxy.require_finite(drop_invalid=True)
+    stars = np.ma.masked_array(galaxy.stars.copy(), np.zeros(galaxy.stars.shape, bool))
+    stars[3, 0], stars[3, 9] = np.ma.masked, np.inf
+    stars[7, 9] = -np.inf
+    masses = galaxy.masses.copy()
+    masses[8] = np.nan
+    broken = Galaxy(stars, id="g1", masses=masses)
+    with pytest.raises(ValueError, match=r"'g1' has NaN.* in 2 of 3000 rows in column x.*age"):
+        broken.require_finite()
+    kept = broken.require_finite(drop_invalid=True)
     np.testing.assert_array_equal(kept.stars, np.delete(galaxy.stars, [3, 7, 8], axis=0))
-    assert len(clean(galaxy, drop_invalid=True)) > 2500
-
-
-def test_a_shared_mass_that_is_nan_cannot_be_dropped_away():
-    galaxy = Galaxy(random_galaxy().stars, masses=float("nan"))
-    with pytest.raises(ValueError, match="mass in 1"):
-        galaxy.require_finite(drop_invalid=True)
+    with pytest.raises(ValueError, match="NaN"):
+        clean(broken)
+    with pytest.raises(ValueError, match=r"mass \[Msun\]"):
+        Galaxy(galaxy.stars, masses=float("nan")).require_finite()
 
 
 # --- conditions -------------------------------------------------------------------------------
 
 
-def test_conditions_are_unweighted():
+def test_conditions_are_unweighted_and_of_what_is_there():
     galaxy = random_galaxy()
     expected = {
         "M_stars": galaxy.masses.sum(),
@@ -149,24 +85,17 @@ def test_conditions_are_unweighted():
     }
     assert tuple(conditions(galaxy)) == CONDITIONS
     assert conditions(galaxy) == pytest.approx(expected, rel=1e-12)
-
-
-def test_conditions_of_what_is_there():
-    galaxy = random_galaxy()
     assert set(conditions(galaxy.select(("x", "age")))) == {"M_stars", "tau50", "tau10"}
     assert set(conditions(Galaxy(galaxy.stars))) == {"tau50", "tau10", "Z_av"}
     assert conditions(Galaxy(galaxy.stars, masses=1e5))["M_stars"] == pytest.approx(3e8)
+    with pytest.raises(ValueError, match="has no stars"):
+        conditions(galaxy.take(slice(0)))
 
 
 def test_conditions_sum_float32_masses_in_double_precision():
     masses = np.full(2_000_001, 1e4, dtype=np.float32)
     galaxy = Galaxy(np.zeros((len(masses), 1), np.float32), columns=("x",), masses=masses)
     assert conditions(galaxy)["M_stars"] == 2_000_001e4
-
-
-def test_conditions_of_no_stars_are_refused():
-    with pytest.raises(ValueError, match="'g0' has no stars, expected at least one"):
-        conditions(Galaxy(np.zeros((0, 10)), id="g0"))
 
 
 # --- the cuts ---------------------------------------------------------------------------------
@@ -220,18 +149,11 @@ def test_abundance_limits_are_inclusive_and_stars_without_metals_are_cut():
 
 
 def test_too_few_stars_are_refused():
-    galaxy = random_galaxy(520)
-    with pytest.raises(TooFewStars, match="'g1' keeps 48[0-9] of 520 stars after the cuts, expec"):
-        clean(galaxy)
-    assert len(clean(galaxy, min_stars=400)) >= 400
-    with pytest.raises(TooFewStars, match="keeps 0 of 0"):
+    with pytest.raises(ValueError, match="'g1' keeps 48[0-9] of 520 stars after the cuts, expec"):
+        clean(random_galaxy(520))
+    assert len(clean(random_galaxy(520), min_stars=400)) >= 400
+    with pytest.raises(ValueError, match="keeps 0 of 0"):
         clean(Galaxy(np.zeros((0, 10))), min_stars=0)
-
-
-@pytest.mark.parametrize("option", [{"percentile": 0.0}, {"percentile": 101.0}, {"r_max": 0.0}])
-def test_settings_out_of_range_are_refused(option):
-    with pytest.raises(ValueError, match=r"expected a percentile in \(0, 100\]"):
-        clean(random_galaxy(), **option)
 
 
 def bar(angle: float, n: int = 40_000) -> Galaxy:
@@ -297,10 +219,8 @@ def test_cuts_compute_conditions_anew_and_keep_others():
 @given(st.integers(0, 2**32 - 1), st.floats(50, 100), st.floats(4, 30))
 def test_what_is_kept_satisfies_every_cut(seed, percentile, r_max):
     galaxy = random_galaxy(800, seed=seed)
-    kept = clean(galaxy, percentile=percentile, r_max=r_max, feh_min=-1.0, ofe_min=0.0, min_stars=0)
+    kept = clean(galaxy, percentile=percentile, r_max=r_max, min_stars=0)
     radius = np.sqrt((kept.stars[:, :3] ** 2).sum(axis=1))
     assert radius.max() <= r_max + 1e-9
-    assert kept["feh"].min() >= -1.0
-    assert kept["ofe"].min() >= 0.0
     assert kept["Z"].max() < np.sort(galaxy["Z"])[-10]
     assert kept.masses.shape == (len(kept),)

@@ -1,0 +1,339 @@
+"""GalaxyFlow: the distribution of stars in any galaxy, given its global parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files import read_state, write_state
+from ..flows import neural_spline_flow
+from ..inputs import as_array, as_number, as_whole
+from ..training import History, fit, start_processes
+from .catalogue import Catalogue
+from .galaxy import COLUMNS, CONDITIONS, Galaxy
+from .scaling import Conditions, Scaling
+
+_KIND = "a galaxy flow"
+_BLOCK = 10_000  # stars whose noise is drawn at once: draws do not depend on the batch size
+_VALIDATION_STARS = 200  # of each galaxy
+
+
+def paper_schedule(step: int) -> float:
+    """Factor on the paper's learning rate of 9e-5 (public code of arXiv:2312.06017).
+
+    Falls by 0.998 every 10 steps down to 3e-6, then by 0.998 every 120 steps.
+    """
+    fast = 1699  # the first k with 9e-5 * 0.998**k <= 3e-6
+    slow = max(step // 10 - fast, 0) * 10 // 120
+    return 0.998 ** (min(step // 10, fast) + slow)
+
+
+class GalaxyFlow:
+    """p(star | galaxy): a conditional neural spline flow over the stars of all galaxies.
+
+    The extended distribution function of Wolf & Buck 2023 (arXiv:2312.06017):
+    positions, velocities, chemistry and ages of stars, given the stellar mass, two percentiles of
+    the ages and the mean metallicity of their galaxy. Everything goes in and comes out in physical
+    units (:data:`galflow_lite.galaxies.UNITS`).
+
+    Args:
+        columns: Columns of the stars to model, any subset of a catalogue's columns.
+        condition_columns: Conditions to depend on, any subset of a catalogue's conditions.
+        layers, hidden, bins, tail_bound, conditioner: As in
+            :func:`galflow_lite.flows.neural_spline_flow`; the defaults are the paper's.
+        log: Columns and conditions that enter as log10; the paper has the stellar mass alone.
+        bounds: Columns with sharp edges and their (low, high), in physical units; they enter
+            through a logit (see `Scaling`), and samples lie strictly inside. The paper has none.
+        seed: Seed of the initial weights.
+
+    Example:
+        >>> flow = GalaxyFlow(layers=4, hidden=32)  # doctest: +SKIP
+        >>> flow.fit(catalogue, steps=2000, learning_rate=2e-3, schedule="cosine")  # doctest: +SKIP
+        >>> stars = flow.sample({"M_stars": 1e10, "tau50": 5.5, "tau10": 1.5, "Z_av": 0.015}, 1000)
+        ... # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str] = COLUMNS,
+        condition_columns: Sequence[str] = CONDITIONS,
+        *,
+        layers: int = 14,
+        hidden: int = 128,
+        bins: int = 10,
+        tail_bound: float = 3.0,
+        conditioner: str = "product",
+        log: Sequence[str] = ("M_stars",),
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        sizes = dict(layers=layers, hidden=hidden, bins=bins)
+        self.settings = {name: as_whole(size, name, least=1) for name, size in sizes.items()}
+        tail_bound = as_number(tail_bound, "tail_bound", above=0)
+        self.settings |= dict(tail_bound=tail_bound, conditioner=conditioner)
+        self.stars = Scaling(tuple(columns), tuple(log), bounds or {})
+        self.conditions = Conditions(Scaling(tuple(condition_columns), tuple(log)))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(as_whole(seed, "seed"))
+            self.flow = neural_spline_flow(
+                len(self.columns), len(self.condition_columns), **self.settings
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the stars, in the order of arrays."""
+        return self.stars.columns
+
+    @property
+    def condition_columns(self) -> tuple[str, ...]:
+        """Conditions, in the order of arrays."""
+        return self.conditions.names
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.flow.parameters())
+
+    def to(self, device: str | torch.device) -> GalaxyFlow:
+        """Move the flow to a device and return it."""
+        self.flow.to(device)
+        return self
+
+    def fit(
+        self,
+        catalogue: Catalogue,
+        *,
+        steps: int | None = None,
+        epochs: float = 9,
+        batch_size: int = 1024,
+        learning_rate: float = 9e-5,
+        optimizer: str = "radam",
+        schedule: str | Callable[[int], float] = "paper",
+        stars_per_galaxy: int | None = None,
+        validation: Catalogue | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> History:
+        """Maximise the likelihood of the stars of a catalogue, read in a stream.
+
+        The defaults are those of the paper's public code: RAdam, 9 epochs, batch 1024, no
+        weighting, so that a galaxy counts in proportion to its stars. A call that raises leaves
+        weights and scales as they were.
+
+        Args:
+            catalogue: Training galaxies; split galaxies, never the stars of one galaxy. Columns
+                and conditions are taken by name.
+            steps: Number of updates; None takes ``epochs`` passes over the stars.
+            epochs: Passes over the stars, where ``steps`` is None.
+            batch_size: Stars for each update.
+            learning_rate: Learning rate before the schedule's factor.
+            optimizer: ``"radam"`` (the paper's), ``"adam"`` or ``"adamw"``.
+            schedule: ``"paper"`` (`paper_schedule`), or as in :func:`galflow_lite.training.fit`.
+            stars_per_galaxy: Most stars taken from each galaxy. This changes the target: massive
+                galaxies then count for less than their stars.
+            validation: Galaxies whose negative log-likelihood is followed, at 200 stars each.
+            seed: Seed of the order of the stars.
+            **options: Further arguments of :func:`galflow_lite.training.fit`: ``clip_norm``,
+                ``ema_decay``, ``patience``, ``checkpoint``, ``progress`` and others.
+
+        Returns:
+            A History; its losses are in nats, in standardised coordinates.
+
+        Raises:
+            ValueError: If the catalogue lacks a column or condition, or one does not vary.
+
+        Warns:
+            RuntimeWarning: A single star makes up most of the variance of a column.
+        """
+        rank, world = start_processes(self._device())
+        stars, conditions = self.stars.fitted_to_stars(catalogue), self.conditions.fitted(catalogue)
+        names = dict(columns=self.columns, conditions=self.condition_columns)
+        order = dict(batch_size=batch_size, seed=seed, stars_per_galaxy=stars_per_galaxy)
+        stream = catalogue.batches(**names, **order, rank=rank, world=world)
+        if steps is None:
+            steps = max(1, round(as_number(epochs, "epochs", above=0) * len(stream)))
+        if options.get("checkpoint") is not None:  # which refuses to go on with another training
+            model = dict(**names, **self.settings, log=stars.log, bounds=stars.bounds)
+            data = dict(catalogue=catalogue.fingerprint(), **order)
+            options["settings"] = {**model, **data, **options.get("settings", {})}
+        if schedule == "paper":
+            schedule = paper_schedule
+
+        def batch(step: int) -> tuple[Tensor | None, ...]:
+            some, given = (part.numpy() for part in stream(step))
+            if not self.condition_columns:
+                return self._scaled(some, given)
+            # A batch has many stars and few galaxies.
+            rows, index = np.unique(given, axis=0, return_inverse=True)
+            scaled, context = self._scaled(some, rows)
+            return scaled, context, torch.from_numpy(index.reshape(-1)).to(scaled.device)
+
+        before = self.stars, self.conditions, deepcopy(self.flow.state_dict())
+        self.stars, self.conditions = stars, conditions
+        try:
+            if validation is not None:
+                options["validation"] = [self._some(galaxy, seed) for galaxy in validation]
+            options |= dict(learning_rate=learning_rate, optimizer=optimizer, schedule=schedule)
+            return fit(
+                lambda pair: -self.flow.log_prob(*pair).mean(), self.flow, batch, steps, **options
+            )
+        except BaseException:
+            self.stars, self.conditions, weights = before
+            self.flow.load_state_dict(weights)
+            raise
+
+    def _some(self, galaxy: Galaxy, seed: int) -> tuple[Tensor, Tensor | None]:
+        # At random: stars may be stored in an order.
+        rows = np.random.default_rng(seed).permutation(len(galaxy))[:_VALIDATION_STARS]
+        return self._scaled(galaxy.select(self.columns).stars[rows], self.conditions.rows(galaxy))
+
+    def log_prob(
+        self, stars: Any, conditions: Any = None, *, batch_size: int = 20_000
+    ) -> np.ndarray:
+        """Log-density of stars in physical units, Jacobian of the scales included.
+
+        Args:
+            stars: Array, shape (n, len(columns)), a table whose columns are matched by name, or a
+                Galaxy.
+            conditions: Mapping or sequence of one galaxy's conditions, or an array or table of
+                shape (n, len(condition_columns)); a Galaxy brings its own.
+            batch_size: Stars to evaluate at once.
+
+        Returns:
+            Array, shape (n,), natural logarithm of a density per unit of each column
+            (kpc^-3 (km/s)^-3 dex^-2 Gyr^-1 for all ten, Z being a pure number).
+
+        Raises:
+            ValueError: On a wrong shape, NaN, missing columns, or before :meth:`fit`.
+        """
+        self._require_fitted()
+        if isinstance(stars, Galaxy):
+            conditions = stars.conditions if conditions is None else conditions
+            stars = stars.select(self.columns).stars
+        stars = as_array(stars, "stars", ("n", len(self.columns)), columns=self.columns)
+        rows = self.conditions.rows(conditions)
+        if len(rows) != 1:
+            rows = as_array(rows, "conditions", (len(stars), len(self.condition_columns)))
+        batch_size = as_whole(batch_size, "batch_size", least=1)
+        result = np.empty(len(stars))
+        with torch.no_grad():
+            for start in range(0, len(stars), batch_size):
+                part = slice(start, start + batch_size)
+                scaled = self._scaled(stars[part], rows if len(rows) == 1 else rows[part])
+                result[part] = self.flow.log_prob(*scaled).cpu()
+        return result + self.stars.log_abs_det(stars)
+
+    def sample(
+        self, conditions: Any, n: int, *, batch_size: int = _BLOCK, seed: int | None = None
+    ) -> Galaxy:
+        """Draw the stars of one galaxy.
+
+        Args:
+            conditions: Mapping of every condition to its value in physical units, or a sequence
+                in the order of ``condition_columns``.
+            n: Number of stars.
+            batch_size: Stars computed at once, which bounds the memory and changes no draw.
+            seed: Seed of the draw; None continues torch's global generator.
+
+        Returns:
+            A Galaxy with n stars and the requested conditions.
+
+        Raises:
+            ValueError: On wrong conditions, n below one, or before :meth:`fit`.
+
+        Warns:
+            OutsideTrainingRange: If a condition lies outside the range of the training galaxies.
+        """
+        stars = np.concatenate(list(self._draws(conditions, n, batch_size, seed)))
+        return self.conditions.galaxy(stars, conditions, self.columns, "sample")
+
+    def sample_batches(
+        self, conditions: Any, n: int, *, batch_size: int = _BLOCK, seed: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Draw stars in arrays (at most 10,000, len(columns)): any n in little memory.
+
+        Arguments, errors and warnings are those of :meth:`sample`.
+        """
+        return self._draws(conditions, n, batch_size, seed)
+
+    def _draws(
+        self, conditions: Any, n: int, batch_size: int, seed: int | None
+    ) -> Iterator[np.ndarray]:
+        self._require_fitted()
+        n, batch_size = as_whole(n, "n", least=1), as_whole(batch_size, "batch_size", least=1)
+        row = self.conditions.one(conditions)
+        context = self._context(row[None])
+        self.conditions.warn_outside(row, stacklevel=3)
+        generator = None
+        if seed is not None:
+            generator = torch.Generator(self._device()).manual_seed(as_whole(seed, "seed"))
+
+        def draw(count: int) -> np.ndarray:
+            with torch.no_grad():
+                scaled = self.flow.sample(count, context, batch_size, generator=generator)
+            return self.stars.inverse(scaled.reshape(count, -1).cpu().numpy())
+
+        return (draw(min(_BLOCK, n - start)) for start in range(0, n, _BLOCK))
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, architecture and scales to one safetensors file with a JSON header."""
+        self._require_fitted()
+        scales = dict(star_scaling=self.stars, condition_scaling=self.conditions.scaling)
+        state = {name: _state(scaling) for name, scaling in scales.items()}
+        state |= dict(columns=self.columns, condition_columns=self.condition_columns)
+        state |= dict(settings=self.settings, condition_range=self.conditions.range)
+        write_state(path, {**state, "weights": self.flow.state_dict()}, kind=_KIND)
+
+    @classmethod
+    def load(cls, path: str | Path) -> GalaxyFlow:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged or of another kind.
+        """
+        state = read_state(path, kind=_KIND)
+        model = cls(state["columns"], state["condition_columns"], **state["settings"])
+        model.stars = _scaling(model.columns, state["star_scaling"])
+        model.conditions = Conditions(
+            _scaling(model.condition_columns, state["condition_scaling"]),
+            {name: tuple(ends) for name, ends in state["condition_range"].items()},
+        )
+        model.flow.load_state_dict(state["weights"])
+        return model
+
+    def _scaled(self, stars: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """What the flow takes: standardised stars, and conditions or None."""
+        return self._tensor(self.stars.forward(stars)), self._context(rows)
+
+    def _context(self, rows: np.ndarray) -> Tensor | None:
+        if not self.condition_columns:
+            return None
+        return self._tensor(self.conditions.scaling.forward(rows))
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        like = next(self.flow.parameters())
+        return torch.from_numpy(values).to(like)
+
+    def _device(self) -> torch.device:
+        return next(self.flow.parameters()).device
+
+    def _require_fitted(self) -> None:
+        if self.stars.mean is None:
+            raise ValueError("this flow has not been trained yet: call fit() or load() first")
+
+
+def _state(scaling: Scaling) -> dict[str, Any]:
+    moments = dict(mean=scaling.mean.tolist(), std=scaling.std.tolist())
+    return dict(log=scaling.log, bounds=dict(scaling.bounds), **moments)
+
+
+def _scaling(columns: tuple[str, ...], state: dict[str, Any]) -> Scaling:
+    scaling = Scaling(columns, tuple(state["log"]), state["bounds"])
+    return scaling.fitted(state["mean"], state["std"])

@@ -1,0 +1,295 @@
+"""GalaxyFlow: physical units in and out, streaming, saving, and what it warns of."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow, OutsideTrainingRange
+from galflow_lite.galaxies.galaxy_flow import paper_schedule
+from galflow_lite.galaxies.scaling import Scaling
+from galflow_lite.synthetic import galaxy_family
+from galflow_lite.training import TrainingDiverged
+
+SMALL = {"layers": 2, "hidden": 16}
+QUICK = {
+    "steps": 60,
+    "batch_size": 256,
+    "learning_rate": 3e-3,
+    "optimizer": "adam",
+    "schedule": "cosine",
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory) -> Catalogue:
+    path = tmp_path_factory.mktemp("catalogue") / "galaxies.h5"
+    return Catalogue.open(Catalogue.write(path, galaxy_family(6, 700, seed=4)))
+
+
+@pytest.fixture(scope="module")
+def fitted(catalogue) -> GalaxyFlow:
+    flow = GalaxyFlow(**SMALL)
+    flow.fit(catalogue, **QUICK)
+    return flow
+
+
+def same_weights(one: GalaxyFlow, other: GalaxyFlow) -> bool:
+    pairs = zip(one.flow.parameters(), other.flow.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_training_lowers_the_loss_and_is_reproducible(catalogue, fitted):
+    again = GalaxyFlow(**{name: np.int64(size) for name, size in SMALL.items()}, seed=np.int64(0))
+    history = again.fit(catalogue, **QUICK, seed=np.int64(0))
+    assert np.mean(history.loss[-5:]) < np.mean(history.loss[:5]) - 2
+    assert same_weights(again, fitted)
+    assert again.n_parameters == sum(p.numel() for p in again.flow.parameters())
+
+
+@pytest.mark.parametrize(
+    "scales", [{"log": ("M_stars",)}, {"log": ("Z", "M_stars"), "bounds": {"age": (-0.1, 14.0)}}]
+)
+def test_density_is_per_physical_unit(catalogue, scales):
+    """Over a grid of two physical columns the density integrates to one."""
+    flow = GalaxyFlow(("age", "Z"), **SMALL, **scales)
+    flow.fit(catalogue, **QUICK)
+    n = 500
+    # Log spacing in Z: the density spreads over decades.
+    age = np.linspace(-0.1, 14.0, n + 1) if "bounds" in scales else np.linspace(-20, 35, n + 1)
+    z = np.logspace(-9, 0, n + 1) if "Z" in scales["log"] else np.linspace(-0.15, 0.2, n + 1)
+    middles = [(edges[1:] + edges[:-1]) / 2 for edges in (age, z)]
+    grid = np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, 2)
+    density = np.exp(flow.log_prob(grid, catalogue[5].conditions)).reshape(n, n)
+    total = (density * np.diff(age)[:, None] * np.diff(z)).sum()
+    assert total == pytest.approx(1.0, abs=0.01)
+
+
+def test_log_prob_in_other_units_differs_by_the_jacobian(tmp_path, catalogue):
+    """Metres for kilometres: the same flow, and a density lower by log(1000) for each column."""
+    metres = np.array([1, 1, 1, 1000, 1000, 1000, 1, 1, 1, 1])
+    scaled = [replace(galaxy, stars=galaxy.stars.astype(float) * metres) for galaxy in catalogue]
+    flow, other = GalaxyFlow(**SMALL), GalaxyFlow(**SMALL)
+    flow.fit(catalogue, **QUICK | {"steps": 1})
+    written = Catalogue.write(tmp_path / "metres.h5", scaled)
+    other.fit(Catalogue.open(written), **QUICK | {"steps": 1})
+    difference = flow.log_prob(catalogue[0]) - other.log_prob(scaled[0])
+    np.testing.assert_allclose(difference, 3 * np.log(1000), atol=1e-3)
+
+
+def test_published_density_is_off_by_the_conditions_scale(catalogue, fitted):
+    """The public code subtracts log std of the conditions too: a constant, which we do not."""
+    galaxy = catalogue[0]
+    with torch.no_grad():
+        standardised = fitted.flow.log_prob(
+            fitted.stars.forward(galaxy.stars),
+            fitted.conditions.scaling.forward(fitted.conditions.rows(galaxy)),
+        ).numpy()
+    expected = standardised - np.log(fitted.stars.std).sum()
+    np.testing.assert_allclose(fitted.log_prob(galaxy), expected, rtol=1e-5)
+    assert abs(np.log(fitted.conditions.scaling.std).sum()) > 1
+
+
+def test_one_galaxy_in_any_form_and_any_order_has_the_same_density(catalogue, fitted):
+    galaxy = catalogue[2]
+    names = fitted.condition_columns
+    expected = fitted.log_prob(galaxy)
+    row = [galaxy.conditions[name] for name in names]
+    each = fitted.log_prob(galaxy.stars, np.tile(row, (len(galaxy), 1)), batch_size=100)
+    np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-4)
+    table = {name: galaxy[name].astype(">f8") for name in reversed(galaxy.columns)}
+    rows = {name: np.full(len(galaxy), galaxy.conditions[name]) for name in reversed(names)}
+    for stars in (galaxy.stars[::-1].astype(">f4")[::-1], np.ma.array(galaxy.stars), table):
+        for given in (dict(reversed(galaxy.conditions.items())), row, rows):
+            np.testing.assert_allclose(fitted.log_prob(stars, given), expected, atol=1e-4)
+    masked = np.ma.masked_array(galaxy.stars, galaxy.stars > np.quantile(galaxy.stars, 0.9))
+    with pytest.raises(ValueError, match="NaN, infinite or masked"):
+        fitted.log_prob(masked, row)
+    with pytest.raises(ValueError, match="no column 'tau50', 'tau10', 'Z_av'"):
+        fitted.sample({"M_stars": 1e9}, 5)
+    with pytest.raises(ValueError, match="conditions of one galaxy has shape"):
+        fitted.sample(rows, 5)
+
+
+def test_sample_is_a_galaxy_with_the_conditions_asked_for(catalogue, fitted):
+    wanted = catalogue[1].conditions
+    sample = fitted.sample(wanted, np.int64(333), seed=np.int64(1))
+    assert sample.stars.shape == (333, 10)
+    assert sample.conditions == {name: wanted[name] for name in fitted.condition_columns}
+    assert sample.masses * len(sample) == pytest.approx(wanted["M_stars"])
+    assert not np.array_equal(sample.stars, fitted.sample(wanted, 333, seed=2).stars)
+    assert [len(b) for b in fitted.sample_batches(wanted, 25_000)] == [10_000, 10_000, 5_000]
+
+
+def test_draws_of_a_seed_do_not_depend_on_the_batch_size(catalogue, fitted):
+    draws = [
+        fitted.sample(catalogue[1].conditions, 12_345, batch_size=size, seed=1).stars
+        for size in (10_000, 777, 100_000)
+    ]
+    np.testing.assert_allclose(draws[1], draws[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(draws[2], draws[0])
+
+
+def test_any_columns_and_no_conditions(catalogue):
+    flow = GalaxyFlow(("vx", "vy", "age"), (), **SMALL)
+    flow.fit(catalogue, **QUICK)
+    sample = flow.sample(None, 50)
+    assert sample.columns == ("vx", "vy", "age")
+    assert flow.log_prob(sample).shape == (50,)
+
+
+def test_validation_follows_held_out_galaxies(catalogue):
+    train, held = catalogue.split(held_out=1, seed=0)
+    history = GalaxyFlow(**SMALL).fit(train, validation=held, validate_every=20, **QUICK)
+    assert history.validation_steps == [20, 40, 60]
+    assert history.best_loss == min(history.validation_loss)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(wanted: int):
+    def callback(step: int) -> None:
+        if step == wanted:
+            raise Stopped
+
+    return {"callback": callback, "callback_every": 1}
+
+
+def test_resumed_fit_equals_one_without_a_pause(catalogue, fitted, tmp_path):
+    options = QUICK | {"checkpoint": tmp_path / "fit.safetensors", "checkpoint_every": 15}
+    with pytest.raises(Stopped):
+        GalaxyFlow(**SMALL).fit(catalogue, **options, **stop_at(40))
+    resumed = GalaxyFlow(**SMALL)
+    resumed.fit(catalogue, **options)
+    assert same_weights(resumed, fitted)
+
+
+def test_checkpoint_refuses_another_training(catalogue, tmp_path):
+    options = QUICK | {"steps": 4, "schedule": "constant", "checkpoint": tmp_path / "fit.st"}
+    GalaxyFlow(**SMALL).fit(catalogue, **options)
+    options["steps"] = 8
+    for changed in ({"seed": 1}, {"batch_size": 128}, {"stars_per_galaxy": 500}):
+        with pytest.raises(ValueError, match="belongs to another training"):
+            GalaxyFlow(**SMALL).fit(catalogue, **options | changed)
+    for model in ({"bounds": {"age": (-1.0, 15.0)}}, {"tail_bound": 5.0}, {"log": ("Z",)}):
+        with pytest.raises(ValueError, match="belongs to another training"):
+            GalaxyFlow(**SMALL, **model).fit(catalogue, **options)
+    columns = ("age", *(name for name in catalogue.columns if name != "age"))
+    with pytest.raises(ValueError, match="belongs to another training"):
+        GalaxyFlow(columns, **SMALL).fit(catalogue, **options)
+    with pytest.raises(ValueError, match="belongs to another training"):
+        GalaxyFlow(**SMALL).fit(catalogue.subset(catalogue.ids[:4]), **options)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was(catalogue, fitted):
+    flow = copy.deepcopy(fitted)
+    part = catalogue.subset(catalogue.ids[:4])
+    with pytest.raises(Stopped):
+        flow.fit(part, **QUICK, **stop_at(20))
+    with pytest.raises(TrainingDiverged):
+        flow.fit(part, **QUICK | {"learning_rate": 1e30})
+    with pytest.raises(ValueError, match="same value everywhere"):
+        flow.fit(catalogue[:1], **QUICK)
+    assert same_weights(flow, fitted)
+    np.testing.assert_array_equal(flow.log_prob(catalogue[0]), fitted.log_prob(catalogue[0]))
+
+
+def test_warns_outside_the_training_range_and_says_by_how_much(catalogue, fitted):
+    low, high = fitted.conditions.range["M_stars"]
+    wanted = dict(catalogue[0].conditions, M_stars=high * 10)
+    with pytest.warns(OutsideTrainingRange, match=r"M_stars = .* by 1 dex \(\d+% of its width\)"):
+        fitted.sample(wanted, 5)
+    wanted = dict(catalogue[0].conditions, tau50=fitted.conditions.range["tau50"][0] - 1)
+    for draw in (fitted.sample, fitted.sample_batches):
+        with pytest.warns(OutsideTrainingRange, match="tau50 = .* Gyr by 1 Gyr") as caught:
+            draw(wanted, 5)
+        assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted.sample(catalogue[0].conditions, 5)
+
+
+def test_one_star_far_away_and_masses_in_grams_are_noticed(catalogue, tmp_path):
+    galaxies = list(catalogue)
+    stars = galaxies[0].stars.copy()
+    stars[0, 0] = 1e20
+    Catalogue.write(tmp_path / "far.h5", [replace(galaxies[0], stars=stars), *galaxies[1:]])
+    with pytest.warns(RuntimeWarning, match="one star lies 1e.20 kpc from the mean of x"):
+        GalaxyFlow(**SMALL).fit(Catalogue.open(tmp_path / "far.h5"), **QUICK | {"steps": 1})
+    grams = [replace(g, conditions=g.conditions | {"M_stars": 2e43}) for g in galaxies]
+    grams[0].conditions["M_stars"] = 3e43
+    Catalogue.write(tmp_path / "grams.h5", grams)
+    with pytest.raises(ValueError, match=r"M_stars \[Msun\] reaches 3e\+43"):
+        GalaxyFlow(**SMALL).fit(Catalogue.open(tmp_path / "grams.h5"), **QUICK)
+
+
+def test_save_load_pickle_and_copy(catalogue, fitted, tmp_path):
+    path = tmp_path / "flow.safetensors"
+    fitted.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    copies = GalaxyFlow.load(path), pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)
+    for loaded in copies:
+        assert loaded.conditions.range == fitted.conditions.range
+        np.testing.assert_array_equal(loaded.log_prob(catalogue[0]), fitted.log_prob(catalogue[0]))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="truncated"):
+        GalaxyFlow.load(path)
+
+
+def test_scales_are_inverted_and_samples_lie_inside(tmp_path, catalogue):
+    bounds = {"age": (0, 13.8), "Z": (-1e-6, 0.1)}
+    flow = GalaxyFlow(**SMALL, log=("M_stars",), bounds=bounds)
+    flow.fit(catalogue, **QUICK | {"steps": 1})
+    stars = catalogue[0].stars
+    np.testing.assert_allclose(flow.stars.inverse(flow.stars.forward(stars)), stars, rtol=1e-5)
+    flow.save(tmp_path / "bounded.safetensors")
+    loaded = GalaxyFlow.load(tmp_path / "bounded.safetensors")
+    np.testing.assert_array_equal(loaded.log_prob(catalogue[0]), flow.log_prob(catalogue[0]))
+    # Far in the tails, where a value rounds onto its bound.
+    scaled = np.random.default_rng(0).normal(scale=100, size=(1000, 10))
+    ages = flow.stars.inverse(scaled)[:, 9]
+    assert ages.dtype == np.float32
+    assert 0 < ages.min() < 1e-6
+    assert 13.7999 < ages.max() < 13.8
+    values = Galaxy(flow.stars.inverse(scaled), catalogue[0].conditions)
+    assert np.isfinite(flow.log_prob(values)).all()
+    with pytest.raises(ValueError, match="age has .* values out of range, expected 5 < age < 6"):
+        GalaxyFlow(**SMALL, bounds={"age": (5.0, 6.0)}).fit(catalogue, **QUICK)
+
+
+def test_jacobian_of_the_scales_is_that_of_finite_differences():
+    scaling = Scaling(("a", "b", "c"), ("a",), {"b": (-1.0, 2.0)})
+    scaling = scaling.fitted([0.1, -0.2, 3.0], [0.7, 1.3, 2.0])
+    x = np.array([[2.0, 0.5, 4.0], [0.1, 1.9, -1.0]])
+    step = 1e-6
+    slopes = (scaling.forward(x + step) - scaling.forward(x - step)) / (2 * step)
+    np.testing.assert_allclose(scaling.log_abs_det(x), np.log(slopes).sum(axis=1), rtol=1e-6)
+
+
+def test_paper_schedule():
+    assert paper_schedule(0) == paper_schedule(9) == 1
+    assert paper_schedule(10) == pytest.approx(0.998)
+    floor = next(step for step in range(0, 30_000, 10) if 9e-5 * paper_schedule(step) <= 3e-6)
+    assert floor == 16_990  # about 17,000 steps, as in the public code's settings
+    # From there one factor every 120 steps; about 4e-8 at the end of 272,000 steps.
+    assert paper_schedule(floor + 120) == pytest.approx(0.998 * paper_schedule(floor))
+    assert 3e-8 < 9e-5 * paper_schedule(272_000) < 5e-8
+
+
+def test_what_cannot_be_asked_for(catalogue, fitted):
+    with pytest.raises(ValueError, match="has not been trained yet"):
+        GalaxyFlow(**SMALL).sample({}, 5)
+    for columns, names in ((("x", "mg"), ()), (("x", "y"), ("spin",))):
+        with pytest.raises(ValueError, match="has no mg|has no spin"):
+            GalaxyFlow(columns, names, **SMALL).fit(catalogue, **QUICK)
+    with pytest.raises(ValueError, match="has no z"):
+        fitted.log_prob(Galaxy(np.zeros((3, 2)), columns=("x", "y")))

@@ -72,7 +72,7 @@ def radial_profile(
     """
     edges = as_array(edges, "edges", ("rings + 1",))
     if not (np.diff(edges) > 0).all():
-        raise ValueError(f"edges are {edges}, expected at least two radii that increase: take fewer")
+        raise ValueError(f"edges {edges}, expected at least two radii that increase: take fewer")
     _, name, statistic = PROFILES.get(quantity, ("", quantity, "mean"))
     frame = cylindrical(galaxy)
     radius = frame["R"]

@@ -24,29 +24,15 @@ STEMS = [
     "03_stochastic_interpolants",
     "04_denoising_fisher_training",
 ]
-# Notebooks that only open the series: no paper, hence no table and no arXiv number.
-NO_PAPER = {"00_start_here"}
-
-# Most cells that nbval may skip, and most whose output it may ignore, with the reason.
-MOST_SKIPPED = {stem: 0 for stem in STEMS}
+FILES = sorted([*FOLDER.glob("*.ipynb"), *FOLDER.glob("audits/*.ipynb")])
+# Of a lesson and its audit together.
+FEWEST_VERDICTS = {"00": 2, "01": 5, "02": 20, "03": 15, "04": 16}
 # Figures count too: their pixels differ from one release of matplotlib to the next.
-MOST_IGNORED = {
-    "00_start_here": 15,
-    "01_conditional_flows_on_galaxies": 40,
-    "02_piecewise_flows_on_multimodal_data": 40,
-    "03_stochastic_interpolants": 15,
-    "04_denoising_fisher_training": 11,
-}
-FEWEST_VERDICTS = {
-    "00_start_here": 2,
-    "01_conditional_flows_on_galaxies": 5,
-    "02_piecewise_flows_on_multimodal_data": 20,
-    "03_stochastic_interpolants": 15,
-    "04_denoising_fisher_training": 16,
-}
+MOST_IGNORED = 40
 
 MOST_BYTES = 1_000_000
-MOST_LINES = 18
+# An experiment of an audit is one function of case and seed.
+MOST_LINES = {"lesson": 18, "audit": 40}
 FEWEST_LETTERS = 20
 
 CHECKED, IGNORED, SKIPPED = "nbval-check-output", "nbval-ignore-output", "nbval-skip"
@@ -131,15 +117,20 @@ def calls(cell, *names: str) -> bool:
     return False
 
 
-def problems(book, stem: str) -> list[str]:
-    """All that is wrong with a notebook, one sentence each."""
+def problems(book, kind="lesson", paper=True) -> list[str]:
+    """All that is wrong with a notebook, one sentence each.
+
+    Args:
+        kind: ``"lesson"`` or ``"audit"``.
+        paper: False for the notebook that only opens the series.
+    """
     return [
         *execution(book),
-        *verdicts(book, stem),
+        *verdicts(book),
         *output_problems(book),
         *figure_problems(book),
-        *source_problems(book),
-        *structure(book, stem),
+        *source_problems(book, kind),
+        *structure(book, kind, paper),
     ]
 
 
@@ -157,28 +148,28 @@ def execution(book) -> Iterator[str]:
         yield "the kernel is not python3"
 
 
-def verdicts(book, stem: str) -> Iterator[str]:
+def verdicts(book) -> Iterator[str]:
     cells = code_cells(book)
     checked = [cell for cell in cells if CHECKED in tags(cell)]
-    with_text = [cell for cell in checked if printed(cell)]
-    if len(checked) < FEWEST_VERDICTS.get(stem, 1):
-        yield f"{len(checked)} verdict cells, expected at least {FEWEST_VERDICTS.get(stem, 1)}"
-    if len(with_text) < len(checked):
-        yield f"{len(checked) - len(with_text)} verdict cells without text in their output"
+    if not checked:
+        yield "no verdict cells"
     for cell in cells:
         first = cell.source.splitlines()[0]
+        if cell in checked and not printed(cell):
+            yield f"a verdict cell without text in its output: {first}"
         if calls(cell, "check") and not (cell in checked and "PASS" in printed(cell)):
             yield f"a check that nbval does not compare, or that did not pass: {first}"
         if printed(cell) and not tags(cell) & {CHECKED, IGNORED}:
             yield f"text output that is neither checked nor ignored by name: {first}"
-        if {CHECKED, IGNORED} <= tags(cell) or {CHECKED, SKIPPED} <= tags(cell):
+        if {CHECKED, IGNORED} <= tags(cell):
             yield f"a cell that is both checked and not: {first}"
         if "PASS" in printed(cell) and CHECKED not in tags(cell):
             yield f"a verdict that nbval does not compare: {first}"
-    for name, tag, most in (("skipped", SKIPPED, MOST_SKIPPED), ("ignored", IGNORED, MOST_IGNORED)):
-        number = sum(tag in tags(cell) for cell in cells)
-        if number > most.get(stem, 0):
-            yield f"{number} {name} cells, expected at most {most.get(stem, 0)}"
+        if SKIPPED in tags(cell):
+            yield f"a skipped cell: {first}"
+    ignored = sum(IGNORED in tags(cell) for cell in cells)
+    if ignored > MOST_IGNORED:
+        yield f"{ignored} ignored cells, expected at most {MOST_IGNORED}"
 
 
 def output_problems(book) -> Iterator[str]:
@@ -228,20 +219,20 @@ def figure_problems(book) -> Iterator[str]:
                 yield "an image in a text cell without alt text"
 
 
-def source_problems(book) -> Iterator[str]:
+def source_problems(book, kind: str) -> Iterator[str]:
     for cell in code_cells(book):
         lines = cell.source.rstrip().splitlines()
-        if len(lines) > MOST_LINES:
-            yield f"a cell of {len(lines)} lines, expected at most {MOST_LINES}: {lines[0]}"
+        if len(lines) > MOST_LINES[kind]:
+            yield f"a cell of {len(lines)} lines, expected at most {MOST_LINES[kind]}: {lines[0]}"
         if lines[-1].rstrip().endswith(";"):
             yield f"a cell that ends in ';': {lines[-1]}"
 
 
-def structure(book, stem: str) -> Iterator[str]:
+def structure(book, kind: str, paper: bool) -> Iterator[str]:
     opening = book.cells[0]
     if opening.cell_type != "markdown" or not opening.source.startswith("# "):
         yield "the first cell is no title"
-    wanted = OPENING if stem in NO_PAPER else {**OPENING, **PAPER}
+    wanted = (OPENING if kind == "lesson" else {}) | (PAPER if paper else {})
     for name, pattern in wanted.items():
         if not re.search(pattern, opening.source):
             yield f"the opening cell lacks: {name}"
@@ -254,47 +245,62 @@ def structure(book, stem: str) -> Iterator[str]:
         if cell.cell_type == "markdown"
         for match in re.finditer(r"^## +(.+)$", cell.source, flags=re.MULTILINE)
     ]
-    last = ["exercises", "reading"] if stem in NO_PAPER else ["table", "exercises", "reading"]
-    found = headings[-len(last) :]
+    last = ["exercises", "reading"] if kind == "lesson" else []
+    found = headings[len(headings) - len(last) :]
     if len(found) < len(last) or not all(w in f for w, f in zip(last, found, strict=True)):
         yield f"the last sections are {found}, expected {last}"
-    if stem not in NO_PAPER:
-        tables = [cell for cell in code_cells(book) if calls(cell, "table")]
-        pages = [o.data.get("text/html", "") for c in tables for o in c.outputs if "data" in o]
-        if not any("<table" in page and "<caption" in page for page in pages):
-            yield "no cell shows the table"
+
+
+def shows_table(book) -> bool:
+    tables = [cell for cell in code_cells(book) if calls(cell, "table")]
+    pages = [o.data.get("text/html", "") for c in tables for o in c.outputs if "data" in o]
+    return any("<table" in page and "<caption" in page for page in pages)
 
 
 # ---- the notebooks ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=STEMS)
-def shipped(request):
-    path = FOLDER / f"{request.param}.ipynb"
-    assert path.is_file(), f"notebooks/{path.name} is missing"
-    return path
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
 
 
-def test_every_numbered_notebook_is_looked_at():
-    found = sorted(path.stem for path in FOLDER.glob("[0-9][0-9]_*.ipynb"))
-    assert found == STEMS
+def kind_of(path: Path) -> dict:
+    kind = "audit" if path.parent.name == "audits" else "lesson"
+    return {"kind": kind, "paper": path.name[:2] != "00"}
 
 
-def test_notebook_is_as_it_should_be(shipped):
-    book = nbformat.read(shipped, as_version=4)
+def test_every_lesson_is_there_and_every_audit_has_one():
+    stems = {path.stem for path in FILES if kind_of(path)["kind"] == "lesson"}
+    assert stems == set(STEMS)
+    assert {path.name[:2] for path in FILES} == {stem[:2] for stem in stems}
+    assert len(FILES) == len({path.parent.name + path.name[:2] for path in FILES})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_notebook_is_as_it_should_be(path):
+    book = read(path)
     nbformat.validate(book)
-    assert problems(book, shipped.stem) == []
-    assert shipped.stat().st_size < MOST_BYTES
+    assert problems(book, **kind_of(path)) == []
+    assert path.stat().st_size < MOST_BYTES
 
 
-def test_shipped_notebook_without_outputs_or_a_verdict_fails(shipped):
-    book = nbformat.read(shipped, as_version=4)
-    assert problems(stripped(book), shipped.stem)
+@pytest.mark.parametrize("number", [stem[:2] for stem in STEMS])
+def test_lesson_and_audit_together_hold_verdicts_and_the_table(number):
+    books = [read(path) for path in FILES if path.name.startswith(number)]
+    checked = [cell for book in books for cell in code_cells(book) if CHECKED in tags(cell)]
+    assert len(checked) >= FEWEST_VERDICTS[number]
+    assert number == "00" or any(map(shows_table, books))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_shipped_notebook_without_outputs_or_a_verdict_fails(path):
+    book = read(path)
+    assert any("not executed" in text for text in execution(stripped(book)))
     for cell in code_cells(book):
         if CHECKED in tags(cell):
-            broken = copy.deepcopy(book)
-            next(c for c in broken.cells if c.id == cell.id).outputs = []
-            assert any("verdict" in text for text in problems(broken, shipped.stem)), cell.source
+            outputs, cell.outputs = cell.outputs, []
+            assert any("verdict" in text for text in verdicts(book)), cell.source
+            cell.outputs = outputs
 
 
 # ---- the guard itself -------------------------------------------------------------------------
@@ -391,8 +397,8 @@ DAMAGE = {
     "stripped": (lambda b: b.update(stripped(b)), "not executed in order"),
     "run twice": (lambda b: first(b).update(execution_count=7), "not executed in order"),
     "one cell unrun": (lambda b: verdict(b).update(execution_count=None), "not executed in order"),
-    "verdict removed": (lambda b: b.cells.remove(verdict(b)), "0 verdict cells"),
-    "verdict empty": (lambda b: verdict(b).update(outputs=[]), "verdict cells without text"),
+    "verdict removed": (lambda b: b.cells.remove(verdict(b)), "no verdict cells"),
+    "verdict empty": (lambda b: verdict(b).update(outputs=[]), "verdict cell without text"),
     "verdict untagged": (lambda b: verdict(b).metadata.clear(), "nbval does not compare"),
     "verdict ignored": (lambda b: verdict(b).metadata.tags.append(IGNORED), "both checked and not"),
     "verdict recorded": (
@@ -400,7 +406,7 @@ DAMAGE = {
         "did not pass",
     ),
     "untagged text": (lambda b: first(b).metadata.clear(), "neither checked nor ignored"),
-    "skipped": (lambda b: code_cells(b)[5].metadata.update(tags=[SKIPPED]), "1 skipped cells"),
+    "skipped": (lambda b: code_cells(b)[5].metadata.update(tags=[SKIPPED]), "a skipped cell"),
     "stderr": (lambda b: add_output(b, "stream", name="stderr", text="x"), "stderr"),
     "traceback": (lambda b: add_output(b, "error", ename="E"), "a traceback"),
     "warning": (lambda b: add_output(b, "stream", text="UserWarning: old"), "a warning"),
@@ -435,7 +441,6 @@ DAMAGE = {
     "no arXiv": (lambda b: cells_from(b, "arXiv:", "arXiv "), "lacks: arXiv number"),
     "no settings": (lambda b: cells_from(b, "settings(", "dict("), "second cell"),
     "no exercises": (lambda b: cells_from(b, "## Exercises", "## Questions"), "last sections"),
-    "no table": (lambda b: cells_from(b, "table('01')", "None"), "no cell shows the table"),
     "time stamps": (lambda b: first(b).metadata.update(execution={"a": "b"}), "vary from run"),
     "other kernel": (lambda b: b.metadata.kernelspec.update(name="mine"), "not python3"),
     "same ids": (lambda b: b.cells[2].update(id=b.cells[1].id), "the same id"),
@@ -444,7 +449,14 @@ DAMAGE = {
 
 
 def test_a_good_notebook_has_no_problems():
-    assert problems(good(), "98_good") == ["4 ignored cells, expected at most 0"]
+    book = good()
+    assert problems(book) == problems(book, kind="audit") == []
+    assert shows_table(book)
+    cells_from(book, "table('01')", "None")
+    assert not shows_table(book)
+    cells_from(book, "## Reading", "## More")
+    assert problems(book)
+    assert problems(book, kind="audit") == []
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -452,12 +464,11 @@ def test_the_guard_sees(damage):
     change, message = DAMAGE[damage]
     book = good()
     change(book)
-    found = [text for text in problems(book, "98_good") if "ignored cells" not in text]
-    assert any(message in text for text in found), found
+    assert any(message in text for text in problems(book)), problems(book)
 
 
 def test_the_guard_sees_text_that_only_looks_like_a_path():
     """Embedded images may hold any letters, and web addresses are no paths."""
     book = good()
     add_output(book, "stream", text="see https://a.org/home/x and kpc/km/s, 3/work/2\n")
-    assert not any("absolute path" in text for text in problems(book, "98_good"))
+    assert not any("absolute path" in text for text in problems(book))

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from galflow_lite.neural_samplers import ImplicitSampler, train_sampler
-from galflow_lite.targets import NAMED, Target
+from galflow_lite.targets import BENCHMARKS, Target
 
-GAUSSIAN = NAMED["gaussian"]()
+GAUSSIAN = BENCHMARKS["gaussian"]()
 # Enough to see that something runs, too few to learn much.
 SHORT = {"steps": 6, "pretrain": 3, "batch": 16, "hidden": (8,), "progress": False}
 

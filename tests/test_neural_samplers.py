@@ -19,7 +19,7 @@ from galflow_lite.neural_samplers import (
     geometric,
     train_sampler,
 )
-from galflow_lite.targets import NAMED, Target, TwoGaussians
+from galflow_lite.targets import BENCHMARKS, Target
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from galflow_lite.targets import NAMED, Target, TwoGaussians
     ],
 )
 def test_a_short_training_reaches_the_floor(name, method, steps):
-    target = NAMED[name]()
+    target = BENCHMARKS[name]()
     sampler = train_sampler(target, method=method, steps=steps, progress=False)
     values = [ksd(sampler.sample(500, seed=k), target).value for k in range(5)]
     assert sum(values) / 5 < 1.5 * ksd_floor(target.mean_square_score, 2, 500)
@@ -54,7 +54,7 @@ def test_a_short_training_reaches_the_floor(name, method, steps):
 
 
 def test_kl_with_a_noised_target_finds_both_far_modes():
-    target = TwoGaussians(std=0.5)
+    target = BENCHMARKS["mog2_hard"]()
     sampler = train_sampler(
         target,
         method="kl",

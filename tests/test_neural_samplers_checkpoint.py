@@ -147,7 +147,7 @@ class Sharp(FromLogDensity):
         (
             {"noised": lambda x, sigma: -x / (1 + sigma**2)},
             {"noised": lambda x, sigma: -x},
-            "was written with another CorrelatedGaussian, whose score differs",
+            "was written with another GaussianMixture, whose score differs",
         ),
         ({}, {"seed": 1}, "was written with seed = 0, but this call has 1: use"),
     ],

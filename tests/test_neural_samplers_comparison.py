@@ -10,7 +10,7 @@ from small_samplers import Cliff
 
 from galflow_lite.neural_samplers import SamplerDiverged, comparison
 from galflow_lite.neural_samplers.noise import value_at
-from galflow_lite.targets import NAMED
+from galflow_lite.targets import BENCHMARKS
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def quick(monkeypatch):
     "method", [*comparison.METHODS[:4], "langevin", "mala", "hmc", "svgd", "flow"]
 )
 def test_methods_give_points_and_their_cost(quick, method):
-    target = NAMED["mog2"]()
+    target = BENCHMARKS["mog2"]()
     x, cost = comparison.draw(method, target, n=600, seed=1)
     assert x.shape == (500 if method == "svgd" else 600, 2)
     assert x.dtype == torch.float64
@@ -41,7 +41,7 @@ def test_methods_give_points_and_their_cost(quick, method):
 
 
 def test_stages_go_on_from_one_another_and_their_costs_add(quick):
-    target = NAMED["mog2"]()
+    target = BENCHMARKS["mog2"]()
     found = comparison.train("kl", target, seed=0)
     # Two stages of (2 + 3 * 3) score steps and 3 steps of the sampler; only these see the target.
     assert found.history.gradient_evaluations > 0
@@ -56,7 +56,7 @@ def test_stages_go_on_from_one_another_and_their_costs_add(quick):
 
 def test_chains_that_diverge_are_left_out_and_counted(monkeypatch):
     monkeypatch.setattr(comparison, "_step", lambda target: 0.3)
-    x, cost = comparison.draw("langevin", NAMED["rosenbrock"](), n=200, seed=0)
+    x, cost = comparison.draw("langevin", BENCHMARKS["rosenbrock"](), n=200, seed=0)
     assert 0 < cost["lost"] <= 1
     assert len(x) == round(200 * (1 - cost["lost"]))
     assert x.isfinite().all()
@@ -69,7 +69,7 @@ def test_exact_samples_are_judged_as_such():
     assert found["mode_deviation"] < 0.05
     assert sum(found["shares"]) == pytest.approx(1)
     # One mode alone: the energy distance and the weights see it.
-    target = NAMED["mog2_hard"]()
+    target = BENCHMARKS["mog2_hard"]()
     x = target.sample(comparison.SAMPLES, seed=3)
     one = comparison.judge(x[x[:, 0] > 0], target)
     assert one["energy_distance"] > 10 * one["energy_distance_error"]
@@ -81,7 +81,7 @@ def test_targets_without_modes_have_no_shares():
 
 
 def test_starts():
-    target = NAMED["gaussian"]()
+    target = BENCHMARKS["gaussian"]()
     centre, away = (comparison.chain_start(target, 5000, 0, v) for v in (False, True))
     assert torch.allclose(away - centre, torch.tensor([3.0, 1.0], dtype=torch.float64))
     assert centre.mean(0).abs().max() < 0.06
@@ -104,7 +104,7 @@ def test_recipes_are_ones_that_can_be_trained(monkeypatch, method):
     """A few steps of each stage, with a ramp that ends where the stage does."""
     shorter = [{**stage, "steps": 3, "pretrain": 2} for stage in comparison.ONE_STEP[method]]
     monkeypatch.setitem(comparison.ONE_STEP, method, shorter)
-    x, cost = comparison.draw(method, NAMED["mog2_hard"](), n=50, seed=0)
+    x, cost = comparison.draw(method, BENCHMARKS["mog2_hard"](), n=50, seed=0)
     assert x.shape == (50, 2)
     assert cost["gradient_evaluations"] > 0
 
@@ -138,8 +138,8 @@ def test_chains_that_are_all_lost_leave_nothing_to_judge(monkeypatch):
 
 def test_unknown_names():
     with pytest.raises(ValueError, match="found the method 'nuts', expected one of exact"):
-        comparison.draw("nuts", NAMED["mog2"]())
+        comparison.draw("nuts", BENCHMARKS["mog2"]())
     with pytest.raises(ValueError, match="found the method 'nuts', expected one of dft"):
-        comparison.train("nuts", NAMED["mog2"](), seed=0)
+        comparison.train("nuts", BENCHMARKS["mog2"](), seed=0)
     with pytest.raises(ValueError, match="found the target 'moon', expected one of gaussian"):
         comparison.compare_sampler(target="moon", method="kl", seed=0)

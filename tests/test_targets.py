@@ -1,165 +1,349 @@
-"""Targets: published integrals, quadrature in other coordinates, scores and bad input."""
+"""Targets in the plane: formulas, integrals, samples and scores against quadrature on a grid."""
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
-from target_grids import TARGETS, every_target, grid, naive
-from torch import Tensor
+from scipy import stats
 
-from galflow_lite import targets
 from galflow_lite.metrics import mode_weights
-from galflow_lite.targets import CircleOfGaussians, Target, TwoMoons, TwoRings
+from galflow_lite.targets import (
+    BENCHMARKS,
+    CircleOfGaussians,
+    Donut,
+    Funnel,
+    RingOfGaussians,
+    Rosenbrock,
+    Target,
+    TwoMoons,
+    TwoRings,
+)
 from galflow_lite.targets.multimodal import polar_rule
 
-# log Z and entropy (nats), from sums over Cartesian grids in [-3, 3]^2 that are not this code.
-PUBLISHED = {
-    "moons": (0.8042144486, 1.571062),
-    "circle 8": (0.0, 2.177596),
-    "rings 2": (1.7759863466, 2.275893),
+MAKERS = {
+    **BENCHMARKS,
+    "moons": TwoMoons,
+    **{f"circle {n}": partial(CircleOfGaussians, n) for n in (2, 3, 8, 25)},
+    **{f"rings {n}": partial(TwoRings, n) for n in (1, 2, 3, 6)},
+}
+every_target = pytest.mark.parametrize("name", MAKERS)
+every_benchmark = pytest.mark.parametrize("name", BENCHMARKS)
+
+# A test at this level fails for one seed in ten thousand when all is well.
+LEVEL = 1e-4
+
+# Mean square scores of the fact sheet, to the digits it gives.
+MEAN_SQUARE_SCORES = {
+    "gaussian": 5.55,
+    "mog2": 1.73,
+    "mog2_hard": 8.0,
+    "rosenbrock": 16,
+    "rosen_hard": 142,
+    "donut": 3.99,
+    "donut_hard": 60.8,
+    "funnel": 3.15,
+    "funnel_hard": 90.6,
+    "squiggle": 4.98,
+    "squiggle_hard": 29.3,
+    "ring8": 7.75,
+    "ring8_hard": 22.2,
 }
 
 
+def naive(name: str, x: np.ndarray) -> np.ndarray:
+    """Unnormalised log density as the formulas are usually written, with no care for far points."""
+    a, b = x.T
+    r, hard = np.hypot(a, b), "_hard" in name
+    kind, _, number = name.removesuffix("_hard").partition(" ")
+    if kind == "gaussian":
+        return -(a**2 - 1.6 * a * b + b**2) / (2 * 0.36)
+    if kind in ("rosenbrock", "rosen"):
+        return -((1 - a) ** 2) - (10 if hard else 1) * (b - a**2) ** 2
+    if kind == "donut":
+        return -((r - 2.6) ** 2) / (0.033 if hard else 0.5)
+    if kind == "funnel":
+        return -(b**2) / (18 if hard else 2) - b / 2 - a**2 * np.exp(-b) / 2
+    if kind == "squiggle":
+        y = np.stack([a, b + np.sin((5 if hard else 1.5) * a)], axis=1)
+        precision = np.linalg.inv([[2, 0.25], [0.25, 0.5]])
+        return -np.einsum("ni,ij,nj->n", y, precision, y) / 2
+    if kind == "moons":
+        right, left = (np.exp(-0.5 * ((a - side) / 0.3) ** 2) for side in (2, -2))
+        return -0.5 * ((r - 2) / 0.2) ** 2 + np.log(right + left)
+    n = int(number or 8)
+    if kind == "rings":
+        terms = [np.exp(-((r - 2 * (i + 1) / n) ** 2) * 8 * n**2) for i in range(n)]
+    elif kind == "circle":
+        angle, s = 2 * np.pi * np.arange(n) / n, 2 / 3 * np.sin(np.pi / n)
+        centres = 2 * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        terms = [stats.multivariate_normal(c, s**2).pdf(x) / n for c in centres]
+    else:
+        angle = 2 * np.pi * np.arange(8) / 8
+        centres = 4 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        centres = np.array([[-2, 0], [2, 0]]) if kind == "mog2" else centres
+        double = {"mog2": 2.0, "mog2_hard": 0.5, "ring8": 0.5, "ring8_hard": 0.18}[name]
+        square = ((x[:, None] - centres) ** 2).sum(2)
+        terms = list(np.exp(-square / double).T / len(centres))
+    return np.log(np.maximum(sum(terms), 1e-300))
+
+
+@cache
+def grid(name: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """Points, shares of the density there, and its integral: equal steps of its own.
+
+    Their error falls geometrically with the step for these densities. The funnel goes along e^v/2.
+    """
+    if name.startswith("funnel"):
+        t = 3.0 if "hard" in name else 1.0
+        v, u = np.meshgrid(np.arange(-11 * t, 11 * t, t / 20), np.arange(-9, 9, 0.1))
+        points = np.stack([u * np.exp(v / 2), v], axis=-1).reshape(-1, 2)
+        weights = (np.exp(v / 2) * t / 20 * 0.1).ravel()
+    else:
+        if name in BENCHMARKS:
+            kind = name.removesuffix("_hard")
+            step = {"mog2": 0.25, "ring8": 0.12, "gaussian": 0.1, "donut": 0.1}.get(kind, 0.07)
+            step = step / (1 if name == kind else 3)
+        else:
+            target = MAKERS[name]()
+            step = target._width / 8
+        edges = {"rosenbrock": ((-4.5, 6.5), (-5, 36)), "rosen_hard": ((-3.5, 5.5), (-2, 30))}
+        edges = edges.get(name, ((-9, 9), (-8, 8)) if name in BENCHMARKS else None)
+        edges = edges or ((-2 - 88 * step, 2 + 88 * step),) * 2
+        axes = [np.arange(low, high, step) for low, high in edges]
+        points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+        weights = np.full(len(points), step**2)
+    parts = np.array_split(points, len(points) // 20_000 + 1)
+    log_f = np.concatenate([naive(name, part) for part in parts])
+    mass = weights * np.exp(np.maximum(log_f, -700))
+    return points, mass / mass.sum(), mass.sum()
+
+
+# Densities and integrals
+
+
 @every_target
-def test_density_is_the_formula_of_the_paper(name):
-    target, _ = TARGETS[name]
+def test_density_is_its_formula(name):
     x = np.random.default_rng(0).uniform(-3, 3, (2000, 2))
-    expected = naive(name, x)
-    clear = expected > -600
+    clear = naive(name, x) > -600
     assert clear.sum() > 500
-    found = target.log_density(x).numpy()
-    np.testing.assert_allclose(found[clear], expected[clear], rtol=1e-11, atol=1e-11)
+    found = MAKERS[name]().log_density(x).numpy()
+    np.testing.assert_allclose(found[clear], naive(name, x)[clear], rtol=1e-10, atol=1e-10)
     assert (found[~clear] < -590).all()
 
 
 @every_target
-def test_normaliser_and_entropy_agree_with_a_cartesian_grid(name):
-    target, width = TARGETS[name]
+def test_integrals_agree_with_a_grid(name):
+    target = MAKERS[name]()
     points, share, z = grid(name)
-    assert target.log_normalizer == pytest.approx(math.log(z), abs=1e-12)
-    log_p = np.log(np.maximum(share, 1e-300)) - 2 * math.log(width / 8)
-    assert target.entropy == pytest.approx(-(share * log_p).sum(), abs=1e-12)
+    assert target.log_normalizer == pytest.approx(math.log(z), abs=1e-8)
+    if name not in ("gaussian", "mog2", "mog2_hard", "ring8", "ring8_hard"):
+        entropy = -share @ (naive(name, points) - math.log(z)) if z else 0
+        assert target.entropy == pytest.approx(entropy, abs=1e-6)
+    if name in BENCHMARKS:
+        kept = share > 0
+        square = target.score(points[kept]).square().sum(1).numpy()
+        assert target.mean_square_score == pytest.approx(share[kept] @ square, rel=1e-6)
+        assert target.mean_square_score == pytest.approx(MEAN_SQUARE_SCORES[name], rel=4e-3)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_normaliser_and_entropy_agree_with_the_published_table(name):
-    target, _ = TARGETS[name]
-    log_z, entropy = PUBLISHED[name]
-    assert target.log_normalizer == pytest.approx(log_z, abs=1e-10)
-    assert target.entropy == pytest.approx(entropy, abs=1e-6)
+def test_integrals_of_the_papers():
+    # From sums over Cartesian grids in [-3, 3]^2 that are not this code.
+    for target, log_z, entropy in (
+        (TwoMoons(), 0.8042144486, 1.571062),
+        (CircleOfGaussians(8), 0.0, 2.177596),
+        (TwoRings(2), 1.7759863466, 2.275893),
+    ):
+        assert target.log_normalizer == pytest.approx(log_z, abs=1e-10)
+        assert target.entropy == pytest.approx(entropy, abs=1e-6)
+    assert math.exp(Donut().log_normalizer) == pytest.approx(20.47449, abs=5e-6)
+    assert math.exp(Donut(spread=0.033).log_normalizer) == pytest.approx(5.25999, abs=5e-6)
+    assert math.exp(Rosenbrock(10).log_normalizer) == pytest.approx(math.pi / math.sqrt(10))
+    assert math.exp(Funnel(3).log_normalizer) == pytest.approx(6 * math.pi)
+
+
+def test_polar_rule_integrates_polynomials_over_a_disc():
+    points, weights = polar_rule(3.0, panel=0.7, angles=12)
+    x, y = points.T
+    assert float(weights.sum()) == pytest.approx(math.pi * 9)
+    assert float(weights @ (x**2 * y**4)) == pytest.approx(math.pi / 8 * 3**8 / 8)
+
+
+def test_centres_lie_where_the_papers_put_them():
+    expected = torch.tensor([[0, 2], [2, 0], [0, -2], [-2, 0]], dtype=torch.float64)
+    torch.testing.assert_close(CircleOfGaussians(4).modes, expected)
+    for n in (2, 5, 8):
+        circle = CircleOfGaussians(n)
+        assert float((circle.modes[0] - circle.modes[1]).norm()) == pytest.approx(6 * circle.std)
+    expected = torch.tensor([[4, 0], [math.sqrt(8), math.sqrt(8)], [0, 4]]).double()
+    torch.testing.assert_close(RingOfGaussians().modes[:3], expected)
+
+
+def test_many_modes_and_rings():
+    # Rings 8 widths apart hardly overlap: log f is then -z^2/2 of a normal z.
+    assert TwoRings(400).entropy == pytest.approx(TwoRings(400).log_normalizer + 0.5, abs=2e-3)
+    # The entropy is that of a mode and of the choice, less the overlap of neighbours 6 s apart.
+    few, many = CircleOfGaussians(12), CircleOfGaussians(24)
+    change = math.log(2) + 2 * math.log(many.std / few.std)
+    assert many.entropy - few.entropy == pytest.approx(change, abs=2e-3)
 
 
 @every_target
 def test_box_holds_all_but_a_negligible_part_and_is_not_wasteful(name):
-    target, _ = TARGETS[name]
+    target = MAKERS[name]()
+    x = target.sample(200_000, seed=5).abs().amax(1)
+    assert int((x > target.box).sum()) == 0
+    # The mouth of the funnel is wide and all but empty.
+    assert int((x > (0.003 if "funnel" in name else 0.2) * target.box).sum()) > 0
+
+
+# Samples
+
+
+@every_target
+def test_samples_have_the_moments_of_the_density(name):
+    target = MAKERS[name]()
+    n = 100_000
+    drawn = target.sample(n, seed=2)
+    x = drawn.numpy()
     points, share, _ = grid(name)
-
-    def outside(half_width: float) -> float:
-        return share[np.abs(points).max(1) > half_width].sum()
-
-    assert outside(target.box) < 2e-8
-    assert outside(0.6 * target.box) > 1e-4
-
-
-def test_polar_rule_integrates_polynomials_over_an_annulus():
-    points, weights = polar_rule(1.0, 3.0, panel=0.7, angles=12)
-    sectors, parts = polar_rule(1.0, 3.0, panel=0.7, angles=4, sectors=3)
-    x, y = points.T
-    assert float(weights.sum()) == pytest.approx(math.pi * 8)
-    assert float(weights @ (x**2 * y**4)) == pytest.approx(math.pi / 8 * (3**8 - 1) / 8)
-    assert float(parts @ sectors.square().sum(1)) == pytest.approx(math.pi * 80 / 2)
-    assert float(parts.sum()) == pytest.approx(math.pi * 8)
-
-
-def test_gaussians_lie_where_the_paper_puts_them():
-    circle = CircleOfGaussians(4)
-    expected = torch.tensor([[0, 2], [2, 0], [0, -2], [-2, 0]], dtype=torch.float64)
-    torch.testing.assert_close(circle.means, expected)
-    assert CircleOfGaussians(8).std == pytest.approx(0.25512, abs=1e-5)
-    for n in (2, 5, 8):
-        circle = CircleOfGaussians(n)
-        neighbours = torch.linalg.vector_norm(circle.means[0] - circle.means[1])
-        assert float(neighbours) == pytest.approx(6 * circle.std)
+    # Bounded, so that heavy tails do not widen the errors; blind to no reflection.
+    for moment in (
+        lambda x: np.tanh(x[:, 0]),
+        lambda x: np.tanh(x[:, 1]),
+        lambda x: np.tanh(x[:, 0] - 0.5) * np.tanh(x[:, 1] - 0.5),
+        lambda x: np.exp(-((np.hypot(*x.T) - 2.5) ** 2)),
+        lambda x: np.sin(2 * x[:, 0] + 1) * np.cos(x[:, 1] + 0.5),
+        lambda x: np.sin(3 * x[:, 0] + 1) * np.cos(2 * x[:, 1] + 0.5),
+    ):
+        mean = share @ moment(points)
+        error = math.sqrt((share @ moment(points) ** 2 - mean**2) / n)
+        assert abs(moment(x).mean() - mean) < 4.5 * error
+    if hasattr(type(target), "entropy") or "entropy" in vars(target):
+        log_p = target.log_prob(drawn)
+        assert abs(float(log_p.mean()) + target.entropy) < 4.5 * float(log_p.std()) / math.sqrt(n)
 
 
-@pytest.mark.parametrize("count", [2, 3, 8, 25])
-def test_modes_of_the_circle(count):
-    circle = CircleOfGaussians(count)
-    assert circle.count == count
-    assert circle.modes.shape == (count, 2)
-    assert torch.equal(circle.modes, circle.means)
-    assert torch.equal(circle.assign(circle.modes), torch.arange(count))
-    x = circle.sample(20_000, seed=11)
-    assert torch.equal(circle.assign(x), torch.cdist(x, circle.modes).argmin(1))
-    assert torch.equal(circle.assign(x.float()), circle.assign(x.float().double()))
-    found = mode_weights(x, circle)
-    assert found.expected.tolist() == pytest.approx([1 / count] * count)
+def p_of_cells(name: str, x: np.ndarray, side: int = 24) -> float:
+    """Chi-square of counts in square cells, those with few expected points put together.
+
+    A sum over the grid is not quite the integral over a cell; here cells span 4 steps or more.
+    """
+    target = MAKERS[name]()
+    step = target._width / 8
+    stride = max(1, round(2 * target.box / side / step))
+    low = -(2 + 88 * step) - step / 2
+
+    def cells(x: np.ndarray) -> np.ndarray:
+        column, row = np.floor((x - low) / (stride * step)).astype(int).clip(0, 499).T
+        return column * 500 + row
+
+    points, share, _ = grid(name)
+    expected = np.bincount(cells(points), share, 250_000) * len(x)
+    observed = np.bincount(cells(x), minlength=250_000)
+    many = expected > 20
+    expected = np.append(expected[many], expected[~many].sum())
+    observed = np.append(observed[many], observed[~many].sum())
+    return stats.chi2.sf(((observed - expected) ** 2 / expected).sum(), len(expected) - 1)
+
+
+@pytest.mark.parametrize("name", ["moons", "circle 8", "rings 1", "rings 2", "rings 6"])
+def test_counts_in_cells_agree_and_would_notice_a_wrong_sampler(name):
+    x = MAKERS[name]().sample(20_000, seed=3).numpy()
+    assert p_of_cells(name, x) > LEVEL
+    assert p_of_cells(name, 1.03 * x) < LEVEL
+    assert p_of_cells(name, np.where(x[:, :1] > 0.3, x, x[::-1])) < LEVEL
+
+
+@pytest.mark.parametrize("rings", [2, 6])
+def test_rings_have_their_shares(rings):
+    target = TwoRings(rings)
+    radii = torch.linalg.vector_norm(target.sample(20_000, seed=6), dim=1)
+    between = (target.radii[1:] + target.radii[:-1]) / 2
+    counts = torch.bincount(torch.bucketize(radii, between), minlength=rings).tolist()
+    # Neighbours meet four widths from either: what crosses is 1e-4 and nearly balanced.
+    for count, share in zip(counts, target.shares.tolist(), strict=True):
+        assert stats.binomtest(count, 20_000, share).pvalue > LEVEL / rings
+
+
+@pytest.mark.parametrize("name", ["mog2", "mog2_hard", "ring8", "circle 2", "circle 25"])
+def test_modes_have_their_shares(name):
+    target = MAKERS[name]()
+    x = target.sample(40_000, seed=8)
+    assert torch.equal(target.assign(target.modes), torch.arange(len(target.modes)))
+    assert torch.equal(target.assign(x), torch.cdist(x, target.modes).argmin(1))
+    found = mode_weights(x, target)
+    torch.testing.assert_close(found.expected, target.mode_weights)
     assert float(((found.shares - found.expected) / found.standard_errors).abs().max()) < 4.5
-    # Borders are 3 widths from a mean: nine of those of a narrower Gaussian.
-    one = circle.means[1] + (x[:500] - circle.means[circle.assign(x[:500])]) / 3
-    assert mode_weights(one, circle).shares[1] == 1
-    with pytest.raises(ValueError, match="x has NaN in 1 of 1 points"):
-        circle.assign([[math.nan, 0.0]])
 
 
-@pytest.mark.parametrize("rings", [1, 2, 3, 6])
-def test_shares_of_the_rings(rings):
-    shares = TwoRings(rings).shares
-    expected = torch.arange(1, rings + 1) / (rings * (rings + 1) / 2)
-    torch.testing.assert_close(shares, expected.double(), rtol=1e-6, atol=0)
-    assert float(shares.sum()) == pytest.approx(1, abs=1e-14)
+@every_target
+def test_seeds(name):
+    target, again = MAKERS[name](), MAKERS[name]()
+    first = target.sample(50, seed=3)
+    assert (first.shape, first.dtype) == ((50, 2), torch.float64)
+    assert torch.equal(first, again.sample(np.int64(50), seed=np.int64(3)))
+    assert not torch.equal(first, target.sample(50, seed=4))
+    state = torch.get_rng_state()
+    target.sample(50, seed=3)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not torch.equal(target.sample(50), target.sample(50))
+    assert target.sample(0).shape == (0, 2)
 
 
 # Scores, far points, types
 
 
 @every_target
-def test_score_agrees_with_finite_differences(name):
-    target, width = TARGETS[name]
-    x = torch.cat([target.sample(50, seed=8), 6 * torch.rand(50, 2, dtype=torch.float64) - 3])
-    score = target.score(x)
-    assert not score.requires_grad
-    step = 1e-4 * width
-    for column in range(2):
-        shift = torch.zeros(2, dtype=torch.float64)
-        shift[column] = step
-        rise = target.log_density(x + shift) - target.log_density(x - shift)
-        torch.testing.assert_close(
-            score[:, column], rise / (2 * step), rtol=1e-5, atol=1e-5 / width
-        )
+def test_score_is_the_gradient_and_so_is_its_derivative(name):
+    target = MAKERS[name]()
+    x = target.sample(200, seed=4)
+    x = torch.cat([x, torch.rand(200, 2, dtype=torch.float64) * 6 - 3]).requires_grad_()
+    (expected,) = torch.autograd.grad(target.log_density(x).sum(), x, create_graph=True)
+    closed, detached = target.differentiable_score(x), target.score(x)
+    assert not detached.requires_grad
+    torch.testing.assert_close(detached, closed.detach(), rtol=0, atol=0)
+    torch.testing.assert_close(closed, expected, rtol=1e-9, atol=1e-9)
+    # Second derivatives as well: training needs them.
+    along = torch.tensor([0.6, -0.8], dtype=torch.float64)
+    (slope,) = torch.autograd.grad((closed @ along).sum(), x)
+    (expected_slope,) = torch.autograd.grad((expected @ along).sum(), x)
+    torch.testing.assert_close(slope, expected_slope, rtol=1e-8, atol=1e-7)
 
 
 @every_target
-def test_score_with_gradients_off_and_gradient_of_log_prob(name):
-    target, _ = TARGETS[name]
-    x = target.sample(10, seed=9)
+def test_types_and_gradients_that_are_off(name):
+    target = MAKERS[name]()
+    x = target.sample(20, seed=6)
     expected = target.score(x)
-    with torch.no_grad():
-        assert torch.equal(target.score(x), expected)
+    single = target.score(x.float())
+    assert single.dtype == target.log_density(x.float()).dtype == torch.float32
+    # A float32 point is off by 1e-7, which a narrow mode turns into more.
+    torch.testing.assert_close(single.double(), expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(target.score(x.tolist()), expected)
     with torch.inference_mode():
         assert torch.equal(target.score(x.clone()), expected)
-    x.requires_grad_()
-    target.log_prob(x).sum().backward()
-    assert torch.equal(x.grad, expected)
 
 
 @every_target
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_far_points_and_the_origin_are_finite(name, dtype):
-    target, width = TARGETS[name]
-    far = [[1e6, 0], [0, 1e6], [-1e6, 1e6], [0, 0], [-0.0, 1e-30], [40, -40]]
+    if "funnel" in name:
+        pytest.skip("the funnel overflows where its mouth closes")
+    target = MAKERS[name]()
+    size = 1e3 if "rosen" in name else 1e6
+    far = [[size, 0], [0, size], [-size, size], [40, -40], [0, 0], [-0.0, 1e-30]]
     x = torch.tensor(far, dtype=dtype)
     log_f, score = target.log_density(x), target.score(x)
     assert log_f.isfinite().all()
     assert score.isfinite().all()
-    assert log_f.dtype == score.dtype == dtype
     # Far out the score points home.
-    assert ((score * x).sum(1)[[0, 1, 2, 5]] < 0).all()
-    outside = target.log_density(torch.tensor([[math.inf, 0.0], [0.0, -math.inf]], dtype=dtype))
-    assert (outside == -math.inf).all()
+    assert ((score * x).sum(1)[:3] < 0).all()
 
 
 def test_far_moons_in_closed_form():
@@ -171,140 +355,41 @@ def test_far_moons_in_closed_form():
 
 
 @every_target
-def test_types_of_input(name):
-    target, _ = TARGETS[name]
-    x = target.sample(20, seed=10)
-    expected = target.log_prob(x)
-    assert expected.dtype == torch.float64
-    assert expected.shape == (20,)
-    assert torch.equal(target.log_prob(x.numpy()), expected)
-    assert torch.equal(target.log_prob(x.tolist()), expected)
-    single = target.log_prob(x.float())
-    assert single.dtype == target.score(x.float()).dtype == torch.float32
-    # A float32 point is off by 1e-7, which a narrow mode turns into more.
-    torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
-    assert target.log_density(x.float().numpy()).dtype == torch.float64
-    assert torch.equal(target.log_density([[1, 2]]), target.log_density(torch.tensor([[1, 2]])))
-    assert target.log_density(np.empty((0, 2))).shape == (0,)
+def test_copies_and_names(name):
+    target = MAKERS[name]()
+    x = target.sample(5, seed=1)
+    for again in (copy.deepcopy(target), pickle.loads(pickle.dumps(target))):
+        assert torch.equal(again.score(x), target.score(x))
+    assert repr(target).startswith(type(target).__name__)
+    assert repr(BENCHMARKS["donut_hard"]()) == "Donut(radius=2.6, spread=0.033)"
 
 
-def test_read_only_arrays_raise_no_warning(recwarn):
-    x = np.ones((2, 2))
-    x.setflags(write=False)
-    TwoMoons().score(x)
-    assert not recwarn.list
+def test_what_a_target_does_not_know():
+    class Saddle(Target):
+        dim = 3
 
+        def _log_density(self, x):
+            return -x.pow(4).sum(1) + x[:, 0] * x[:, 1]
 
-def test_names():
-    assert [repr(t) for t in (TwoMoons(), CircleOfGaussians(), TwoRings(np.int64(3)))] == [
-        "TwoMoons()",
-        "CircleOfGaussians(modes=8)",
-        "TwoRings(rings=3)",
-    ]
-    assert set(targets.__all__) >= {"CircleOfGaussians", "Target", "TwoMoons", "TwoRings"}
-
-
-def test_many_modes_and_rings():
-    # Rings 8 widths apart hardly overlap: log f is then -z^2/2 of a normal z.
-    assert TwoRings(400).entropy == pytest.approx(TwoRings(400).log_normalizer + 0.5, abs=2e-3)
-    circle = CircleOfGaussians(300)
-    # Far more modes than one can meet: the entropy is that of a mode and of the choice, less the
-    # overlap of neighbours 6 s apart, which does not depend on their number.
-    few, many = CircleOfGaussians(100), circle
-    change = math.log(many.count / few.count) + 2 * math.log(many.std / few.std)
-    assert many.entropy - few.entropy == pytest.approx(change, abs=1e-4)
-
-
-# Bad input
-
-
-@every_target
-@pytest.mark.parametrize("method", ["log_density", "log_prob", "score"])
-@pytest.mark.parametrize(
-    ("x", "message"),
-    [
-        (np.zeros(2), r"x has shape \(2,\), expected \(n, 2\): give one point a row"),
-        (torch.zeros(4, 3), r"x has shape \(4, 3\), expected \(n, 2\)"),
-        (np.zeros((2, 2, 2)), r"x has shape \(2, 2, 2\), expected \(n, 2\)"),
-        ([[0, 1], [math.nan, 2], [3, math.nan]], "x has NaN in 2 of 3 points, expected numbers"),
-    ],
-)
-def test_bad_points(name, method, x, message):
-    with pytest.raises(ValueError, match=message):
-        getattr(TARGETS[name][0], method)(x)
-
-
-def test_score_at_infinity():
-    with pytest.raises(
-        ValueError, match="x has infinite values in 1 of 2 points, where a gradient"
-    ):
-        TwoRings().score([[0.0, 1.0], [math.inf, 0.0]])
-
-
-@pytest.mark.parametrize("value", [1, 0, -3, 2.5, "8", None, True])
-def test_bad_number_of_modes(value):
-    with pytest.raises(
-        ValueError, match=f"modes is {value!r}, expected a whole number of at lea.* 2"
-    ):
-        CircleOfGaussians(value)
-
-
-@pytest.mark.parametrize("value", [0, -1, 1.0, "2", None, True])
-def test_bad_number_of_rings(value):
-    with pytest.raises(
-        ValueError, match=f"rings is {value!r}, expected a whole number of at lea.* 1"
-    ):
-        TwoRings(value)
-
-
-@every_target
-def test_bad_draws(name):
-    target, _ = TARGETS[name]
-    for n in (-1, 2.0, None):
-        with pytest.raises(ValueError, match=f"n is {n!r}, expected a whole number of at least 0"):
-            target.sample(n)
-    with pytest.raises(ValueError, match="seed is 1.5, expected a whole number of at least 0"):
-        target.sample(3, seed=1.5)
-    with pytest.raises(ValueError, match="found both seed and generator, expected one of them"):
-        target.sample(3, seed=0, generator=torch.Generator())
-
-
-# A target that knows its density alone
-
-
-class Saddle(Target):
-    dim = 3
-
-    def _log_density(self, x: Tensor) -> Tensor:
-        return -x.pow(4).sum(1) + x[:, 0] * x[:, 1]
-
-
-def test_an_unnormalised_target_has_density_and_score():
+    target = Saddle()
     x = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
-    assert float(Saddle().log_density(x)) == -96
-    assert Saddle().score(x).tolist() == [[-2, -31, -108]]
-    with pytest.raises(ValueError, match=r"x has shape \(1, 2\), expected \(n, 3\)"):
-        Saddle().score([[1, 2]])
-
-
-@pytest.mark.parametrize(
-    ("name", "ask"),
-    [
-        ("log_normalizer", lambda target: target.log_normalizer),
-        ("log_normalizer", lambda target: target.log_prob(np.zeros((1, 3)))),
-        ("sample", lambda target: target.sample(3)),
-        ("entropy", lambda target: target.entropy),
-        ("box", lambda target: target.box),
-    ],
-)
-def test_an_unnormalised_target_says_what_it_does_not_know(name, ask):
-    with pytest.raises(NotImplementedError, match=f"Saddle has no {name}: only log_density and sc"):
-        ask(Saddle())
-
-
-def test_a_target_without_density():
-    class Empty(Target):
-        dim = 1
-
-    with pytest.raises(NotImplementedError, match="Empty has no _log_density: write it"):
-        Empty().log_density([[0.0]])
+    assert float(target.log_density(x)) == -96
+    assert target.score(x).tolist() == [[-2, -31, -108]]
+    # Through a network's output, not only a leaf.
+    x.requires_grad_()
+    target.differentiable_score(2 * x).sum().backward()
+    assert x.grad.tolist() == [[2 * (-12 * 4 + 1), 2 * (-12 * 16 + 1), 2 * (-12 * 36)]]
+    with torch.no_grad():
+        assert target.differentiable_score(x.detach()).tolist() == [[-2, -31, -108]]
+    for ask in (
+        lambda t: t.log_prob(x),
+        lambda t: t.sample(3),
+        lambda t: t.entropy,
+        lambda t: t.modes,
+        lambda t: t.assign(x),
+    ):
+        with pytest.raises(NotImplementedError, match="Saddle has no "):
+            ask(target)
+    with pytest.raises(ValueError, match="infinite"):
+        target.score([[0.0, 1.0, math.inf]])
+    assert TwoRings().log_density([[0.0, math.inf]]).tolist() == [-math.inf]

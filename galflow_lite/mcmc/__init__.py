@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .chains import Chains
-from .hamiltonian import hmc, leapfrog
+from .chains import Chains, split_r_hat
+from .hamiltonian import hmc
 from .langevin import langevin
-from .stein import stein_direction, svgd
+from .svgd import svgd
 
-__all__ = ["Chains", "hmc", "langevin", "leapfrog", "stein_direction", "svgd"]
+__all__ = ["Chains", "hmc", "langevin", "split_r_hat", "svgd"]

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..inputs import as_number, as_whole
 from ..targets import Target
-from ..targets.base import positive_number, whole_number
-from .chains import Chains, Oracle, Path, begin, require_shape_of
-
-__all__ = ["hmc", "leapfrog"]
+from .chains import Chains, Run
 
 # Beyond this error of the energy a trajectory has left the region where leapfrog steps are stable.
 _DIVERGENT = 1000.0
+# Range of the random factor of each step size, so that no trajectory is a whole period.
+_JITTER = 0.1
 
 
 @torch.no_grad()
@@ -30,7 +29,6 @@ def hmc(
     leapfrog_steps: int = 10,
     step_size: float | None = None,
     target_acceptance: float = 0.8,
-    jitter: float = 0.1,
     seed: int | None = None,
     keep_every: int | None = None,
 ) -> Chains:
@@ -38,8 +36,9 @@ def hmc(
 
     The step size is shared by the chains. In the warm-up it follows dual averaging (Hoffman and
     Gelman, arXiv:1111.4246, section 3.2) towards the wanted mean acceptance over the chains, and
-    is then fixed. Each step costs `leapfrog_steps` gradients, the start one, and the search for a
-    first step size one for each trial.
+    is then fixed, but for a random factor between 0.9 and 1.1 in each step. Each step costs
+    `leapfrog_steps` gradients, the start one, and the search for a first step size one for each
+    trial.
 
     Args:
         target: where the chains go; not a stochastic one.
@@ -50,8 +49,6 @@ def hmc(
         step_size: of the leapfrog integrator, to begin with; None searches for one.
         target_acceptance: mean acceptance that the warm-up aims at. A short warm-up ends above it
             where acceptance drops steeply at the edge of stability: on the safe side.
-        jitter: each step multiplies the step size by a random factor between 1 - jitter and
-            1 + jitter, so that no trajectory is a whole period of an oscillation.
         seed: of start, momenta and choices; None continues torch's global generator.
         keep_every: keep the positions after every so many steps, warm-up left out.
 
@@ -59,59 +56,42 @@ def hmc(
         `Chains`; trajectories that leave the finite numbers are rejected and counted.
 
     Raises:
-        ValueError: an argument out of range; a stochastic target; a score or log density that is
-            not finite at the start or has another shape; no step size given and no warm-up.
+        ValueError: a stochastic target; a score or log density that is not finite at the start.
     """
-    began = time.perf_counter()
-    steps = whole_number("steps", steps, least=1)
-    warmup = whole_number("warmup", warmup, least=0)
-    leapfrog_steps = whole_number("leapfrog_steps", leapfrog_steps, least=1)
-    _require_between("target_acceptance", target_acceptance, low=0, inclusive=False)
-    _require_between("jitter", jitter, low=0, inclusive=True)
-    if step_size is None and not warmup:
-        raise ValueError(
-            "step_size is None and warmup 0, expected one of them: give a step size or a warm-up"
-        )
-    x, generator = begin(target, start, seed)
-    path, oracle = Path(keep_every), Oracle(target, x)
-    log_f, score = oracle.first_log_density(x), oracle.first_score(x)
+    warmup = as_whole(warmup, "warmup")
+    leapfrog_steps = as_whole(leapfrog_steps, "leapfrog_steps", least=1)
+    wanted = as_number(target_acceptance, "target_acceptance", above=0, below=1)
+    run = Run(target, start, steps, seed, keep_every)
+    x, log_f, score = run.start, run.first_log_density(), run.first_score()
     if step_size is None:
-        step_size = _first_step_size(oracle, x, log_f, score, generator)
-    tuning = _DualAveraging(positive_number("step_size", step_size), target_acceptance)
+        step_size = _first_step_size(run, x, log_f, score)
+    tuning = _DualAveraging(as_number(step_size, "step_size", above=0), wanted)
     accepted, divergent = torch.zeros(len(x), device=x.device), 0
-    for step in range(warmup + steps):
-        epsilon = tuning.current if step < warmup else tuning.final
-        uniform = torch.rand((), device=x.device, generator=generator)
-        epsilon *= 1 + jitter * (2 * float(uniform) - 1)
-        momentum = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+    for step in range(-warmup, run.steps):
+        epsilon = tuning.current if step < 0 else tuning.final
+        uniform = torch.rand((), device=x.device, generator=run.generator)
+        epsilon *= 1 + _JITTER * (2 * float(uniform) - 1)
+        momentum = run.normal()
         end, end_momentum, end_score = leapfrog(
-            oracle.score, x, momentum, score, step_size=epsilon, steps=leapfrog_steps
+            run.score, x, momentum, score, step_size=epsilon, steps=leapfrog_steps
         )
-        end_log_f = oracle.log_density(end)
+        end_log_f = run.log_density(end)
         gain = _gain(log_f, momentum, end_log_f, end_momentum)
-        uniform = torch.rand(len(x), dtype=x.dtype, device=x.device, generator=generator)
-        take = uniform.log() < gain
+        take = run.uniform().log() < gain
         x = torch.where(take[:, None], end, x)
         score = torch.where(take[:, None], end_score, score)
         log_f = torch.where(take, end_log_f, log_f)
-        if step < warmup:
+        if step < 0:
             tuning.update(float(gain.clamp(max=0).exp().mean()))
         else:
             accepted += take
             divergent += int((gain < -_DIVERGENT).sum())
-            path.add(x, step - warmup)
-    return Chains(
-        samples=x,
-        steps=steps,
-        warmup=warmup,
-        gradient_evaluations=oracle.evaluations,
-        seconds=time.perf_counter() - began,
-        step_size=tuning.final,
-        diverged=torch.zeros(len(x), dtype=torch.bool, device=x.device),
-        acceptance=float(accepted.mean()) / steps,
-        acceptance_by_chain=accepted / steps,
+            run.keep(x, step)
+    return run.chains(
+        x,
+        tuning.final,
+        acceptance_by_chain=accepted / run.steps,
         rejected_as_divergent=divergent,
-        path=path.stacked(x),
     )
 
 
@@ -132,22 +112,16 @@ def leapfrog(
         momentum: shape (n, dim).
         score: the score at x.
         step_size: of a step.
-        steps: how many.
+        steps: how many, at least 1.
 
     Returns:
         Positions, momenta and scores at the end, NaN or infinite where a trajectory left the finite
         numbers.
-
-    Raises:
-        ValueError: a momentum or score of another shape than `x`, fewer than 1 step.
     """
-    steps = whole_number("steps", steps, least=1)
-    require_shape_of(x, momentum=momentum, score=score)
     momentum = momentum + step_size / 2 * score
     for step in range(steps):
         x = x + step_size * momentum
         score = score_of(x)
-        require_shape_of(x, score=score)
         momentum = momentum + (step_size if step + 1 < steps else step_size / 2) * score
     return x, momentum, score
 
@@ -159,30 +133,22 @@ def _gain(log_f: Tensor, momentum: Tensor, end_log_f: Tensor, end_momentum: Tens
     return (after - before).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
 
 
-def _first_step_size(
-    oracle: Oracle, x: Tensor, log_f: Tensor, score: Tensor, generator: torch.Generator
-) -> float:
+def _first_step_size(run: Run, x: Tensor, log_f: Tensor, score: Tensor) -> float:
     """A step size whose single step is accepted about half the time (arXiv:1111.4246, alg. 4)."""
-    momentum = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+    momentum = run.normal()
 
-    def acceptance(epsilon: float) -> float:
-        end, end_momentum, _ = leapfrog(
-            oracle.score, x, momentum, score, step_size=epsilon, steps=1
-        )
-        gain = _gain(log_f, momentum, oracle.log_density(end), end_momentum)
-        return float(gain.clamp(max=0).exp().mean())
+    def high(epsilon: float) -> bool:
+        end, end_momentum, _ = leapfrog(run.score, x, momentum, score, step_size=epsilon, steps=1)
+        gain = _gain(log_f, momentum, run.log_density(end), end_momentum)
+        return float(gain.clamp(max=0).exp().mean()) > 0.5
 
-    epsilon = 1.0
-    high = acceptance(epsilon) > 0.5
+    epsilon, rising = 1.0, high(1.0)
     # Bounded: a flat target accepts every step size, a broken one none.
     for _ in range(40):
-        following = epsilon * (2.0 if high else 0.5)
-        above = acceptance(following) > 0.5
-        if high and not above:
-            break
+        following = epsilon * (2.0 if rising else 0.5)
+        if high(following) != rising:
+            return epsilon if rising else following
         epsilon = following
-        if not high and above:
-            break
     return epsilon
 
 
@@ -204,11 +170,3 @@ class _DualAveraging:
         weight = self._count**-self._power
         self.current = math.exp(log_step)
         self.final = math.exp(weight * log_step + (1 - weight) * math.log(self.final))
-
-
-def _require_between(name: str, value: float, *, low: float, inclusive: bool) -> None:
-    if not (low <= value < 1 if inclusive else low < value < 1):
-        raise ValueError(
-            f"{name} is {value!r}, expected a number from {low} ({'' if inclusive else 'not '}"
-            "included) to 1 (not included): change it"
-        )

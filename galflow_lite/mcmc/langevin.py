@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..inputs import as_number
 from ..targets import Target
-from ..targets.base import positive_number, whole_number
-from .chains import Chains, Oracle, Path, begin, require_shape_of
-
-__all__ = ["langevin", "log_transition"]
+from .chains import Chains, Run
 
 
 @torch.no_grad()
@@ -51,70 +48,39 @@ def langevin(
         `Chains`; those that diverged are marked and hold NaN, nothing is clamped.
 
     Raises:
-        ValueError: a wrong start, steps or step size; a score or log density that is not finite at
-            the start or has another shape; `adjust` with a stochastic target.
+        ValueError: a score or log density that is not finite at the start; `adjust` with a
+            stochastic target.
     """
-    began = time.perf_counter()
-    steps = whole_number("steps", steps, least=1)
-    size = step_size if callable(step_size) else lambda step: step_size
-    x, generator = begin(target, start, seed)
-    path, oracle = Path(keep_every), Oracle(target, x)
-    log_f = oracle.first_log_density(x) if adjust else None
-    score = oracle.first_score(x)
+    run = Run(target, start, steps, seed, keep_every)
+    x, score = run.start, run.first_score()
+    log_f = run.first_log_density() if adjust else None
     accepted = torch.zeros(len(x), device=x.device)
-    for step in range(steps):
-        epsilon = positive_number("step_size", size(step))
-        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        proposal = x + epsilon * score + math.sqrt(2 * epsilon) * noise
+    for step in range(run.steps):
+        epsilon = step_size(step) if callable(step_size) else step_size
+        epsilon = as_number(epsilon, "step_size", above=0)
+        proposal = x + epsilon * score + math.sqrt(2 * epsilon) * run.normal()
         if adjust:
-            new_log_f, new_score = oracle.log_density(proposal), oracle.score(proposal)
+            new_log_f, new_score = run.log_density(proposal), run.score(proposal)
             log_ratio = (
                 new_log_f
                 - log_f
                 + log_transition(proposal, x, new_score, epsilon)
                 - log_transition(x, proposal, score, epsilon)
             )
-            uniform = torch.rand(len(x), dtype=x.dtype, device=x.device, generator=generator)
             # A ratio that is NaN, as it is for a proposal out of range, compares as False.
-            take = uniform.log() < log_ratio
+            take = run.uniform().log() < log_ratio
             x = torch.where(take[:, None], proposal, x)
             score = torch.where(take[:, None], new_score, score)
             log_f = torch.where(take, new_log_f, log_f)
             accepted += take
         else:
             x = proposal
-            if step + 1 < steps:
-                score = oracle.score(x)
-        path.add(x, step)
-    diverged = ~x.isfinite().all(1)
-    return Chains(
-        samples=torch.where(diverged[:, None], torch.nan, x),
-        steps=steps,
-        warmup=0,
-        gradient_evaluations=oracle.evaluations,
-        seconds=time.perf_counter() - began,
-        step_size=epsilon,
-        diverged=diverged,
-        acceptance=float(accepted.mean()) / steps if adjust else None,
-        acceptance_by_chain=accepted / steps if adjust else None,
-        path=path.stacked(x),
-    )
+            if step + 1 < run.steps:
+                score = run.score(x)
+        run.keep(x, step)
+    return run.chains(x, epsilon, acceptance_by_chain=accepted / run.steps if adjust else None)
 
 
 def log_transition(x: Tensor, y: Tensor, score: Tensor, epsilon: float) -> Tensor:
-    """Log density of the proposal y from x, up to a constant that depends on epsilon alone.
-
-    Args:
-        x: where the chains are, shape (n, dim).
-        y: where they would go, shape (n, dim).
-        score: of the target at x, shape (n, dim).
-        epsilon: the step size.
-
-    Returns:
-        Shape (n,).
-
-    Raises:
-        ValueError: `y` or `score` of another shape than `x`.
-    """
-    require_shape_of(x, y=y, score=score)
+    """Log density of the Langevin proposal y from x, less a constant that epsilon alone sets."""
     return -(y - x - epsilon * score).square().sum(1) / (4 * epsilon)

@@ -15,7 +15,7 @@ from ..flows import real_nvp
 from ..metrics import energy_distance, ksd, mode_weights
 from ..reproduction import Case
 from ..seeds import child_seed
-from ..targets import NAMED, GaussianMixture, Target
+from ..targets import BENCHMARKS, GaussianMixture, Target
 from ..training import fit
 from .recipes import FIRST_SEED, ONE_STEP, PLAIN, REMEDIES, last_good, train_stages
 from .sampler import ImplicitSampler
@@ -162,10 +162,10 @@ def judge(x: Tensor, target: Target, *, seed: int = 0) -> dict[str, float]:
 def compare_sampler(
     *, target: str, method: str, seed: int, off_centre: bool = False
 ) -> dict[str, Any]:
-    """Draw from a target of `NAMED` by a method, and judge the samples.
+    """Draw from a target of `BENCHMARKS` by a method, and judge the samples.
 
     Args:
-        target: name in `NAMED`.
+        target: name in `BENCHMARKS`.
         method: as for `draw`.
         seed: of everything.
         off_centre: as for `draw`.
@@ -177,9 +177,9 @@ def compare_sampler(
     Raises:
         ValueError: an unknown target or method.
     """
-    if target not in NAMED:
-        raise ValueError(f"found the target {target!r}, expected one of {', '.join(NAMED)}")
-    density = NAMED[target]()
+    if target not in BENCHMARKS:
+        raise ValueError(f"found the target {target!r}, expected one of {', '.join(BENCHMARKS)}")
+    density = BENCHMARKS[target]()
     x, cost = draw(method, density, seed=seed, off_centre=off_centre)
     return {**(judge(x, density, seed=seed) if len(x) > 1 else {}), **cost}
 
@@ -192,9 +192,9 @@ def paper_cases(*, seeds: int = 10, names: Sequence[str] | None = None) -> list[
 
     Args:
         seeds: repetitions.
-        names: targets, by default all of `NAMED`.
+        names: targets, by default all of `BENCHMARKS`.
     """
-    names = tuple(names or NAMED)
+    names = tuple(names or BENCHMARKS)
     kinds = [
         (name, method, away)
         for name in names
@@ -206,7 +206,7 @@ def paper_cases(*, seeds: int = 10, names: Sequence[str] | None = None) -> list[
         for name in names
         for method in REMEDIES
         if (name in HARD or method == "recipe_first")
-        and ("noised" not in method or isinstance(NAMED[name](), GaussianMixture))
+        and ("noised" not in method or isinstance(BENCHMARKS[name](), GaussianMixture))
     ]
     return [
         Case(

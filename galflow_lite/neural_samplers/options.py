@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..targets.base import positive_number, whole_number
+from ..inputs import as_number, as_whole
 from .noise import LogUniform, Schedule, noise_level, value_at
 
 __all__ = ["Options"]
@@ -118,9 +118,9 @@ class Options:
 
     def _require_numbers(self) -> None:
         for name, least in (("steps", 1), ("batch", 2), ("pretrain", 0), ("warmup", 0)):
-            setattr(self, name, whole_number(name, getattr(self, name), least=least))
+            setattr(self, name, as_whole(getattr(self, name), name, least=least))
         for name in ("learning_rate", "score_learning_rate", "c"):
-            setattr(self, name, positive_number(name, getattr(self, name)))
+            setattr(self, name, as_number(getattr(self, name), name, above=0))
         for name in ("decay", "decay_to"):
             expected = "a share from 0 to 1"
             setattr(self, name, _number(name, getattr(self, name), expected, lambda v: 0 <= v <= 1))
@@ -201,8 +201,8 @@ class Options:
         """
         count = self.score_steps
         if callable(count):
-            return whole_number(f"score_steps at step {step}", count(step), least=0)
-        return whole_number("score_steps", count, least=0)
+            return as_whole(count(step), f"score_steps at step {step}")
+        return as_whole(count, "score_steps")
 
 
 def _number(name: str, value: Any, expected: str, fits: Callable[[float], bool]) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files import read_state, write_state
-from ..targets.base import whole_number
+from ..inputs import as_whole
 from ..training import TrainingDiverged
 from .networks import SamplerNetwork
 
@@ -95,7 +95,7 @@ class ImplicitSampler:
             ValueError: `n` or `seed` is no whole number from 0 up, `block` is below 1, or noisy
                 samples of a sampler without noise are asked for.
         """
-        n, block = whole_number("n", n, least=0), whole_number("block", block, least=1)
+        n, block = as_whole(n, "n"), as_whole(block, "block", least=1)
         if noisy and self.sigma is None:
             raise ValueError(
                 "noisy samples are asked for and this sampler has no sigma, expected one from its "
@@ -105,7 +105,7 @@ class ImplicitSampler:
         options: dict[str, Any] = {"dtype": weight.dtype, "device": weight.device}
         if seed is not None:
             generator = torch.Generator(weight.device)
-            options["generator"] = generator.manual_seed(whole_number("seed", seed, least=0))
+            options["generator"] = generator.manual_seed(as_whole(seed, "seed"))
         with torch.no_grad():
             z = torch.randn(n, self.latent_dim, **options)
             x = torch.cat([self.network(part) for part in z.split(block)] or [z.new_empty(0)])

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from ..reproduction import Summary, record
-from ..targets import NAMED
+from ..targets import BENCHMARKS
 from . import energy, posteriors
 from .comparison import HARD, METHODS
 from .recipes import PLAIN, REMEDIES
@@ -27,7 +27,7 @@ def record_planar(results: Results) -> None:
         results: what `galflow_lite.reproduction.repeat` returned for
             `galflow_lite.neural_samplers.comparison.paper_cases`.
     """
-    for target in NAMED:
+    for target in BENCHMARKS:
         for method in (*METHODS, "langevin-off_centre", "hmc-off_centre"):
             _record_samples(results, target, method)
     for target in HARD:
@@ -45,7 +45,7 @@ def _diverged(results: Results, method: str) -> list[float]:
     """Trainings on all targets that ended early, seed by seed."""
     each = [
         [result.get("diverged", 0.0) for name, result in results.items() if _case(name) == case]
-        for case in (f"{target}-{method}" for target in NAMED)
+        for case in (f"{target}-{method}" for target in BENCHMARKS)
     ]
     return [float(sum(seed)) for seed in zip(*each, strict=True)]
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..inputs import as_whole
 from ..seeds import child_seed
 from ..targets import Target
-from ..targets.base import whole_number
 from .checking import look
 from .identity import identity
 from .loop import Loop
@@ -143,9 +143,9 @@ def train_sampler(
         NotImplementedError: `noised` for a target whose noised law is not known.
         OSError: the checkpoint cannot be written; the file before it is intact.
     """
-    seed = whole_number("seed", seed, least=0)
-    callback_every = whole_number("callback_every", callback_every, least=1)
-    hidden = tuple(whole_number("a width of hidden", width, least=1) for width in hidden)
+    seed = as_whole(seed, "seed")
+    callback_every = as_whole(callback_every, "callback_every", least=1)
+    hidden = tuple(as_whole(width, "a width of hidden", least=1) for width in hidden)
     stochastic = bool(getattr(target, "stochastic", False))
     if independent_scores is None:
         independent_scores = method == "dft" and stochastic
@@ -179,7 +179,7 @@ def train_sampler(
     steps = options.steps
     if checkpoint_every is None:
         checkpoint_every = max(1, steps // 10)
-    checkpoint_every = whole_number("checkpoint_every", checkpoint_every, least=1)
+    checkpoint_every = as_whole(checkpoint_every, "checkpoint_every", least=1)
     device = torch.device(device)
     # The caller may be in a block without gradients.
     with torch.random.fork_rng(devices=[]), _threads(threads, device), torch.enable_grad():
@@ -237,7 +237,7 @@ def _network(
     warm_start: ImplicitSampler | None,
 ) -> tuple[nn.Module, int]:
     if latent_dim is not None:
-        latent_dim = whole_number("latent_dim", latent_dim, least=1)
+        latent_dim = as_whole(latent_dim, "latent_dim", least=1)
     if warm_start is None:
         latent_dim = latent_dim or getattr(sampler, "latent_dim", None) or target.dim
         return sampler or SamplerNetwork(latent_dim, target.dim, hidden=hidden), latent_dim

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..files import read_state, write_state
+from ..inputs import as_number, as_tensor, as_whole
 from ..networks import MLP
 from ..seeds import child_seed
 from ..training import History, TensorBatches, fit
-from .base import Target, positive_number, whole_number
-
-__all__ = ["EnergyModel"]
-
-_KIND = "an energy model of noisy data"
+from .target import Target
 
 
 class EnergyModel(Target):
@@ -39,10 +33,7 @@ class EnergyModel(Target):
         seed: of the first weights.
 
     Attributes:
-        network: the perceptron, float32; fixed, so that nothing that uses the score trains it.
-
-    Raises:
-        ValueError: an argument out of range.
+        network: the perceptron; fixed, so that nothing that uses the score trains it.
     """
 
     def __init__(
@@ -53,36 +44,29 @@ class EnergyModel(Target):
         sigma: float = 0.3,
         seed: int = 0,
     ) -> None:
-        self.dim = whole_number("dim", dim, least=1)
-        self.hidden = tuple(whole_number("hidden", width, least=1) for width in hidden)
-        self.sigma = positive_number("sigma", sigma)
-        child = child_seed(whole_number("seed", seed, least=0), "energy model")
+        self.dim = as_whole(dim, "dim", least=1)
+        self.hidden = tuple(as_whole(width, "hidden", least=1) for width in hidden)
+        self.sigma = as_number(sigma, "sigma", above=0)
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed the GPUs too, whose state is not restored here.
+            child = child_seed(as_whole(seed, "seed"), "energy model")
             torch.default_generator.manual_seed(child)
             self.network = MLP(self.dim, 1, hidden=self.hidden, activation=nn.SiLU)
-        self._fix()
-
-    def __repr__(self) -> str:
-        return f"EnergyModel(dim={self.dim}, hidden={self.hidden}, sigma={self.sigma})"
+        self.network.requires_grad_(False).eval()
 
     def fit(
         self,
         x: Any,
         *,
         steps: int = 3000,
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
         seed: int = 0,
         progress: bool = True,
     ) -> History:
         r"""Train by denoising score matching: minimise :math:`E |\sigma s(x + \sigma e) + e|^2`.
 
         Args:
-            x: data, shape (n, dim), or images, flattened here; values of about unit size.
+            x: data, shape (n, dim); values of about unit size.
             steps: number of updates; the learning rate falls to a fifth after two thirds of them.
-            batch_size: rows a step.
-            learning_rate: at the start.
             seed: of batches and noise.
             progress: show a bar.
 
@@ -90,43 +74,34 @@ class EnergyModel(Target):
             History; its loss is summed over the columns.
 
         Raises:
-            ValueError: another number of columns, NaN or infinite data.
             TrainingDiverged: the loss is NaN or infinite; the last good weights are kept.
         """
-        x = torch.as_tensor(x).float().flatten(1)
-        if x.shape[1] != self.dim:
-            raise ValueError(
-                f"x has {x.shape[1]} columns, expected {self.dim}: make the model with "
-                f"dim={x.shape[1]}"
-            )
-        batches = TensorBatches(x, batch_size=batch_size, seed=seed)
-        device = next(self.network.parameters()).device
-        child = child_seed(whole_number("seed", seed, least=0), "noise")
-        noise = torch.Generator(device).manual_seed(child)
+        x = as_tensor(x, "x", ("n", self.dim), like=self.network)
+        batches = TensorBatches(x, batch_size=128, seed=seed)
+        noise = torch.Generator(x.device).manual_seed(child_seed(as_whole(seed, "seed"), "noise"))
 
         def loss(batch: Any) -> Tensor:
-            clean = (batch[0] if isinstance(batch, tuple | list) else batch).to(device)
-            e = torch.randn(clean.shape, generator=noise, device=device)
+            clean = batch[0] if isinstance(batch, tuple | list) else batch
+            e = torch.randn(clean.shape, dtype=x.dtype, generator=noise, device=x.device)
             noisy = (clean + self.sigma * e).requires_grad_()
-            score = self._gradient(noisy, create_graph=True)
+            score = self._score(noisy, create_graph=True)
             return (self.sigma * score + e).square().sum(1).mean()
 
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(True)
-        self._copies.clear()
+        self.network.requires_grad_(True)
         try:
             return fit(
                 loss,
                 self.network,
                 batches,
                 steps,
-                learning_rate=learning_rate,
+                learning_rate=1e-3,
                 schedule=lambda step: 1.0 if step < 2 * steps / 3 else 0.2,
                 progress=progress,
                 description="energy model",
             )
         finally:
-            self._fix()
+            self.network.zero_grad(set_to_none=True)
+            self.network.requires_grad_(False).eval()
 
     def denoise(self, x: Any) -> Tensor:
         """Mean of the data given the noisy points, x + sigma^2 score(x) (Miyasawa, 1961).
@@ -136,50 +111,15 @@ class EnergyModel(Target):
 
         Returns:
             Shape (n, dim), detached.
-
-        Raises:
-            ValueError: another shape, NaN or infinite points.
         """
-        x = self._finite_points(x).detach()
-        return x + self.sigma**2 * self.score(x)
-
-    def save(self, path: str | Path) -> None:
-        """Write sizes and weights as one safetensors file, whole or not at all.
-
-        Raises:
-            OSError: the file cannot be written; one that was there is intact.
-        """
-        state = {"dim": self.dim, "hidden": list(self.hidden), "sigma": self.sigma}
-        write_state(path, state | {"weights": dict(self.network.state_dict())}, kind=_KIND)
-
-    @classmethod
-    def load(cls, path: str | Path) -> EnergyModel:
-        """Read what `save` wrote, on the CPU.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged or holds something else.
-        """
-        state = read_state(path, kind=_KIND)
-        model = cls(state["dim"], hidden=tuple(state["hidden"]), sigma=state["sigma"])
-        model.network.load_state_dict(state["weights"])
-        model._fix()
-        return model
-
-    def _fix(self) -> None:
-        self.network.zero_grad(set_to_none=True)
-        self.network.requires_grad_(False).eval()
-        self._copies: dict[tuple, MLP] = {}
-
-    def _network_for(self, x: Tensor) -> MLP:
-        """The perceptron in the type and on the device of x; a copy where these differ."""
-        weight = next(self.network.parameters())
-        if (weight.dtype, weight.device) == (x.dtype, x.device):
-            return self.network
-        key = (x.dtype, x.device)
-        if key not in self._copies:
-            self._copies[key] = copy.deepcopy(self.network).to(x)
-        return self._copies[key]
+        x = self._points(x).detach()
+        return x + self.sigma**2 * self._score(x)
 
     def _log_density(self, x: Tensor) -> Tensor:
-        return (self._network_for(x)(x).squeeze(1) - x.square().sum(1) / 2) / self.sigma**2
+        network = self.network
+        if next(network.parameters()).dtype == x.dtype:
+            value = network(x)
+        else:
+            weights = {name: weight.to(x) for name, weight in network.named_parameters()}
+            value = torch.func.functional_call(network, weights, (x,))
+        return (value.squeeze(1) - x.square().sum(1) / 2) / self.sigma**2

@@ -1,4 +1,4 @@
-"""Gaussians and mixtures of them: everything about them is known in closed form."""
+"""Mixtures of Gaussians: everything about them is known in closed form."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import math
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Target, positive_number, whole_number
-
-__all__ = ["CorrelatedGaussian", "GaussianMixture", "RingOfGaussians", "TwoGaussians"]
+from ..inputs import as_number, as_whole
+from .target import Target, constant
 
 
 class GaussianMixture(Target):
@@ -32,52 +30,31 @@ class GaussianMixture(Target):
         modes: the means, shape (k, dim), float64.
         mode_weights: shape (k,), sum 1.
         covariance: shape (dim, dim).
-
-    Raises:
-        ValueError: wrong shapes, a covariance that is not positive definite, weights that are not
-            positive.
     """
 
     def __init__(self, means: Any, covariance: Any, weights: Any = None) -> None:
-        self.modes = _float64(means)
-        if self.modes.ndim != 2 or not self.modes.numel() or not self.modes.isfinite().all():
-            raise ValueError(
-                f"means has shape {tuple(self.modes.shape)}, expected finite numbers of shape "
-                "(k, dim): give one mean a row"
-            )
+        self.modes = constant(means, "means", ("k", "dim"))
         count, self.dim = self.modes.shape
-        weights = torch.ones(count, dtype=torch.float64) if weights is None else _float64(weights)
-        positive = bool(((weights > 0) & weights.isfinite()).all())
-        if weights.shape != (count,) or not positive:
-            raise ValueError(
-                f"weights has shape {tuple(weights.shape)} and {'only' if positive else 'not only'}"
-                f" positive numbers, expected {count} positive numbers: give one a mean"
-            )
+        weights = constant([1.0] * count if weights is None else weights, "weights", (count,))
         self.mode_weights = weights / weights.sum()
-        covariance = _float64(covariance)
+        covariance = constant(covariance, "covariance")
         if covariance.ndim == 0:
             covariance = covariance * torch.eye(self.dim, dtype=torch.float64)
-        self.covariance = covariance
-        wanted = (self.dim, self.dim)
-        if covariance.shape != wanted or not torch.allclose(covariance, covariance.T):
-            raise ValueError(
-                f"covariance has shape {tuple(covariance.shape)}, expected a symmetric matrix of "
-                f"shape {wanted} or one number: change it"
-            )
+        self.covariance = constant(covariance, "covariance", (self.dim, self.dim))
         # Along the axes of the covariance the coordinates are independent, with noise as without.
-        self._variances, axes = torch.linalg.eigh(covariance)
-        if not self._variances.min() > 0:
+        self._variances, axes = torch.linalg.eigh(self.covariance)
+        symmetric = torch.allclose(self.covariance, self.covariance.T)
+        if not (symmetric and self._variances.min() > 0):
             raise ValueError(
-                f"covariance has the smallest eigenvalue {float(self._variances.min()):.3g}, "
-                "expected a positive definite matrix: change it"
+                "covariance is not symmetric and positive definite (smallest eigenvalue "
+                f"{float(self._variances.min()):.3g}), expected such a matrix: change it"
             )
-        round_ = torch.equal(covariance, torch.diag(covariance.diagonal()))
+        if not weights.min() > 0:
+            raise ValueError("weights are not all positive, expected the share of each mean")
+        round_ = torch.equal(self.covariance, torch.diag(self.covariance.diagonal()))
         self._axes = None if round_ else axes
         if round_:
-            self._variances = covariance.diagonal().clone()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(modes={len(self.modes)}, dim={self.dim})"
+            self._variances = self.covariance.diagonal().clone()
 
     @cached_property
     def log_normalizer(self) -> float:
@@ -85,22 +62,28 @@ class GaussianMixture(Target):
         return float((2 * math.pi * self._variances).log().sum()) / 2
 
     @cached_property
-    def entropy(self) -> float:
-        """Differential entropy in nats: closed form for one Gaussian, else by quadrature."""
-        if len(self.modes) == 1:
-            return self.log_normalizer + self.dim / 2
-        points, weights = self._rule("entropy")
-        log_f = self._log_density(points)
-        return self.log_normalizer - float(weights @ (log_f.exp() * log_f)) / self._z
-
-    @cached_property
     def mean_square_score(self) -> float:
-        """E|score|^2: the trace of the inverse covariance for one Gaussian, else by quadrature."""
+        """E|score|^2: the trace of the inverse covariance for one Gaussian, else by quadrature.
+
+        The rule has equal steps of an eighth of the smallest width, with which its error falls
+        geometrically here.
+        """
         if len(self.modes) == 1:
             return float((1 / self._variances).sum())
-        points, weights = self._rule("mean_square_score")
+        if self.dim > 2:
+            self._unknown("mean_square_score")
+        step = float(self._variances.min().sqrt()) / 8
+        reach = 10 * self.covariance.diagonal().sqrt()
+        lowest, highest = self.modes.amin(0) - reach, self.modes.amax(0) + reach
+        lines = [
+            torch.arange(float(low), float(high), step, dtype=torch.float64)
+            for low, high in zip(lowest, highest, strict=True)
+        ]
+        points = torch.cartesian_prod(*lines).reshape(-1, self.dim)
+        weights = torch.full((len(points),), step**self.dim, dtype=torch.float64)
         square = self._closed_score(points).square().sum(1)
-        return float(weights @ (self._log_density(points).exp() * square)) / self._z
+        total = weights @ (self._log_density(points).exp() * square)
+        return float(total) / math.exp(self.log_normalizer)
 
     @property
     def box(self) -> float:
@@ -142,65 +125,6 @@ class GaussianMixture(Target):
         noise = noise if self._axes is None else noise @ self._axes.to(noise).T
         return self.modes.to(noise)[mode] + noise
 
-    @cached_property
-    def _z(self) -> float:
-        return math.exp(self.log_normalizer)
-
-    def _rule(self, name: str) -> tuple[Tensor, Tensor]:
-        """Equal steps of an eighth of the smallest width, which converge geometrically here."""
-        if self.dim > 2:
-            self._unknown(name)
-        step = float(self._variances.min().sqrt()) / 8
-        reach = 10 * self.covariance.diagonal().sqrt()
-        lowest, highest = self.modes.amin(0) - reach, self.modes.amax(0) + reach
-        lines = [
-            torch.arange(float(low), float(high), step, dtype=torch.float64)
-            for low, high in zip(lowest, highest, strict=True)
-        ]
-        points = torch.cartesian_prod(*lines).reshape(-1, self.dim)
-        return points, torch.full((len(points),), step**self.dim, dtype=torch.float64)
-
-
-class CorrelatedGaussian(GaussianMixture):
-    """One Gaussian in the plane, mean 0, unit variances.
-
-    Args:
-        correlation: between -1 and 1.
-
-    Raises:
-        ValueError: a correlation out of range.
-    """
-
-    def __init__(self, correlation: float = 0.8) -> None:
-        if not -1 < correlation < 1:
-            raise ValueError(
-                f"correlation is {correlation!r}, expected a number between -1 and 1: change it"
-            )
-        self.correlation = float(correlation)
-        super().__init__([[0.0, 0.0]], [[1.0, self.correlation], [self.correlation, 1.0]])
-
-    def __repr__(self) -> str:
-        return f"CorrelatedGaussian(correlation={self.correlation})"
-
-
-class TwoGaussians(GaussianMixture):
-    """Two equal round Gaussians in the plane, at (-distance, 0) and (distance, 0).
-
-    Args:
-        distance: of each centre from the origin.
-        std: standard deviation of each; 1 lets them overlap, 0.5 separates them by 8 deviations.
-
-    Raises:
-        ValueError: an argument is not positive.
-    """
-
-    def __init__(self, *, distance: float = 2.0, std: float = 1.0) -> None:
-        self.distance, self.std = positive_number("distance", distance), positive_number("std", std)
-        super().__init__([[-self.distance, 0.0], [self.distance, 0.0]], self.std**2)
-
-    def __repr__(self) -> str:
-        return f"TwoGaussians(distance={self.distance}, std={self.std})"
-
 
 class RingOfGaussians(GaussianMixture):
     r"""Equal round Gaussians in the plane, centres on a ring.
@@ -212,23 +136,12 @@ class RingOfGaussians(GaussianMixture):
         count: number of Gaussians, at least 2.
         radius: of the ring of centres.
         std: standard deviation of each.
-
-    Raises:
-        ValueError: `count` below 2 or no whole number, another argument not positive.
     """
 
     def __init__(self, count: int = 8, *, radius: float = 4.0, std: float = 0.5) -> None:
-        self.count = whole_number("count", count, least=2)
-        self.radius, self.std = positive_number("radius", radius), positive_number("std", std)
+        self.count = as_whole(count, "count", least=2)
+        self.radius = as_number(radius, "radius", above=0)
+        self.std = as_number(std, "std", above=0)
         angle = 2 * torch.pi * torch.arange(self.count, dtype=torch.float64) / self.count
         means = self.radius * torch.stack([angle.cos(), angle.sin()], dim=1)
         super().__init__(means, self.std**2)
-
-    def __repr__(self) -> str:
-        return f"RingOfGaussians(count={self.count}, radius={self.radius}, std={self.std})"
-
-
-def _float64(value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", torch.float64).clone()
-    return torch.tensor(np.asarray(value, dtype=np.float64))

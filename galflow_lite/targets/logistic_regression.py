@@ -1,0 +1,216 @@
+"""Bayesian logistic regression: a posterior over weights and their precision."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..inputs import as_whole
+from ..seeds import child_seed
+from .derived import Affine
+from .target import Target, constant
+
+# Shape a_0 and rate b_0 of the prior of the precision.
+_SHAPE, _RATE = 1.0, 0.01
+
+# Coordinates need no more digits of the logarithm of the precision.
+_SETTLED = 1e-4
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How well labels are predicted.
+
+    Attributes:
+        accuracy: share of rows whose label has the larger probability.
+        log_likelihood: mean log probability of the labels, in nats a row.
+    """
+
+    accuracy: float
+    log_likelihood: float
+
+
+class BayesianLogisticRegression(Target):
+    r"""Posterior of a logistic regression with an uncertain prior precision.
+
+    The parameters are :math:`\theta = (w, \log \alpha)`, with :math:`w | \alpha \sim N(0, I /
+    \alpha)` and :math:`\alpha \sim \mathrm{Gamma}(a_0, b_0)`, rate b_0. For labels y in {0, 1}
+
+    .. math::
+        \log f = \sum_i \log p(y_i | w^T x_i) + \tfrac D2 \log \alpha - \tfrac \alpha2 |w|^2
+        + a_0 \log \alpha - b_0 \alpha, \qquad p(1 | t) = \frac{1}{1 + e^{-t}}
+
+    where :math:`a_0 \log \alpha` and not :math:`(a_0 - 1) \log \alpha` stands for the density of
+    :math:`\log \alpha`. The set-up is that of arXiv:1608.04471, section 5, with the values a_0 = 1
+    and b_0 = 0.01.
+
+    Args:
+        design: shape (rows, columns); columns of about unit scale are wise.
+        labels: shape (rows,), two different values; the larger is 1.
+        bias: add a column of ones, which the prior treats as the others.
+
+    Attributes:
+        dim: columns of the design, with the bias, and one.
+        weights: columns of the design, with the bias.
+        classes: the two labels, the smaller first.
+        batch_size: rows of a mini-batch by which each score is estimated, see `with_batches`.
+    """
+
+    batch_size: int | None = None
+
+    def __init__(self, design: Any, labels: Any, *, bias: bool = False) -> None:
+        self.bias = bias
+        self._design = self._with_bias(constant(design, "design", ("rows", "columns")))
+        labels = constant(labels, "labels", (len(self._design),))
+        self.classes = tuple(labels.unique().tolist())
+        if len(self.classes) != 2:
+            raise ValueError(
+                f"labels has {len(self.classes)} different values, expected 2: compare with one "
+                "class, as in labels == 2"
+            )
+        self._labels = (labels == self.classes[1]).double()
+        self.weights = self._design.shape[1]
+        self.dim = self.weights + 1
+
+    def with_batches(self, batch_size: int, *, seed: int = 0) -> BayesianLogisticRegression:
+        """The same posterior, whose score is estimated from mini-batches; the data are shared.
+
+        Each call of `score` and `differentiable_score` draws its rows with replacement: unbiased,
+        independent from call to call, the same rows for all points of a call. `log_density` takes
+        all rows.
+
+        Args:
+            batch_size: rows of a mini-batch.
+            seed: of the mini-batches.
+        """
+        other = copy.copy(self)
+        other.batch_size = as_whole(batch_size, "batch_size", least=1)
+        other.stochastic = True
+        seed = child_seed(as_whole(seed, "seed"), "batches")
+        other._generator = torch.Generator().manual_seed(seed)
+        return other
+
+    def whitened(self) -> Affine:
+        r"""This posterior in the coordinates of a Gaussian fit, where it is about N(0, I).
+
+        The weights get their mode and the inverse Hessian there, at the precision that is the
+        fixed point of :math:`\alpha = (\gamma + 2 a_0) / (|w|^2 + 2 b_0)` with :math:`\gamma = D -
+        \alpha\, \mathrm{tr}\, \Sigma` (MacKay, 1992). log alpha is taken as independent of them,
+        with the width :math:`\sqrt{2 / (\gamma + 2 a_0)}` from the curvature there.
+        """
+        alpha = 1.0
+        weights = torch.zeros(self.weights, dtype=torch.float64)
+        for _ in range(500):
+            weights, covariance = self._mode(weights, alpha)
+            square = float(weights.square().sum())
+            determined = self.weights - alpha * float(covariance.trace())
+            following = (determined + 2 * _SHAPE) / (square + 2 * _RATE)
+            if abs(math.log(following / alpha)) < _SETTLED:
+                break
+            alpha = following
+        factor = torch.zeros(self.dim, self.dim, dtype=torch.float64)
+        factor[:-1, :-1] = torch.linalg.cholesky(covariance)
+        factor[-1, -1] = math.sqrt(2 / (determined + 2 * _SHAPE))
+        # In single precision: the stored runs have these coordinates.
+        centre = torch.tensor([math.log(alpha)], dtype=torch.float32)
+        return Affine(self, torch.cat([weights, centre.double()]), factor)
+
+    def evaluate(self, samples: Any, design: Any, labels: Any) -> Prediction:
+        """How well labels are predicted by probabilities that are averaged over samples of theta.
+
+        Args:
+            samples: shape (n, dim), in the original coordinates.
+            design: shape (rows, columns), without the bias.
+            labels: shape (rows,), of the same two values as in the training.
+        """
+        weights = constant(samples, "samples", ("n", self.dim))[:, :-1].T
+        columns = self.weights - self.bias
+        rows = self._with_bias(constant(design, "design", ("rows", columns)))
+        ones = self._ones(labels, len(rows))
+        logits = rows @ weights
+        # Of the logarithm, as 1 - probability is 0 from a logit of 37 on.
+        logs = functional.logsigmoid((2 * ones[:, None] - 1) * logits)
+        log_likelihood = logs.logsumexp(1) - math.log(weights.shape[1])
+        return _judge(logits.sigmoid().mean(1), log_likelihood, ones)
+
+    def constant_classifier(self, labels: Any) -> Prediction:
+        """What the share of the training labels predicts, whatever the row: the row to beat.
+
+        Args:
+            labels: shape (rows,), of the same two values as in the training.
+        """
+        ones, share = self._ones(labels, "rows"), self._labels.mean()
+        likelihood = torch.where(ones > 0.5, share, 1 - share)
+        return _judge(share.expand(len(ones)), likelihood.log(), ones)
+
+    def _ones(self, labels: Any, rows: int | str) -> Tensor:
+        """Labels of the training's two values as 0 and 1."""
+        labels = constant(labels, "labels", (rows,))
+        unknown = set(labels.unique().tolist()) - set(self.classes)
+        if unknown:
+            raise ValueError(
+                f"labels has the value {min(unknown)}, expected {self.classes[0]} or "
+                f"{self.classes[1]} as in the training: recode it"
+            )
+        return (labels == self.classes[1]).double()
+
+    def _with_bias(self, rows: Tensor) -> Tensor:
+        return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1) if self.bias else rows
+
+    def _mode(self, weights: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+        """Mode of the weights at a precision, by damped Newton steps, and the inverse Hessian."""
+        rows, labels = self._design, self._labels
+        prior = alpha * torch.eye(self.weights, dtype=torch.float64)
+
+        def loss(w: Tensor) -> float:
+            logits = rows @ w
+            fit = functional.softplus(logits).sum() - labels @ logits
+            return float(fit + alpha / 2 * w.square().sum())
+
+        value = loss(weights)
+        for _ in range(200):
+            chance = (rows @ weights).sigmoid()
+            slope = rows.T @ (chance - labels) + alpha * weights
+            hessian = rows.T @ ((chance * (1 - chance))[:, None] * rows) + prior
+            step = torch.linalg.solve(hessian, slope)
+            if float(slope @ step) < 1e-20 * max(1.0, abs(value)):
+                break
+            share = 1.0
+            while loss(weights - share * step) > value and share > 1e-10:
+                share /= 2
+            weights = weights - share * step
+            value = loss(weights)
+        return weights, torch.linalg.inv(hessian)
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        rows, labels = self._design.to(x), self._labels.to(x)
+        w, log_alpha = x[:, :-1], x[:, -1]
+        logits = w @ rows.T
+        fit = logits @ labels - functional.softplus(logits).sum(1)
+        alpha = log_alpha.exp()
+        prior = (self.weights / 2 + _SHAPE) * log_alpha
+        return fit + prior - alpha * (w.square().sum(1) / 2 + _RATE)
+
+    def _closed_score(self, x: Tensor) -> Tensor:
+        rows, labels, scale = self._design, self._labels, 1.0
+        if self.batch_size is not None:
+            chosen = torch.randint(len(rows), (self.batch_size,), generator=self._generator)
+            scale = len(rows) / self.batch_size
+            rows, labels = rows[chosen], labels[chosen]
+        rows, labels = rows.to(x), labels.to(x)
+        w, alpha = x[:, :-1], x[:, -1:].exp()
+        fit = (labels - (w @ rows.T).sigmoid()) @ rows
+        half = w.square().sum(1, keepdim=True) / 2 + _RATE
+        slope = self.weights / 2 + _SHAPE - alpha * half
+        return torch.cat([scale * fit - alpha * w, slope], dim=1)
+
+
+def _judge(probability: Tensor, log_likelihood: Tensor, ones: Tensor) -> Prediction:
+    right = (probability > 0.5) == (ones > 0.5)
+    return Prediction(float(right.double().mean()), float(log_likelihood.mean()))

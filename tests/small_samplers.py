@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from galflow_lite.neural_samplers import ImplicitSampler, train_sampler
+from galflow_lite.samplers import ImplicitSampler, train_sampler
 from galflow_lite.targets import BENCHMARKS, Target
 
 GAUSSIAN = BENCHMARKS["gaussian"]()
 # Enough to see that something runs, too few to learn much.
-SHORT = {"steps": 6, "pretrain": 3, "batch": 16, "hidden": (8,), "progress": False}
+SHORT = {"steps": 6, "batch": 16, "hidden": (8,), "progress": False}
 
 
 def train(target: Target = GAUSSIAN, **options) -> ImplicitSampler:
@@ -23,51 +23,48 @@ def weights(sampler: ImplicitSampler) -> Tensor:
     return torch.cat([p.detach().flatten() for p in sampler.network.parameters()])
 
 
-class Cliff(Target):
-    """A Gaussian whose score becomes NaN after some calls."""
+class Scored(Target):
+    """A Gaussian whose score is written by a subclass; counts the points it is asked for."""
 
-    dim = 2
-
-    def __init__(self, calls: int) -> None:
-        self.calls = calls
+    dim, points = 2, 0
 
     def _log_density(self, x: Tensor) -> Tensor:
         return -x.square().sum(1) / 2
 
     def _closed_score(self, x: Tensor) -> Tensor:
-        self.calls -= 1
-        return -x if self.calls >= 0 else x * math.nan
+        self.points += len(x)
+        return self._scored(x)
+
+    def _scored(self, x: Tensor) -> Tensor:
+        return -x
 
 
-class Fenced(Target):
-    """A Gaussian whose score is NaN beyond |x| = 1."""
+class Cliff(Scored):
+    """Its score becomes NaN after some points."""
 
-    dim = 2
+    def __init__(self, points: int) -> None:
+        self.last = points
 
-    def _log_density(self, x: Tensor) -> Tensor:
-        return -x.square().sum(1) / 2
+    def _scored(self, x: Tensor) -> Tensor:
+        return -x if self.points <= self.last else x * math.nan
 
-    def _closed_score(self, x: Tensor) -> Tensor:
+
+class Fenced(Scored):
+    """Its score is NaN beyond |x| = 1."""
+
+    def _scored(self, x: Tensor) -> Tensor:
         return torch.where(x.norm(dim=1, keepdim=True) > 1, math.nan, -x)
 
 
-class Detached(Target):
-    dim = 2
-
-    def _log_density(self, x: Tensor) -> Tensor:
-        return -x.square().sum(1) / 2
-
-    def _closed_score(self, x: Tensor) -> Tensor:
+class Detached(Scored):
+    def _scored(self, x: Tensor) -> Tensor:
         return -x.detach()
 
 
-class Noisy(Target):
-    """A Gaussian with another estimate of its score in each call."""
+class Noisy(Scored):
+    """Another estimate of its score in each call."""
 
-    dim, stochastic = 2, True
+    stochastic = True
 
-    def _log_density(self, x: Tensor) -> Tensor:
-        return -x.square().sum(1) / 2
-
-    def _closed_score(self, x: Tensor) -> Tensor:
+    def _scored(self, x: Tensor) -> Tensor:
         return -x + torch.randn(x.shape)

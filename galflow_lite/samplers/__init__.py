@@ -5,23 +5,21 @@ Denoising Fisher training (arXiv:2411.01453), Fisher and KL training (arXiv:2306
 
 from __future__ import annotations
 
-from .losses import dft_loss, fisher_loss, kl_loss, score_matching_loss
-from .networks import SamplerNetwork, ScoreNetwork
-from .noise import LogUniform, geometric
-from .sampler import ImplicitSampler, SamplerDiverged, SamplerHistory
-from .training import train_sampler
+from .alternating_training import train_sampler
+from .annealing import LogUniform, geometric, linear_decay
+from .divergences import dft_loss, fisher_loss, kl_loss, score_matching_loss
+from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
 
 __all__ = [
     "ImplicitSampler",
     "LogUniform",
-    "SamplerDiverged",
-    "SamplerHistory",
     "SamplerNetwork",
     "ScoreNetwork",
     "dft_loss",
     "fisher_loss",
     "geometric",
     "kl_loss",
+    "linear_decay",
     "score_matching_loss",
     "train_sampler",
 ]

@@ -1,0 +1,182 @@
+"""An implicit sampler: noise through one network. It has samples and no density."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..files import read_state, write_state
+from ..inputs import as_whole
+from ..networks import MLP
+from ..training import History
+
+_KIND = "an implicit sampler"
+# Points that go through the network at once.
+_BLOCK = 65_536
+
+
+class SamplerNetwork(nn.Module):
+    """Map from noise to samples: g(z) = z + MLP(z).
+
+    Where the latent has more coordinates than a sample, z stands for its first ones; where it has
+    fewer, zeros follow it.
+
+    Args:
+        latent_dim: columns of the latent z.
+        dim: columns of a sample.
+        hidden: widths of the hidden layers, with SiLU between them.
+    """
+
+    def __init__(
+        self, latent_dim: int, dim: int, *, hidden: tuple[int, ...] = (64, 64, 64)
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.dim, self.hidden = latent_dim, dim, tuple(hidden)
+        self.mlp = MLP(latent_dim, dim, hidden=self.hidden, activation=nn.SiLU)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map z (n, latent_dim) to (n, dim)."""
+        missing = self.dim - self.latent_dim
+        return self.mlp(z) + (F.pad(z, (0, missing)) if missing > 0 else z[:, : self.dim])
+
+
+class ScoreNetwork(nn.Module):
+    """Score of the noised sampler: an MLP, or for varying noise MLP(x / (1 + s), log s) / s.
+
+    SiLU, since training differentiates the network with respect to its input.
+
+    Args:
+        dim: columns of a point.
+        hidden: widths of the hidden layers.
+        conditional: whether the noise level of each point is given.
+    """
+
+    def __init__(
+        self, dim: int, *, hidden: tuple[int, ...] = (64, 64, 64), conditional: bool = False
+    ) -> None:
+        super().__init__()
+        context = int(conditional)
+        self.mlp = MLP(
+            dim, dim, hidden=tuple(hidden), context_features=context, activation=nn.SiLU
+        )
+
+    def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Map x (n, dim), and where conditional sigma (n, 1), to (n, dim)."""
+        if sigma is None:
+            return self.mlp(x)
+        return self.mlp(torch.cat((x / (1 + sigma), sigma.log()), dim=1)) / sigma
+
+
+class ImplicitSampler:
+    """Samples g(z), z ~ N(0, I), in one evaluation of a network.
+
+    Args:
+        network: maps z (n, latent_dim) to points (n, dim).
+        latent_dim: columns of z.
+        dim: columns of a point.
+        sigma: level of the noise that the sampler was trained under; 0 when there was none.
+        history: of the training.
+
+    Attributes:
+        network, latent_dim, dim, sigma: as given.
+        history: of the training: `loss`, and in `logs` "score_loss", the mean over the steps of the
+            score network in each step. The loss is no measure of quality: a bad score network
+            lowers it, and that of KL training has no meaning at all.
+        gradient_evaluations: points at which the training computed the target's score. The work
+            that DFT and Fisher training have with differentiating that score is not counted.
+        score_network: that of the training, the score of the noised sampler; None after loading.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        latent_dim: int,
+        dim: int,
+        sigma: float = 0.0,
+        history: History | None = None,
+    ) -> None:
+        self.network, self.latent_dim, self.dim, self.sigma = network, latent_dim, dim, sigma
+        self.history = History() if history is None else history
+        self.gradient_evaluations = int(sum(self.history.logs.get("gradient_evaluations", [])))
+        self.score_network: nn.Module | None = None
+
+    def __repr__(self) -> str:
+        return f"ImplicitSampler(latent_dim={self.latent_dim}, dim={self.dim}, sigma={self.sigma})"
+
+    def sample(self, n: int, *, seed: int | None = None, noisy: bool = False) -> Tensor:
+        """Draw n points, shape (n, dim), in the dtype and on the device of the network.
+
+        Args:
+            n: number of points.
+            seed: of the draw; None continues torch's global generator.
+            noisy: add sigma * noise: draws from the law that was trained, which is that of the
+                noised sampler.
+        """
+        n, weight = as_whole(n, "n"), next(self.network.parameters())
+        options: dict[str, Any] = {"dtype": weight.dtype, "device": weight.device}
+        if seed is not None:
+            generator = torch.Generator(weight.device)
+            options["generator"] = generator.manual_seed(as_whole(seed, "seed"))
+        with torch.no_grad():
+            z = torch.randn(n, self.latent_dim, **options)
+            x = torch.cat([self.network(part) for part in z.split(_BLOCK)] or [z.new_empty(0)])
+            x = x.reshape(n, self.dim)
+            return x + self.sigma * torch.randn(x.shape, **options) if noisy else x
+
+    def log_prob(self, x: Any) -> NoReturn:
+        """Not available.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "an implicit sampler has no density, only samples: compare samples (energy_distance, "
+            "ksd), or train a flow where log_prob is needed"
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the network and its architecture to one safetensors file with a JSON header.
+
+        The score network and the history are not written.
+        """
+        built_in = isinstance(self.network, SamplerNetwork)
+        state = {
+            "latent_dim": self.latent_dim,
+            "dim": self.dim,
+            "sigma": self.sigma,
+            "network": {"hidden": self.network.hidden} if built_in else "custom",
+            "weights": dict(self.network.state_dict()),
+        }
+        write_state(path, state, kind=_KIND)
+
+    @classmethod
+    def load(cls, path: str | Path, *, network: nn.Module | None = None) -> ImplicitSampler:
+        """Read what `save` wrote.
+
+        Args:
+            path: the file.
+            network: where the sampler was trained with a network of your own, one like it, whose
+                weights are replaced.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, of another kind, or needs `network`.
+        """
+        state = read_state(path, kind=_KIND)
+        if network is None:
+            if state["network"] == "custom":
+                raise ValueError(
+                    f"{path} holds the weights of a network of your own, found none: pass one like "
+                    "it as network="
+                )
+            hidden = state["network"]["hidden"]
+            network = SamplerNetwork(state["latent_dim"], state["dim"], hidden=hidden)
+            network.to(next(iter(state["weights"].values())).dtype)
+        network.load_state_dict(state["weights"])
+        sizes = {"latent_dim": state["latent_dim"], "dim": state["dim"]}
+        return cls(network.eval(), **sizes, sigma=state["sigma"] or 0.0)

@@ -74,9 +74,7 @@ def test_a_short_training_reaches_the_floor(name, method, steps):
 def test_kl_with_a_noised_target_finds_both_far_modes():
     target = TwoGaussians(std=0.5)
     law = LogUniform(geometric(0.5, 0.05, 240), 5.0)
-    sampler = train_sampler(
-        target, method="kl", steps=300, sigma=law, noised=True, progress=False
-    )
+    sampler = train_sampler(target, method="kl", steps=300, sigma=law, noised=True, progress=False)
     assert mode_weights(sampler.sample(4000, seed=0), target).largest_deviation < 0.1
     assert sampler.sigma == pytest.approx(0.05)
 
@@ -529,8 +527,9 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_the_former_name_of_the_room_is_the_room():
-    from galflow_lite import neural_samplers
     from galflow_lite.neural_samplers.recipes import RECIPE, train_stages
+
+    from galflow_lite import neural_samplers
 
     assert neural_samplers is galflow_lite.samplers
     assert RECIPE is recipes.RECIPE

@@ -60,9 +60,7 @@ class ScoreNetwork(nn.Module):
     ) -> None:
         super().__init__()
         context = int(conditional)
-        self.mlp = MLP(
-            dim, dim, hidden=tuple(hidden), context_features=context, activation=nn.SiLU
-        )
+        self.mlp = MLP(dim, dim, hidden=tuple(hidden), context_features=context, activation=nn.SiLU)
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Map x (n, dim), and where conditional sigma (n, 1), to (n, dim)."""

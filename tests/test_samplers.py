@@ -32,12 +32,10 @@ from galflow_lite.samplers import (
 from galflow_lite.samplers.alternating_training import _Alternation
 from galflow_lite.samplers.annealing import value_at
 from galflow_lite.targets import (
-    NAMED,
+    BENCHMARKS,
     BayesianLogisticRegression,
     Donut,
-    FromLogDensity,
     GaussianMixture,
-    TwoGaussians,
 )
 from galflow_lite.training import TrainingDiverged
 
@@ -53,7 +51,7 @@ LAW = LogUniform(0.1, 1.0)
     ],
 )
 def test_a_short_training_reaches_the_floor(name, method, steps):
-    target = NAMED[name]()
+    target = BENCHMARKS[name]()
     sampler = train_sampler(target, method=method, steps=steps, progress=False)
     values = [ksd(sampler.sample(500, seed=k), target).value for k in range(5)]
     assert sum(values) / 5 < 1.5 * ksd_floor(target.mean_square_score, 2, 500)
@@ -72,7 +70,7 @@ def test_a_short_training_reaches_the_floor(name, method, steps):
 
 
 def test_kl_with_a_noised_target_finds_both_far_modes():
-    target = TwoGaussians(std=0.5)
+    target = BENCHMARKS["mog2_hard"]()
     law = LogUniform(geometric(0.5, 0.05, 240), 5.0)
     sampler = train_sampler(target, method="kl", steps=300, sigma=law, noised=True, progress=False)
     assert mode_weights(sampler.sample(4000, seed=0), target).largest_deviation < 0.1
@@ -377,13 +375,26 @@ def test_an_exploding_training_goes_back_to_weights_that_were_good(options):
         assert sampler.score_network(x).isfinite().all()
 
 
+class Own:
+    """A density that knows nothing of this package."""
+
+    dim = 2
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -x.square().sum(1) / 2
+
+
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
         (GAUSSIAN, {"sampler": MLP(2, 3, hidden=(8,))}, r"\(8, 3\), expected \(8, 2\) for the tar"),
         (Cliff(0), {}, "the score of Cliff .* is NaN or infinite at 8 of them"),
         (Detached(), {}, "the score of Detached does not depend on the points differentiably"),
-        (object(), {}, "without dim or log_prob, expected both: hand over targets.FromLogDensity"),
+        (
+            Own(),
+            {},
+            "expected a galflow_lite.targets.Target: wrap its log density, targets.FromLog",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_named_before_the_first_step(target, options, message):
@@ -393,23 +404,6 @@ def test_what_cannot_be_trained_is_named_before_the_first_step(target, options, 
 
 def test_kl_needs_no_differentiable_score():
     assert train(Detached(), method="kl").history.stopped == "finished"
-
-
-class Own:
-    """A density that knows nothing of this package."""
-
-    dim = 2
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return -x.square().sum(1) / 2
-
-    def score(self, x: Tensor) -> Tensor:
-        return -x
-
-
-def test_a_density_of_ones_own_is_a_target():
-    expected = FromLogDensity(lambda x: -x.square().sum(1) / 2, 2)
-    assert torch.allclose(weights(train(Own())), weights(train(expected)), atol=1e-6)
 
 
 def test_ctrl_c_keeps_what_was_reached():
@@ -544,7 +538,7 @@ def test_recipes_can_be_trained_and_tempered_stages_end_at_the_target_itself(met
         last = [value_at(tempering, step) for step in range(stage["steps"] - 100, stage["steps"])]
         assert last == [1.0] * 100
     shorter = [{**stage, "steps": 3, "batch": 8} for stage in recipes.ONE_STEP[method]]
-    sampler = recipes.train_stages(NAMED["mog2_hard"](), shorter, seed=0)
+    sampler = recipes.train_stages(BENCHMARKS["mog2_hard"](), shorter, seed=0)
     assert sampler.sample(5).shape == (5, 2)
 
 

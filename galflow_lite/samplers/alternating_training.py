@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..inputs import as_choice, as_number, as_whole
 from ..seeds import child_seed
-from ..targets import FromLogDensity, Noised, Target
+from ..targets import Noised, Target
+from ..targets.target import as_target
 from ..training import TrainingDiverged, fit, threads
 from .annealing import LogUniform, Schedule, linear_decay, value_at
 from .divergences import dft_loss, fisher_loss, kl_loss, score_matching_loss
@@ -59,7 +60,7 @@ def train_sampler(
     at every step.
 
     Args:
-        target: a `Target`, or anything with `dim`, `log_prob` and, if it likes, `score`.
+        target: what to sample; a density of your own as `targets.FromLogDensity`.
         method: "dft" (`dft_loss`), "pseudo-huber" (the same with that distance), "fisher"
             (`fisher_loss` of the same noised law), "kl" (`kl_loss`), or a loss of your own with
             the arguments of `dft_loss`, such as `partial(dft_loss, alpha=1.0)`.
@@ -98,13 +99,13 @@ def train_sampler(
             stochastic one with a method that it would bias; a checkpoint of another training.
         NotImplementedError: `noised` for a target whose noised law is not known.
     """
-    target, seed = _as_target(target), as_whole(seed, "seed")
+    target, seed = as_target(target), as_whole(seed, "seed")
     steps, batch = as_whole(steps, "steps", least=1), as_whole(batch, "batch", least=2)
     if not callable(learning_rate):
         learning_rate = linear_decay(learning_rate, steps, warmup=200)
     if not callable(score_learning_rate):
         score_learning_rate = linear_decay(score_learning_rate, steps)
-    loss = _loss_of(method, bool(getattr(target, "stochastic", False)))
+    loss = _loss_of(method, target.stochastic)
     # The caller may be in a block without gradients.
     with torch.random.fork_rng(devices=[]), threads(1), torch.enable_grad():
         # `torch.manual_seed` would also seed accelerators, and they are not put back.
@@ -234,13 +235,12 @@ class _Alternation:
                 self._fit_score(1, 0)
         score_loss = self._fit_score(int(value_at(self.score_steps, step)), step)
         x0, noise, sigma = self.points = self._draw(self.rows, step, graph=True)
-        weight = None
-        if self.noised and isinstance(sigma, Tensor):
-            weight = sigma[:, 0] ** 2
-        score = self._score(sigma)
-        value = self.loss(self._target_score(sigma, step), score, x0, noise, sigma, weight=weight)
-        if not float(x0.detach().abs().max()) <= self.bound:
-            value = value * torch.nan
+        if float(x0.detach().abs().max()) <= self.bound:
+            weight = sigma[:, 0] ** 2 if self.noised and isinstance(sigma, Tensor) else None
+            scores = self._target_score(sigma, step), self._score(sigma)
+            value = self.loss(*scores, x0, noise, sigma, weight=weight)
+        else:
+            value = x0.sum() * torch.nan
         logs = {"score_loss": score_loss, "gradient_evaluations": self.evaluations}
         self.evaluations = 0
         return value, logs
@@ -296,7 +296,7 @@ class _Alternation:
 
     def known_scores(self) -> list[str] | None:
         """The target's score at fixed points, to the digits that do not depend on a machine."""
-        if getattr(self.target, "stochastic", False):
+        if self.target.stochastic:
             return None
         x = self._normal(len(_SPREADS), self.target.dim, torch.Generator().manual_seed(0))
         x = x.to(self.like) * torch.tensor(_SPREADS).to(self.like)[:, None]
@@ -356,11 +356,11 @@ class _Alternation:
         target, beta = self.target, value_at(self.tempering, step)
         if self.noised:
             target = Noised(target, sigma[:, 0] if isinstance(sigma, Tensor) else sigma)
-        score = target.differentiable_score if self.differentiable else target.score
 
         def counted(x: Tensor) -> Tensor:
             self.evaluations += len(x)
-            return score(x) if beta == 1 else beta * score(x)
+            score = target._score(x, create_graph=self.differentiable)
+            return score if beta == 1 else beta * score
 
         return counted
 
@@ -400,22 +400,6 @@ def _at_noised_points(
     weight: Tensor | None,
 ) -> Tensor:
     return loss(target_score, score_network, x0 + sigma * noise, weight=weight)
-
-
-def _as_target(target: Any) -> Target:
-    """The target itself, or a density of one's own as a target.
-
-    Raises:
-        ValueError: it has no `dim` or no `log_prob`.
-    """
-    if isinstance(target, Target) or hasattr(target, "differentiable_score"):
-        return target
-    if not hasattr(target, "dim") or not hasattr(target, "log_prob"):
-        raise ValueError(
-            f"the target is a {type(target).__name__} without dim or log_prob, expected both: hand "
-            "over targets.FromLogDensity(log_density, dim)"
-        )
-    return FromLogDensity(target.log_prob, target.dim, score=getattr(target, "score", None))
 
 
 def _network(

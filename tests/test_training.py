@@ -382,13 +382,14 @@ def test_nan_stops_with_its_step_and_the_last_good_weights_of_all_modules():
 
 
 def test_gradients_of_the_trained_weights_alone_and_logs_of_every_step():
-    weight, critic = (torch.ones(1, requires_grad=True) for _ in range(2))
+    weight, critic = torch.ones(1, requires_grad=True), nn.Linear(1, 1)
 
     def loss(step):
-        return (weight * critic).sum(), {"step": torch.tensor(float(step))}
+        return critic(weight).sum(), {"step": torch.tensor(float(step))}
 
-    history = fit(loss, [weight], lambda step: step, 5, validation=[0], progress=False)
-    assert critic.grad is None
+    options = {"extra_state": {"critic": critic}, "validation": [0], "progress": False}
+    history = fit(loss, [weight], lambda step: step, 5, **options)
+    assert critic.weight.grad is None
     assert history.logs == {"step": [0.0, 1.0, 2.0, 3.0, 4.0]}
     assert len(history.validation_loss) == 1
 

@@ -21,7 +21,7 @@ from ..inputs import as_number, as_whole
 from .checkpoint import fingerprint, random_state, require_same, restore_random_state
 from .minibatches import by_step
 from .optimizers import make_optimizer, rate_factor
-from .processes import broadcast, data_parallel, start_processes, sum_over
+from .processes import broadcast, data_parallel, process_rank, start_processes, sum_over
 from .weights import Weights
 
 _KIND = "a training checkpoint"
@@ -109,7 +109,7 @@ def fit(
     Args:
         loss: takes a batch, returns a scalar tensor, or a pair of it and a mapping of further
             scalars, which are kept in `History.logs`. It may train something of its own first,
-            such as a critic: only the gradients of `parameters` are computed from what it returns.
+            such as a critic, which then belongs in `extra_state`.
         parameters: the module (preferred: its buffers are kept with its weights) or its tensors.
         batches: a callable step -> batch, such as `TensorBatches`, or an iterable, which is cycled.
         steps: number of updates.
@@ -133,8 +133,9 @@ def fit(
         checkpoint_every: steps between checkpoints, a tenth of `steps` by default; there is one
             at the end as well.
         extra_state: named objects with `state_dict` and `load_state_dict` that the loss changes
-            itself, for example a critic and its optimiser: checkpointed with the rest. Modules
-            among them get back their last good weights when the training diverges.
+            itself, for example a critic and its optimiser: checkpointed with the rest. Gradients
+            are then computed for `parameters` alone, and modules get back their last good weights
+            when the training diverges.
         settings: what else makes this training what it is (columns, seeds, architecture), as plain
             values: a checkpoint with other settings, weights or batches is refused.
         callback: called as callback(step) before the first step, every `callback_every` steps and
@@ -160,20 +161,12 @@ def fit(
     Warns:
         RuntimeWarning: no validation loss was a number.
     """
-    began = time.perf_counter()
-    weights = Weights(parameters)
-    if not weights.trainable:
-        raise ValueError(
-            f"none of the {len(weights.names)} parameters requires a gradient, expected at least "
-            "one: pass the module that is to be trained"
-        )
-    device = weights.trainable[0].device
     steps = as_whole(steps, "steps", least=1)
     validate_every = as_whole(validate_every, "validate_every", least=1)
+    callback_every = as_whole(callback_every, "callback_every", least=1)
     if checkpoint_every is None:
         checkpoint_every = max(1, steps // 10)
     checkpoint_every = as_whole(checkpoint_every, "checkpoint_every", least=1)
-    callback_every = as_whole(callback_every, "callback_every", least=1)
     if patience is not None:
         patience = as_whole(patience, "patience", least=1)
         if validation is None:
@@ -182,24 +175,17 @@ def fit(
         clip_norm = as_number(clip_norm, "clip_norm", above=0)
     if ema_decay is not None:
         ema_decay = as_number(ema_decay, "ema_decay", least=0, below=1)
-    rank, world = start_processes(device)
-    broadcast(weights.tensors())
+    run = _Run(parameters, ema_decay, extra_state or {})
+    weights, history, device = run.weights, run.history, run.device
+    rank, world = process_rank()
     factor = rate_factor(schedule, steps, warmup_steps)
     updater = make_optimizer(optimizer, weights.trainable, learning_rate, weight_decay)
     base_rates = [group["lr"] for group in updater.param_groups]
     # On a GPU each look at the loss waits for the device.
     look_every = 1 if device.type == "cpu" else 20
-    extra = dict(extra_state or {})
-    others = [Weights(item) for item in extra.values() if isinstance(item, nn.Module)]
-
-    history = History()
-    average = [p.detach().clone() for p in weights.trainable] if ema_decay is not None else None
-    best: list[Tensor] | None = None
     start = 0
-    wanted: dict[str, Any] = {}
     if checkpoint is not None:
-        checkpoint = Path(checkpoint)
-        own = {
+        named = {
             "learning_rate": learning_rate,
             "optimizer": optimizer,
             "weight_decay": weight_decay,
@@ -211,131 +197,56 @@ def fit(
             "validate_every": validate_every,
             "patience": patience,
             "batches": batches,
-            "extra_state": sorted(extra),
+            "extra_state": sorted(run.extra),
             "settings": settings,
         }
-        wanted = fingerprint(weights, own)
-        if checkpoint.exists():
-            state = read_state(checkpoint, kind=_KIND)
-            require_same(checkpoint, state["fingerprint"], wanted)
-            if state["step"] > steps:
-                raise ValueError(
-                    f"the checkpoint {checkpoint} is at step {state['step']}, beyond steps = "
-                    f"{steps}: ask for more steps or use another file"
-                )
-            weights.put(state["weights"].values())
-            updater.load_state_dict(state["optimizer"])
-            average, best = (
-                values if values is None else [value.to(device) for value in values]
-                for values in (state["average"], state["best"])
-            )
-            history = History(**_listed(state["history"]))
-            start = steps if history.stopped == "early" else state["step"]
-            for name, item in extra.items():
-                item.load_state_dict(state["extra"][name])
+        start = run.restore(Path(checkpoint), fingerprint(weights, named), updater, steps)
     next_batch = by_step(batches, start if start < steps else 0)
     if start:
-        restore_random_state(state["random"], device)
+        restore_random_state(run.random, device)
     compute = data_parallel(loss, weights.module, weights.trainable) if start < steps else loss
-    # Hooks of DistributedDataParallel need the plain form.
-    trained = weights.trainable if world == 1 else None
-    spent = history.seconds
-    good = weights.copy(), [other.copy() for other in others]
-    pending: list[tuple[Tensor, Mapping[str, Tensor]]] = []
-
-    def save(step: int) -> None:
-        random = random_state(device)  # all processes take part
-        history.seconds = spent + time.perf_counter() - began
-        if rank == 0:
-            state = {
-                "step": step,
-                "fingerprint": wanted,
-                "weights": dict(zip(weights.names, weights.tensors(), strict=True)),
-                "optimizer": updater.state_dict(),
-                "average": average,
-                "best": best,
-                "history": _packed(vars(history)),
-                "random": random,
-                "extra": {name: item.state_dict() for name, item in extra.items()},
-            }
-            write_state(checkpoint, state, kind=_KIND)
-
-    def call_back(step: int) -> None:
-        if callback is not None:
-            with weights.evaluation(average):
-                callback(step)
-
-    def diverged(found: str, batch: Any) -> TrainingDiverged:
-        """Restore the last good weights and say where and, as far as it is known, why it ended."""
-        weights.put(good[0])
-        for other, values in zip(others, good[1], strict=True):
-            other.put(values)
-        step = len(history.loss)
-        message = f"{found} at step {step}, and the last good weights are restored"
-        return TrainingDiverged(f"{message}: {_advice(step, batch)}", step, history)
-
+    # Spares what the loss trains itself; hooks of DistributedDataParallel need the plain form.
+    trained = weights.trainable if world == 1 and run.extra else None
     visible = progress and rank == 0 and os.environ.get("GALFLOW_PROGRESS", "1") != "0"
     bar = tqdm(total=steps, initial=start, desc=description, disable=not visible)
     weights.train(True)
     try:
-        if start == 0:
-            call_back(0)
+        if start == 0 and callback is not None:
+            with weights.evaluation(run.average):
+                callback(0)
         for step in range(start, steps):
             last = step + 1 == steps
             saving = checkpoint is not None and (last or (step + 1) % checkpoint_every == 0)
             validating = validation is not None and (last or (step + 1) % validate_every == 0)
-            looking = last or saving or validating or (step + 1) % look_every == 0
             for group, rate in zip(updater.param_groups, base_rates, strict=True):
                 group["lr"] = rate * factor(step)
             batch = next_batch(step)
-            value, logs = _split(compute(batch))
-            if step == start:
-                _require_scalar(value)
-            pending.append((value.detach(), logs))
-            if looking:
-                for seen, logs in _seen(pending, world):
-                    if not math.isfinite(seen):
-                        raise diverged(f"the loss is {seen}", batch)
-                    history.loss.append(seen)
-                    for name, number in logs.items():
-                        history.logs.setdefault(name, []).append(number)
-                # These weights have given a finite loss; those after the update may not.
-                weights.copy_to(good[0])
-                for other, kept in zip(others, good[1], strict=True):
-                    other.copy_to(kept)
-                pending.clear()
-                bar.set_postfix_str(f"loss {seen:.4g}", refresh=False)
+            value = run.note(compute(batch))
+            if last or saving or validating or (step + 1) % look_every == 0:
+                run.look(batch, world)
+                bar.set_postfix_str(f"loss {history.loss[-1]:.4g}", refresh=False)
 
             updater.zero_grad(set_to_none=True)
             value.backward(inputs=trained)
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(weights.trainable, clip_norm)
             updater.step()
-            if average is not None:
-                decay = min(ema_decay, (1 + step) / (10 + step))
-                with torch.no_grad():
-                    torch._foreach_lerp_(average, weights.trainable, 1 - decay)
+            run.update_average(step)
             if (last or saving or validating) and not weights.finite():
                 history.loss.pop()
-                raise diverged("the gradient is not finite", batch)
+                raise run.diverged("the gradient is not finite", batch)
             bar.update()
 
             if validating:
-                with weights.evaluation(average):
-                    score = _validate(loss, validation, device)
-                    history.validation_steps.append(step + 1)
-                    history.validation_loss.append(score)
-                    if score < (math.inf if best is None else history.best_loss):
-                        history.best_step, history.best_loss = step + 1, score
-                        best = weights.copy()
-                since = sum(seen > (history.best_step or 0) for seen in history.validation_steps)
+                since = run.validate(loss, validation, step + 1)
                 if patience is not None and since >= patience:
                     history.stopped = "early"
                     saving = checkpoint is not None
             if saving:
-                save(step + 1)
-            if last or (step + 1) % callback_every == 0:
-                call_back(step + 1)
+                run.save(step + 1)
+            if callback is not None and (last or (step + 1) % callback_every == 0):
+                with weights.evaluation(run.average):
+                    callback(step + 1)
             if history.stopped == "early":
                 break
     except KeyboardInterrupt:
@@ -343,40 +254,172 @@ def fit(
             raise
         history.stopped = "interrupted"
         if not weights.finite():
-            weights.put(good[0])
+            weights.put(run.good[0])
     finally:
         bar.close()
         weights.train(False)
-    if history.validation_loss and best is None and rank == 0:
+    if history.validation_loss and run.best is None and rank == 0:
         warnings.warn(
             f"none of {len(history.validation_loss)} validation losses is a number, so the last "
             "weights are kept and not the best: look at the validation data",
             RuntimeWarning,
             stacklevel=2,
         )
-    if best is not None:
-        weights.put(best)
-    elif average is not None:
-        weights.put_trainable(average)
+    if run.best is not None:
+        weights.put(run.best)
+    elif run.average is not None:
+        weights.put_trainable(run.average)
     broadcast(weights.tensors())
-    history.seconds = spent + time.perf_counter() - began
+    history.seconds = run.seconds()
     return history
 
 
-def _split(result: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+class _Run:
+    """What a training has at a step: weights, their average, the best and the last good ones."""
+
+    def __init__(
+        self,
+        parameters: nn.Module | Iterable[Tensor],
+        ema_decay: float | None,
+        extra: Mapping[str, Any],
+    ) -> None:
+        self.began, self.spent = time.perf_counter(), 0.0
+        self.weights = Weights(parameters)
+        if not self.weights.trainable:
+            raise ValueError(
+                f"none of the {len(self.weights.names)} parameters requires a gradient, expected "
+                "at least one: pass the module that is to be trained"
+            )
+        self.device = self.weights.trainable[0].device
+        start_processes(self.device)
+        broadcast(self.weights.tensors())
+        self.extra = dict(extra)
+        self.others = [Weights(item) for item in extra.values() if isinstance(item, nn.Module)]
+        self.ema_decay = ema_decay
+        self.average: list[Tensor] | None = None
+        if ema_decay is not None:
+            self.average = [p.detach().clone() for p in self.weights.trainable]
+        self.best: list[Tensor] | None = None
+        self.good = self.weights.copy(), [other.copy() for other in self.others]
+        self.history = History()
+        self.random: dict[str, Tensor] = {}
+        self._pending: list[tuple[Tensor, Mapping[str, Tensor]]] = []
+
+    def seconds(self) -> float:
+        return self.spent + time.perf_counter() - self.began
+
+    def note(self, result: Any) -> Tensor:
+        """Keep what the loss returned, as tensors; returns the value to be minimised."""
+        value, logs = _split(result)
+        if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+            shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+            raise ValueError(
+                f"loss returned {shape or value}, expected a scalar tensor that depends on the "
+                "trainable parameters: return the mean of what is computed from the module"
+            )
+        self._pending.append((value.detach(), logs))
+        return value
+
+    def look(self, batch: Any, world: int) -> None:
+        """Turn what was kept into numbers, averaged over all processes: waits for the device once.
+
+        Raises:
+            TrainingDiverged: a loss is not finite.
+        """
+        if len(self._pending) == world == 1:
+            values = [self._pending[0][0].item()]
+        else:
+            values = (sum_over(torch.stack([value for value, _ in self._pending])) / world).tolist()
+        for seen, (_, logs) in zip(values, self._pending, strict=True):
+            if not math.isfinite(seen):
+                raise self.diverged(f"the loss is {seen}", batch)
+            self.history.loss.append(seen)
+            for name, number in logs.items():
+                self.history.logs.setdefault(name, []).append(float(number))
+        self._pending.clear()
+        # These weights have given a finite loss; those after the update may not.
+        self.weights.copy_to(self.good[0])
+        for other, kept in zip(self.others, self.good[1], strict=True):
+            other.copy_to(kept)
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        if self.average is not None:
+            decay = min(self.ema_decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self.average, self.weights.trainable, 1 - decay)
+
+    def validate(self, loss: Callable, validation: Any, step: int) -> int:
+        """Keep the weights if they are the best so far; number of validations since those were."""
+        history = self.history
+        with self.weights.evaluation(self.average):
+            score = _validate(loss, validation, self.device)
+            history.validation_steps.append(step)
+            history.validation_loss.append(score)
+            if score < (math.inf if self.best is None else history.best_loss):
+                history.best_step, history.best_loss = step, score
+                self.best = self.weights.copy()
+        return sum(seen > (history.best_step or 0) for seen in history.validation_steps)
+
+    def diverged(self, found: str, batch: Any) -> TrainingDiverged:
+        """Restore the last good weights and say where and, as far as it is known, why it ended."""
+        self.weights.put(self.good[0])
+        for other, values in zip(self.others, self.good[1], strict=True):
+            other.put(values)
+        step = len(self.history.loss)
+        message = f"{found} at step {step}, and the last good weights are restored"
+        return TrainingDiverged(f"{message}: {_advice(step, batch)}", step, self.history)
+
+    def restore(
+        self, path: Path, wanted: dict[str, Any], updater: torch.optim.Optimizer, steps: int
+    ) -> int:
+        """Go on from a file, if it is there; the step to begin with.
+
+        Raises:
+            ValueError: it belongs to another training, or is beyond the number of steps.
+        """
+        self.path, self.wanted, self.updater = path, wanted, updater
+        if not path.exists():
+            return 0
+        state = read_state(path, kind=_KIND)
+        require_same(path, state["fingerprint"], wanted)
+        if state["step"] > steps:
+            raise ValueError(
+                f"the checkpoint {path} is at step {state['step']}, beyond steps = {steps}: ask "
+                "for more steps or use another file"
+            )
+        self.weights.put(state["weights"].values())
+        updater.load_state_dict(state["optimizer"])
+        self.average, self.best = (
+            values if values is None else [value.to(self.device) for value in values]
+            for values in (state["average"], state["best"])
+        )
+        vars(self.history).update(_listed(state["history"]))
+        self.spent, self.random = self.history.seconds, state["random"]
+        for name, item in self.extra.items():
+            item.load_state_dict(state["extra"][name])
+        self.good = self.weights.copy(), [other.copy() for other in self.others]
+        return steps if self.history.stopped == "early" else state["step"]
+
+    def save(self, step: int) -> None:
+        random = random_state(self.device)  # all processes take part
+        self.history.seconds = self.seconds()
+        if process_rank()[0] == 0:
+            state = {
+                "step": step,
+                "fingerprint": self.wanted,
+                "weights": dict(zip(self.weights.names, self.weights.tensors(), strict=True)),
+                "optimizer": self.updater.state_dict(),
+                "average": self.average,
+                "best": self.best,
+                "history": _packed(vars(self.history)),
+                "random": random,
+                "extra": {name: item.state_dict() for name, item in self.extra.items()},
+            }
+            write_state(self.path, state, kind=_KIND)
+
+
+def _split(result: Any) -> tuple[Any, Mapping[str, Tensor]]:
     return result if isinstance(result, tuple) else (result, {})
-
-
-def _seen(
-    pending: list[tuple[Tensor, Mapping[str, Tensor]]], world: int
-) -> list[tuple[float, dict[str, float]]]:
-    """Losses, averaged over all processes, and logs as numbers; waits for the device once."""
-    if len(pending) == world == 1:
-        values = [pending[0][0].item()]
-    else:
-        values = (sum_over(torch.stack([value for value, _ in pending])) / world).tolist()
-    logs = [{name: float(number) for name, number in logs.items()} for _, logs in pending]
-    return list(zip(values, logs, strict=True))
 
 
 def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
@@ -410,15 +453,6 @@ def _advice(step: int, batch: Any) -> str:
     if step == 0:
         return "no update has been made, so look at the loss and the data"
     return "lower learning_rate, set clip_norm or look at the loss"
-
-
-def _require_scalar(value: Any) -> None:
-    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
-        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else value
-        raise ValueError(
-            f"loss returned {found}, expected a scalar tensor that depends on the trainable "
-            "parameters: return the mean of what is computed from the module that is trained"
-        )
 
 
 def _packed(value: Any) -> Any:

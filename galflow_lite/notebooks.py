@@ -105,8 +105,8 @@ def execute(
         work = Path(folder) / "work"
         work.mkdir()
         environment = {
-            "GALFLOW_RUNS": str(out_folder.resolve()),
             **os.environ,
+            "GALFLOW_RUNS": str(Path(os.environ.get("GALFLOW_RUNS") or out_folder).resolve()),
             "GALFLOW_QUIET": "1",
             "GALFLOW_RECORD": str(Path(folder) / "records.jsonl"),
             **(env or {}),

@@ -13,27 +13,18 @@ import torch
 from galflow_lite import reproduction
 from galflow_lite.files import share
 from galflow_lite.reproduction import Summary, bands, results
-from galflow_lite.reproduction.rows import verdict
+from galflow_lite.reproduction.rows import Row, verdict
 from galflow_lite.reproduction.summaries import format_number, prediction_interval
 
 VALUES = [3.0, 3.1, 3.2, 3.3, 3.4]
 
 
-def row_text(
-    id="a.number", source="paper", value="1.0", criterion='{ kind = "at_most", high = 2.0 }', **more
-):
-    fields = {
-        "notebook": '"98"',
-        "paper": '"1234.56789"',
-        "where": '"table 1"',
-        "source": f'"{source}"',
-        "quantity": f'"{id} & co"',
-        "value": value,
-        "criterion": criterion,
-        "note": '"why"',
-        **more,
-    }
-    return "\n".join([f'["{id}"]', *(f"{key} = {value}" for key, value in fields.items()), "\n"])
+def row_text(id="a.number", **fields):
+    """A row of data/paper_numbers.toml, with these fields in place of the usual ones."""
+    usual = {"notebook": "98", "paper": "1234.56789", "where": "table 1", "source": "paper"}
+    usual |= {"quantity": f"{id} & co", "value": 1.0, "note": "why"}
+    usual |= {"criterion": {"kind": "at_most", "high": 2.0}, **fields}
+    return tomlkit.dumps({id: usual})
 
 
 @pytest.fixture
@@ -120,11 +111,10 @@ def test_check_needs_a_band_with_ends(data):
         reproduction.check("a.share", 1.01, within=(0, 1))
 
 
-@pytest.mark.parametrize(("expected", "wrong"), [("2937788", 2937789), ('"abc"', "abd")])
-def test_exact_quantities_are_compared_exactly_at_any_scale(data, capsys, expected, wrong):
-    (data / "paper_numbers.toml").write_text(row_text(id="a.count", expected=expected))
+@pytest.mark.parametrize(("right", "wrong"), [(2937788, 2937789), ("abc", "abd")])
+def test_exact_quantities_are_compared_exactly_at_any_scale(data, capsys, right, wrong):
+    (data / "paper_numbers.toml").write_text(row_text(id="a.count", expected=right))
     reproduction.settings("98", scale="paper")
-    right = tomlkit.value(expected).unwrap()
     reproduction.check("a.count", right)
     assert capsys.readouterr().out == f"a.count   exactly {format_number(right)}   PASS\n"
     with pytest.raises(reproduction.OutOfBand, match="exactly"):
@@ -203,6 +193,7 @@ def test_a_band_is_rounded_outwards_and_hardly_wider(scale, law):
 
 
 def test_a_band_ends_where_the_quantity_does():
+    assert (bands.band_of([0.0] * 5).low, bands.band_of([2.0] * 5).high) == (0.0, 2.04)
     values = [0.74, 0.77, 0.55, 0.76, 0.79]
     free, share = bands.band_of(values), bands.band_of(values, within=(0, 1))
     assert free.high > 1 == share.high
@@ -210,13 +201,6 @@ def test_a_band_ends_where_the_quantity_does():
     assert bands.band_of([7, 21, 6, 12, 11], within=(0, math.inf)).low == 0.0
     with pytest.raises(ValueError, match="expected 5 or more finite ones from 0 to 0.7"):
         bands.band_of(values, within=(0, 0.7))
-
-
-def test_identical_values_leave_the_allowance():
-    band = bands.band_of([0.0] * 5)
-    assert (band.low, band.high) == (0.0, 0.0)
-    band = bands.band_of([2.0] * 5)
-    assert (band.low, band.high) == (1.96, 2.04)
 
 
 @pytest.mark.parametrize(
@@ -268,115 +252,89 @@ def test_shipped_bands_are_what_the_rule_gives():
 # ---- verdicts ---------------------------------------------------------------------------------
 
 
-def judged(text, value, others=None, **errors):
-    """The verdict on a value by a row that is written out."""
-    (row,) = [row for row in text.values() if row.id == "a.number"]
-    named = {name.replace("_", "."): error for name, error in errors.items()}
-    return verdict(row, value, others, standard_errors=named)
+def judge(value, others=None, errors=None, **fields):
+    """The verdict on a value, by a row with these fields."""
+    (row,) = (Row(id=id, **entry) for id, entry in tomlkit.loads(row_text(**fields)).items())
+    return verdict(row, value, others, standard_errors=errors)
 
 
 @pytest.mark.parametrize(
-    ("criterion", "value", "expected"),
+    ("kind", "bounds", "value", "expected"),
     [
-        ('{ kind = "equal", target = 90 }', 90, "reproduced"),
-        ('{ kind = "equal", target = 90 }', 91, "not reproduced"),
-        ('{ kind = "equal", target = "abc" }', "abc", "reproduced"),
-        ('{ kind = "equal", target = 10.0, tolerance = 0.1 }', 10.9, "reproduced"),
-        ('{ kind = "equal", target = 10.0, tolerance = 0.1 }', 11.1, "not reproduced"),
-        ('{ kind = "at_most", high = 2.0 }', 2.0, "reproduced"),
-        ('{ kind = "at_most", high = 2.0 }', 2.1, "not reproduced"),
-        ('{ kind = "at_most", high = 2.0 }', math.nan, "not reproduced"),
-        ('{ kind = "at_least", low = 2.0 }', 2.1, "reproduced"),
-        ('{ kind = "at_least", low = 2.0 }', 1.9, "not reproduced"),
-        ('{ kind = "between", low = 1.0, high = 2.0 }', 1.5, "reproduced"),
-        ('{ kind = "between", low = 1.0, high = 2.0 }', 0.5, "not reproduced"),
-        ('{ kind = "between", low = 1.0, high = 2.0 }', 2.5, "not reproduced"),
-        ('{ kind = "reference", row = "b", relation = "at_most" }', 2.9, "reproduced"),
-        ('{ kind = "reference", row = "b", relation = "at_most" }', 3.1, "not reproduced"),
-        ('{ kind = "reference", row = "b", relation = "at_least" }', 2.9, "not reproduced"),
-        (
-            '{ kind = "reference", row = "c", relation = "at_least" }',
-            2.9,
-            "not run: c, which it is compared with, is not measured",
-        ),
-        ('{ kind = "not_comparable", reason = "other data" }', 1.0, "not comparable: other data"),
-        ('{ kind = "out_of_reach", reason = "3 GB" }', None, "not run: 3 GB"),
-        ('{ kind = "at_most", high = 2.0 }', None, "not run: notebook 98 has not measured it here"),
+        ("equal", {"target": 90}, 90, "reproduced"),
+        ("equal", {"target": 90}, 91, "not reproduced"),
+        ("equal", {"target": "abc"}, "abc", "reproduced"),
+        ("equal", {"target": 10.0, "tolerance": 0.1}, 10.9, "reproduced"),
+        ("equal", {"target": 10.0, "tolerance": 0.1}, 11.1, "not reproduced"),
+        ("at_most", {"high": 2.0}, 2.0, "reproduced"),
+        ("at_most", {"high": 2.0}, 2.1, "not reproduced"),
+        ("at_most", {"high": 2.0}, math.nan, "not reproduced"),
+        ("at_least", {"low": 2.0}, 2.1, "reproduced"),
+        ("at_least", {"low": 2.0}, 1.9, "not reproduced"),
+        ("between", {"low": 1.0, "high": 2.0}, 1.5, "reproduced"),
+        ("between", {"low": 1.0, "high": 2.0}, 0.5, "not reproduced"),
+        ("between", {"low": 1.0, "high": 2.0}, 2.5, "not reproduced"),
+        ("reference", {"row": "b", "relation": "at_most"}, 2.9, "reproduced"),
+        ("reference", {"row": "b", "relation": "at_most"}, 3.1, "not reproduced"),
+        ("reference", {"row": "b", "relation": "at_least"}, 2.9, "not reproduced"),
+        ("reference", {"row": "c", "relation": "at_least"}, 2.9, "not run: c, which"),
+        ("not_comparable", {"reason": "other data"}, 1.0, "not comparable: other data"),
+        ("out_of_reach", {"reason": "3 GB"}, None, "not run: 3 GB"),
+        ("at_most", {"high": 2.0}, None, "not run: notebook 98 has not measured it here"),
     ],
 )
-def test_verdict(data, criterion, value, expected):
-    (data / "paper_numbers.toml").write_text(row_text(criterion=criterion))
-    assert judged(reproduction.rows(), value, {"b": 3.0}) == expected
+def test_verdict(kind, bounds, value, expected):
+    assert judge(value, {"b": 3.0}, criterion={"kind": kind, **bounds}).startswith(expected)
+
+
+def test_verdict_with_a_condition_or_without_a_reported_value():
+    assert judge(1.0, only_with="half the data") == "reproduced only with half the data"
+    assert judge(3.0, only_with="half the data") == "not reproduced"
+    assert judge(None, needs="the data") == "not run: needs the data"
+    assert judge(None, judged_at="paper").endswith("has not measured it at paper scale")
+    ours = {"source": "none", "reason": "no loss"}
+    assert judge(1.0, **ours) == "not comparable: no loss; our own criterion is met"
+    assert judge(3.0, **ours) == "not comparable: no loss; our own criterion is not met"
+
+
+AGREES = {"kind": "agrees", "target": 0.01, "error": 0.02}
 
 
 @pytest.mark.parametrize(
-    ("more", "value", "expected"),
+    ("value", "error", "met"),
     [
-        ({"only_with": '"half the data"'}, 1.0, "reproduced only with half the data"),
-        ({"only_with": '"half the data"'}, 3.0, "not reproduced"),
-        ({"needs": '"the data"'}, None, "not run: needs the data"),
-        ({"judged_at": '"paper"'}, None, "not run: notebook 98 has not measured it at paper scale"),
-        (
-            {"source": "none", "value": '"unknown"', "reason": '"no loss"'},
-            1.0,
-            "not comparable: no loss; our own criterion is met",
-        ),
-        (
-            {"source": "none", "value": '"unknown"', "reason": '"no loss"'},
-            3.0,
-            "not comparable: no loss; our own criterion is not met",
-        ),
-    ],
-)
-def test_verdict_with_a_condition_or_without_a_reported_value(data, more, value, expected):
-    (data / "paper_numbers.toml").write_text(row_text(**more))
-    assert judged(reproduction.rows(), value) == expected
-
-
-AGREES = '{{ kind = "agrees", target = 0.01, error = 0.02{} }}'
-
-
-@pytest.mark.parametrize(
-    ("value", "error", "expected"),
-    [
-        (0.0499, None, "reproduced"),
-        (-0.0299, None, "reproduced"),
-        (0.0501, None, "not reproduced"),
-        (-0.0301, None, "not reproduced"),
+        (0.0499, None, True),
+        (-0.0299, None, True),
+        (0.0501, None, False),
+        (-0.0301, None, False),
         # 2 hypot(0.02, 0.015) = 0.05
-        (0.0599, 0.015, "reproduced"),
-        (0.0601, 0.015, "not reproduced"),
+        (0.0599, 0.015, True),
+        (0.0601, 0.015, False),
         # scatter of ours does not buy agreement: 2 hypot(0.02, 0.02) = 0.0566
-        (0.0665, 10.0, "reproduced"),
-        (0.0667, 10.0, "not reproduced"),
-        (math.nan, None, "not reproduced"),
-        (0.01, math.nan, "not reproduced"),
-        (-math.inf, math.inf, "not reproduced"),
+        (0.0665, 10.0, True),
+        (0.0667, 10.0, False),
+        (math.nan, None, False),
+        (0.01, math.nan, False),
+        (-math.inf, math.inf, False),
     ],
 )
-def test_agreement_is_two_standard_deviations_of_both(data, value, error, expected):
-    (data / "paper_numbers.toml").write_text(row_text(criterion=AGREES.format("")))
-    assert judged(reproduction.rows(), value, a_number=error) == expected
+def test_agreement_is_two_standard_deviations_of_both(value, error, met):
+    found = judge(value, errors={"a.number": error}, criterion=AGREES)
+    assert found == ("reproduced" if met else "not reproduced")
 
 
-def test_the_estimator_of_the_paper_may_agree_where_ours_does_not(data):
-    def judge(value, others=None, **errors):
-        return judged(reproduction.rows(), value, others, **errors)
-
-    otherwise = ', otherwise = "theirs"'
-    (data / "paper_numbers.toml").write_text(row_text(criterion=AGREES.format(otherwise)))
+def test_the_estimator_of_the_paper_may_agree_where_ours_does_not():
+    both = {"criterion": {**AGREES, "otherwise": "theirs"}}
     only = "reproduced only with the paper's estimator"
-    assert judge(0.2, {"theirs": 0.02}) == only
-    assert judge(0.2, {"theirs": 0.2}) == "not reproduced"
-    assert judge(0.2, {"theirs": 0.0665}, theirs=0.2) == only
-    assert judge(0.2, {"theirs": 0.0667}, theirs=0.2) == "not reproduced"
-    assert judge(0.2, {"theirs": 0.2}, a_number=0.01) == "not reproduced"
-    assert judge(0.02, {"theirs": 0.2}) == "reproduced"
-    assert judge(0.2, {"other": 0.02}) == "not reproduced"
-    named = AGREES.format(otherwise + ', with = "their labels"')
-    (data / "paper_numbers.toml").write_text(row_text(criterion=named, only_with='"half"'))
-    assert judge(0.2, {"theirs": 0.02}) == "reproduced only with their labels"
-    assert judge(0.02) == "reproduced only with half"
+    assert judge(0.2, {"theirs": 0.02}, **both) == only
+    assert judge(0.2, {"theirs": 0.2}, **both) == "not reproduced"
+    assert judge(0.2, {"theirs": 0.0665}, {"theirs": 0.2}, **both) == only
+    assert judge(0.2, {"theirs": 0.0667}, {"theirs": 0.2}, **both) == "not reproduced"
+    assert judge(0.02, {"theirs": 0.2}, **both) == "reproduced"
+    assert judge(0.2, {"other": 0.02}, **both) == "not reproduced"
+    both["criterion"]["with"] = "their labels"
+    assert judge(0.2, {"theirs": 0.02}, **both) == "reproduced only with their labels"
+    assert judge(0.02, **both, only_with="half") == "reproduced only with half"
 
 
 # ---- the rows that ship -----------------------------------------------------------------------
@@ -485,7 +443,7 @@ def test_shipped_results_can_be_read_and_shown():
 
 
 def test_the_table_shows_this_run_before_the_stored_one(data):
-    more = row_text(id="another", value='"0.010 ± 0.020"', estimator='"their own"')
+    more = row_text(id="another", value="0.010 ± 0.020", estimator="their own")
     (data / "paper_numbers.toml").write_text(row_text() + more)
     stored("lite", 1.5).save()
     stored("paper", 1.25).save()
@@ -521,7 +479,7 @@ def test_the_table_shows_this_run_before_the_stored_one(data):
 
 
 def test_a_verdict_is_about_the_scale_its_row_names(data):
-    (data / "paper_numbers.toml").write_text(row_text(judged_at='"paper"'))
+    (data / "paper_numbers.toml").write_text(row_text(judged_at="paper"))
     stored("lite", 99.0).save()
     assert reproduction.table("98").lines[0].verdict.startswith("not run: notebook 98")
     reproduction.record("a.number", 1.0, scale="paper")

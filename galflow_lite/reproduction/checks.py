@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from ..files import append_line
 from .bands import read_bands
 from .rows import rows
 from .settings import current
-from .summaries import Number, Summary, format_number
+from .summaries import Summary, format_number
 
 REMARK = "remark"
 """The name under which :func:`remark` keeps its text."""
@@ -22,25 +22,12 @@ class OutOfBand(ValueError):
     """A number lies outside the band that repeated runs gave it."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """One number of a run."""
+def records(scale: str | None = None) -> dict[str, SimpleNamespace]:
+    """The numbers of the current run, by name, at its own scale or at the one named.
 
-    id: str
-    value: Number
-    standard_error: float | None
-    notebook: str
-    scale: str
-    seed: int
-    checked: bool = False
-    scatter: float | None = None
-    runs: int | None = None
-    positive: bool = False
-    within: tuple[float, float] | None = None
-
-
-def records(scale: str | None = None) -> dict[str, Record]:
-    """The numbers of the current run, by name, at its own scale or at the one named."""
+    Each has ``value``, ``standard_error``, ``scatter`` over so many ``runs``, and whether it was
+    ``checked``.
+    """
     run = current()
     wanted = scale or run.scale
     return {
@@ -104,8 +91,7 @@ def check(
         OutOfBand: the number is outside, or is not a number.
         ValueError: there is no band with this name.
     """
-    more = {} if within is None else {"within": (float(within[0]), float(within[1]))}
-    found = _keep(name, value, standard_error, checked=True, positive=positive, **more)
+    found = _keep(name, value, standard_error, checked=True, positive=positive, within=within)
     run, row, reason = current(), rows().get(name), ""
     if os.environ.get("GALFLOW_RECORD_ONLY") == "1":
         reason = "recorded, not checked"
@@ -124,7 +110,7 @@ def check(
     print(f"{name}   {reason or _held(found)}")
 
 
-def _held(found: Record) -> str:
+def _held(found: SimpleNamespace) -> str:
     bands = read_bands()
     band = bands.get(found.id)
     command = f"`galflow-lite bands {found.notebook or 'NOTEBOOK'}`"
@@ -145,17 +131,18 @@ def _held(found: Record) -> str:
 
 def _keep(
     name: str, value: Any, standard_error: Any = None, scale: str | None = None, **more: Any
-) -> Record:
-    run = current()
+) -> SimpleNamespace:
+    run, scatter, n = current(), None, None
     if isinstance(value, Summary):
-        standard_error, more["scatter"], more["runs"] = value.standard_error, value.scatter, value.n
+        standard_error, scatter, n = value.standard_error, value.scatter, value.n
         value = value.mean
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{name} is {value!r:.60}, expected a single number: pass an int or float")
     error = None if standard_error is None else float(standard_error)
-    found = Record(name, value, error, run.notebook, scale or run.scale, run.seed, **more)
-    run.records[name, found.scale] = found
+    line = dict(id=name, value=value, standard_error=error, scatter=scatter, runs=n, checked=False)
+    line |= dict(notebook=run.notebook, scale=scale or run.scale, seed=run.seed) | more
     if path := os.environ.get("GALFLOW_RECORD"):
-        append_line(path, json.dumps(asdict(found)))
-    return found
+        append_line(path, json.dumps(line))
+    run.records[name, line["scale"]] = SimpleNamespace(**line)
+    return run.records[name, line["scale"]]

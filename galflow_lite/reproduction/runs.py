@@ -168,11 +168,10 @@ def repeat(
 
     jobs = int(os.environ.get("GALFLOW_JOBS") or jobs)
     hidden = os.environ.get("GALFLOW_PROGRESS") == "0" or os.environ.get("GALFLOW_QUIET") == "1"
-    threads, commit, failed, anew = torch.get_num_threads(), _commit(), [], []
-    calls = [
-        joblib.delayed(_one)(function, dict(cases[run["case"]]), run, commit)
-        for run in repeated + missing
-    ]
+    threads, failed, anew = torch.get_num_threads(), [], []
+    one = joblib.delayed(_one)
+    calls = [one(function, dict(cases[run["case"]]), run, _commit()) for run in repeated + missing]
+    hidden |= not calls
     # A batch of several runs would come back, and be kept, only when its last is done.
     pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     try:
@@ -214,10 +213,9 @@ def _one(
     except Exception as found:
         # As text: not every exception can be sent to another process.
         error, trace = f"{type(found).__name__}: {found}", traceback.format_exc()
-    about = {"hardware": hardware(), "versions": versions(), "commit": commit}
-    about |= {"date": datetime.now(timezone.utc).date().isoformat()}
-    seconds = round(time.perf_counter() - begin, 3)
-    return {**run, "value": value, "error": error, "seconds": seconds, **about}, trace
+    run |= {"value": value, "error": error, "seconds": round(time.perf_counter() - begin, 3)}
+    run |= {"hardware": hardware(), "versions": versions(), "commit": commit}
+    return {**run, "date": datetime.now(timezone.utc).date().isoformat()}, trace
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

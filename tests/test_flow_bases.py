@@ -30,7 +30,7 @@ def normal(z: Tensor) -> Tensor:
 
 def exact_normalizer(base: flows.ResampledBase) -> tuple[float, float]:
     """Mean and standard deviation of the acceptance under N(0, I), by quadrature."""
-    grid = Grid(normal, -9, 9)
+    grid = Grid(normal, -9, 9, n=420)
     with torch.no_grad():
         accepted = base.acceptance(grid.points)
     mean = float((grid.mass * accepted).sum())
@@ -52,55 +52,28 @@ def test_refine_finds_the_normaliser_and_its_error():
     error = base.refine(1_000_000, generator=torch.Generator().manual_seed(0))
     assert error == pytest.approx(spread / 1000, rel=0.02)
     assert abs(float(base.normalizer) - mean) < 4.5 * error
-    with pytest.raises(ValueError, match="draws=0, expected a positive"):
-        base.refine(0)
 
 
 @pytest.mark.parametrize("truncation", [1, 2, 3, 100])
-def test_resampled_density_integrates_to_one(truncation):
+def test_resampled_density_is_the_formula_and_has_the_samples(truncation):
     base = resampled(truncation)
-    error = base.refine(1_000_000)
-    relative = error / float(base.normalizer)
-    assert Grid(base.log_prob, -9, 9).total == pytest.approx(1, abs=4.5 * relative + 1e-9)
+    z = 2 * torch.randn(500, 2, dtype=torch.float64)
+    expected = textbook(base, z, base.normalizer)
+    torch.testing.assert_close(base.log_prob(z), expected, rtol=1e-10, atol=1e-10)
     base.normalizer.fill_(exact_normalizer(base)[0])
-    assert Grid(base.log_prob, -9, 9).total == pytest.approx(1, abs=1e-7)
+    grid = Grid(base.log_prob, -9, 9, n=420)
+    assert grid.total == pytest.approx(1, abs=1e-6)
+    samples = base.draw(100_000, generator=torch.Generator().manual_seed(0))
+    assert grid.p_value(samples, cells=60) > LEVEL
+    if truncation == 3:  # the term (1 - Z)^(T - 1) is seen
+        others = (Grid(resampled(t).log_prob, -9, 9, n=420) for t in (1, 4, 100))
+        assert all(other.p_value(samples, cells=60) < 1e-6 for other in others)
 
 
 def test_a_wrong_normaliser_shows_in_the_integral():
     base = resampled()
     base.normalizer.mul_(1.1)
-    assert Grid(base.log_prob, -9, 9).total == pytest.approx(1 / 1.1, abs=0.01)
-
-
-@pytest.mark.parametrize("truncation", [1, 2, 3, 100])
-def test_resampled_density_is_the_formula(truncation):
-    base = resampled(truncation)
-    z = 2 * torch.randn(500, 2, dtype=torch.float64)
-    expected = textbook(base, z, base.normalizer)
-    torch.testing.assert_close(base.log_prob(z), expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("truncation", [1, 2, 3, 100])
-def test_resampled_samples_follow_the_density(truncation):
-    base = resampled(truncation)
-    samples = base.draw(200_000, generator=torch.Generator().manual_seed(0))
-    assert Grid(base.log_prob, -9, 9).p_value(samples, cells=60) > LEVEL
-
-
-@pytest.mark.parametrize("other", [1, 4, 100])
-def test_samples_of_three_proposals_tell_the_truncation(other):
-    """The test above sees the term (1 - Z)^(T - 1)."""
-    samples = resampled(3).draw(200_000, generator=torch.Generator().manual_seed(0))
-    assert Grid(resampled(other).log_prob, -9, 9).p_value(samples, cells=60) < 1e-10
-
-
-def test_one_proposal_is_a_standard_normal():
-    base = resampled(1)
-    z = 3 * torch.randn(50, 2, dtype=torch.float64)
-    torch.testing.assert_close(base.log_prob(z), normal(z))
-    draws = base.draw(9, generator=torch.Generator().manual_seed(5))
-    plain = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    assert torch.equal(draws, plain)
+    assert Grid(base.log_prob, -9, 9, n=400).total == pytest.approx(1 / 1.1, abs=0.01)
 
 
 def test_the_running_mean_converges_while_training():
@@ -143,28 +116,6 @@ def test_the_gradient_in_training_includes_that_of_the_normaliser(truncation, mo
     assert max((a - b).abs().max() for a, b in zip(found, without, strict=True)) > 1e-3
 
 
-def test_the_gradient_agrees_with_finite_differences():
-    """With momentum 1 the normaliser is that of the draws, a plain function of the network."""
-    base = resampled(3, momentum=1.0, draws=512).train()
-    z = torch.randn(40, 2, dtype=torch.float64)
-
-    def value() -> Tensor:
-        torch.manual_seed(7)
-        return base.log_prob(z).mean()
-
-    parameters = list(base.parameters())
-    gradients = torch.autograd.grad(value(), parameters)
-    directions = [torch.randn_like(p) for p in parameters]
-    values = []
-    for step in (1e-6, -2e-6):
-        with torch.no_grad():
-            for p, d in zip(parameters, directions, strict=True):
-                p += step * d
-            values.append(float(value()))
-    along = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
-    assert (values[0] - values[1]) / 2e-6 == pytest.approx(along, rel=1e-5)
-
-
 def test_resampled_base_in_evaluation_mode_is_a_function():
     base = resampled()
     z, kept = torch.randn(9, 2, dtype=torch.float64), base.normalizer.clone()
@@ -174,17 +125,7 @@ def test_resampled_base_in_evaluation_mode_is_a_function():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_state_dict_keeps_the_normaliser():
-    flow = flows.real_nvp(2, layers=2, hidden=8, resampled=8).eval()
-    flow.base.normalizer.fill_(0.123)
-    other = flows.real_nvp(2, layers=2, hidden=8, resampled=8).eval()
-    other.load_state_dict(flow.state_dict())
-    assert float(other.base.normalizer) == pytest.approx(0.123)
-    x = torch.randn(9, 2)
-    assert torch.equal(flow.log_prob(x), other.log_prob(x))
-
-
-@pytest.mark.parametrize("truncation", [1, 3, 100, 1000])
+@pytest.mark.parametrize("truncation", [3, 100, 1000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_resampled_density_is_finite_far_out(truncation, dtype):
     base = resampled(truncation).to(dtype)
@@ -193,9 +134,8 @@ def test_resampled_density_is_finite_far_out(truncation, dtype):
     for radius in (1e1, 1e3, 1e6, 1e8):
         log_prob = base.log_prob(radius * circle)
         assert log_prob.isfinite().all()
-        if truncation > 1:  # else it is a normal and nothing is trained
-            log_prob.sum().backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in base.parameters())
+        log_prob.sum().backward()
+    assert all(p.grad.isfinite().all() for p in base.parameters())
 
 
 @pytest.mark.parametrize("bias", [-60.0, 60.0])
@@ -214,67 +154,34 @@ def test_acceptance_of_nothing_and_of_all(bias):
     assert base.draw(50).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"features": 0}, "features=0, expected a positive"),
-        ({"truncation": 0}, "truncation=0, expected a positive"),
-        ({"truncation": 2.5}, "truncation=2.5, expected a positive"),
-        ({"draws": -1}, "draws=-1, expected a positive"),
-        ({"momentum": 0.0}, "momentum=0.0, expected 0 < momentum <= 1"),
-        ({"momentum": 1.1}, "momentum=1.1, expected 0 < momentum <= 1"),
-        ({"momentum": math.nan}, "momentum=nan, expected 0 < momentum <= 1"),
-    ],
-)
-def test_bad_arguments_of_a_resampled_base(settings, message):
-    with pytest.raises(ValueError, match=message):
-        flows.ResampledBase(**{"features": 2} | settings)
-
-
-def mixture() -> flows.GaussianMixtureBase:
+def test_mixture_in_closed_form_with_its_samples():
     torch.manual_seed(0)
     base = flows.GaussianMixtureBase(2 * torch.randn(4, 2), scale=0.7).double()
     with torch.no_grad():
         base.log_scales += 0.4 * torch.randn_like(base.log_scales)
         base.logits += torch.randn_like(base.logits)
-    return base
-
-
-def closed_form(base: flows.GaussianMixtureBase) -> torch.distributions.Distribution:
-    return torch.distributions.MixtureSameFamily(
+    each = torch.distributions.Normal(base.means, base.log_scales.exp())
+    closed_form = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(logits=base.logits),
-        torch.distributions.Independent(
-            torch.distributions.Normal(base.means, base.log_scales.exp()), 1
-        ),
+        torch.distributions.Independent(each, 1),
     )
-
-
-def test_mixture_density_and_gradients_in_closed_form():
-    base = mixture()
     z = 3 * torch.randn(200, 2, dtype=torch.float64, requires_grad=True)
     values = []
-    for log_prob in (base.log_prob(z), closed_form(base).log_prob(z)):
-        gradients = torch.autograd.grad(log_prob.mean(), [z, *base.parameters()])
-        values.append([log_prob, *gradients])
+    for log_prob in (base.log_prob(z), closed_form.log_prob(z)):
+        values.append([log_prob, *torch.autograd.grad(log_prob.mean(), [z, *base.parameters()])])
     assert len(values[0]) == 5
     for mine, other in zip(*values, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
-    assert Grid(base.log_prob, -14, 14).total == pytest.approx(1, abs=1e-6)
-
-
-def test_mixture_samples_follow_the_density():
-    base = mixture()
     with torch.no_grad():
-        samples = base.draw(200_000, generator=torch.Generator().manual_seed(1))
-    assert samples.dtype == torch.float64
-    assert Grid(base.log_prob, -14, 14).p_value(samples, cells=60) > LEVEL
-    again = base.draw(200_000, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(samples, again)
+        samples = base.draw(100_000, generator=torch.Generator().manual_seed(1))
+    grid = Grid(base.log_prob, -14, 14, n=420)
+    assert grid.total == pytest.approx(1, abs=1e-6)
+    assert grid.p_value(samples, cells=60) > LEVEL
     base.logits.data.zero_()
-    assert Grid(base.log_prob, -14, 14).p_value(samples, cells=60) < 1e-10
+    assert Grid(base.log_prob, -14, 14, n=420).p_value(samples, cells=60) < 1e-10
 
 
-def test_a_mixture_starts_at_its_means():
+def test_a_mixture_starts_at_its_means_and_fits_its_flow():
     means = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     base = flows.GaussianMixtureBase(means, scale=0.25)
     torch.testing.assert_close(base.means.detach(), torch.tensor(means).float())
@@ -282,26 +189,5 @@ def test_a_mixture_starts_at_its_means():
     torch.testing.assert_close(base.logits.detach().softmax(0), torch.full((3,), 1 / 3))
     base.means.data += 1
     assert means[0, 0] == 1.0  # a copy
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"means": torch.zeros(3)}, r"means of shape \(3,\), expected \(components, features\)"),
-        ({"means": torch.zeros(0, 2)}, r"means of shape \(0, 2\)"),
-        ({"means": torch.zeros(2, 2, 2)}, r"means of shape \(2, 2, 2\)"),
-        ({"means": torch.tensor([[math.nan, 0.0]])}, "means with NaN or infinite values"),
-        ({"means": torch.zeros(3, 2), "scale": 0.0}, "scale=0.0, expected a positive"),
-        ({"means": torch.zeros(3, 2), "scale": -1.0}, "scale=-1.0, expected a positive"),
-        ({"means": torch.zeros(3, 2), "scale": math.nan}, "scale=nan, expected a positive"),
-    ],
-)
-def test_bad_arguments_of_a_mixture(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        flows.GaussianMixtureBase(**arguments)
-
-
-def test_a_base_of_another_width_is_refused():
-    base = flows.GaussianMixtureBase(torch.zeros(3, 2))
-    with pytest.raises(ValueError, match="a base with 2 features for a flow of 1"):
+    with pytest.raises(ValueError, match="base has 2 features, the flow 1"):
         flows.masked_autoregressive_flow(1, base=base)

@@ -3,24 +3,23 @@
 nflows 0.14 is not maintained, so only transforms that pass the contract tests of this package
 (inverse, log-determinant, context, device, float64) are used, and its traps are closed here:
 
-* :class:`Flow` accepts NumPy integers and float64 arrays, samples in float64, and returns the same
-  shape with and without ``batch_size``;
+* :class:`Flow` accepts arrays, tables and NumPy integers, samples in float64, and returns the same
+  shape and the same draws with and without ``batch_size``;
 * :class:`LULinear` solves its triangular systems without deprecated functions;
 * :class:`SplineCoupling` is a faster rational-quadratic coupling (see :mod:`.splines`);
 * :class:`StackedFlows` runs many flows of one architecture as one batched model.
 """
 
 from .architectures import masked_autoregressive_flow, neural_spline_flow, real_nvp
-from .base import Flow, LULinear
-from .bases import GaussianMixtureBase, ResampledBase
-from .couplings import SplineCoupling
+from .base_distributions import GaussianMixtureBase, ResampledBase
+from .coupling_layers import SplineCoupling
+from .flow import Flow
 from .splines import compile_splines, rational_quadratic_spline
-from .stacked import StackedFlows
+from .stacked_flows import StackedFlows
 
 __all__ = [
     "Flow",
     "GaussianMixtureBase",
-    "LULinear",
     "ResampledBase",
     "SplineCoupling",
     "StackedFlows",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from nflows.transforms import (
     CompositeTransform,
@@ -13,14 +10,11 @@ from nflows.transforms import (
     ReversePermutation,
 )
 from nflows.transforms.base import Transform
-from torch import Tensor
 
-from .base import Flow, LULinear
-from .bases import GaussianMixtureBase, ResampledBase
-from .couplings import CONDITIONERS, ActNorm, AffineCoupling, SplineCoupling
-from .sizes import positive_integer
-
-__all__ = ["masked_autoregressive_flow", "neural_spline_flow", "real_nvp"]
+from ..inputs import as_choice, as_number, as_whole
+from .base_distributions import GaussianMixtureBase, ResampledBase
+from .coupling_layers import CONDITIONERS, ActNorm, AffineCoupling, SplineCoupling
+from .flow import Flow, LULinear
 
 
 def neural_spline_flow(
@@ -52,46 +46,30 @@ def neural_spline_flow(
             standardise first.
         conditioner: ``"product"`` (the paper's) or ``"residual"`` (nflows').
 
-    Raises:
-        ValueError: On fewer than two features, a size below one or an unknown conditioner.
-
     Example:
         >>> flow = neural_spline_flow(10, 4, layers=2, hidden=32)
         >>> flow.sample(7, torch.zeros(3, 4)).shape
         torch.Size([3, 7, 10])
     """
-    _check_sizes(features, context_features, minimum=2, layers=layers, hidden=hidden)
-    if bins < 2:
-        raise ValueError(f"found bins={bins}, expected at least 2: raise it")
-    if not tail_bound > 0:
-        raise ValueError(f"found tail_bound={tail_bound}, expected a positive number")
-    if conditioner not in CONDITIONERS:
-        raise ValueError(
-            f"found conditioner {conditioner!r}, expected one of {sorted(CONDITIONERS)}"
-        )
+    _check(features, context_features, layers, hidden, least=2)
     first_half = [i < (features + 1) // 2 for i in range(features)]
-    coupling = partial(
-        SplineCoupling,
-        context_features=context_features,
-        hidden=hidden,
-        bins=bins,
-        tail_bound=tail_bound,
-        conditioner=conditioner,
-    )
+    settings = {
+        "context_features": context_features,
+        "hidden": hidden,
+        "bins": as_whole(bins, "bins", least=2),
+        "tail_bound": as_number(tail_bound, "tail_bound", above=0),
+        "conditioner": as_choice(conditioner, "conditioner", CONDITIONERS),
+    }
     transforms: list[Transform] = []
     for _ in range(layers):
         transforms += [
             RandomPermutation(features),
             LULinear(features, identity_init=True),
-            coupling(first_half),
-            coupling([not is_first for is_first in first_half]),
+            SplineCoupling(first_half, **settings),
+            SplineCoupling([not is_first for is_first in first_half], **settings),
         ]
-    return Flow(
-        CompositeTransform(transforms),
-        features=features,
-        context_features=context_features,
-        shares_context=conditioner == "product",
-    )
+    shares = conditioner == "product"
+    return Flow(CompositeTransform(transforms), features, context_features, shares_context=shares)
 
 
 def masked_autoregressive_flow(
@@ -100,32 +78,27 @@ def masked_autoregressive_flow(
     *,
     layers: int = 6,
     hidden: int = 50,
-    activation: Callable[[Tensor], Tensor] = torch.tanh,
     base: GaussianMixtureBase | ResampledBase | None = None,
 ) -> Flow:
     """Masked autoregressive flow with the sizes of piecewise flows (arXiv:2305.02930).
 
-    Each layer is a MADE with two hidden layers (Papamakarios et al. 2017, arXiv:1705.07057) and a
-    reversal of the features: 2,904 parameters a layer for two features. The paper draws a random
-    order for each layer; in two dimensions that leaves the order unchanged half of the time, so
-    the reversal is the safer reading. The scale is softplus(.) + 0.001, where the paper has exp.
+    Each layer is a MADE with two hidden layers of tanh (Papamakarios et al. 2017, arXiv:1705.07057)
+    and a reversal of the features: 2,904 parameters a layer for two features. The paper draws a
+    random order for each layer; in two dimensions that leaves the order unchanged half of the time,
+    so the reversal is the safer reading. The scale is softplus(.) + 0.001, where the paper has exp.
 
     Args:
         features: Dimension of the data.
         context_features: Dimension of the condition, 0 for none.
         layers: Number of MADEs.
         hidden: Width of the two hidden layers of each.
-        activation: Activation function of the hidden layers.
         base: Distribution of the noise; None for a standard normal one.
-
-    Raises:
-        ValueError: On a size below one.
 
     Example:
         >>> masked_autoregressive_flow(2).log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
     """
-    _check_sizes(features, context_features, minimum=1, layers=layers, hidden=hidden)
+    _check(features, context_features, layers, hidden)
     transforms: list[Transform] = []
     for _ in range(layers):
         transforms += [
@@ -135,16 +108,11 @@ def masked_autoregressive_flow(
                 context_features=context_features or None,
                 num_blocks=1,
                 use_residual_blocks=False,
-                activation=activation,
+                activation=torch.tanh,
             ),
             ReversePermutation(features),
         ]
-    return Flow(
-        CompositeTransform(transforms),
-        features=features,
-        context_features=context_features,
-        base=base,
-    )
+    return Flow(CompositeTransform(transforms), features, context_features, base=base)
 
 
 def real_nvp(
@@ -155,7 +123,6 @@ def real_nvp(
     hidden: int = 32,
     act_norm: bool = True,
     resampled: int | None = None,
-    truncation: int = 100,
 ) -> Flow:
     """RealNVP: affine couplings in alternating halves (Dinh et al. 2017, arXiv:1605.08803).
 
@@ -171,48 +138,30 @@ def real_nvp(
         act_norm: Whether a scale and shift for each feature follows each coupling.
         resampled: Width of the two hidden layers of the acceptance network of a
             :class:`ResampledBase`; None for a standard normal base.
-        truncation: Its number of proposals, T.
-
-    Raises:
-        ValueError: On fewer than two features or a size below one.
 
     Example:
         >>> real_nvp(2).sample(5).shape
         torch.Size([5, 2])
     """
-    _check_sizes(features, context_features, minimum=2, layers=layers, hidden=hidden)
+    _check(features, context_features, layers, hidden, least=2)
     transforms: list[Transform] = []
     for layer in range(layers):
-        transforms.append(
-            AffineCoupling(
-                [i % 2 == layer % 2 for i in range(features)],
-                context_features=context_features,
-                hidden=hidden,
-            )
-        )
+        half = [i % 2 == layer % 2 for i in range(features)]
+        transforms.append(AffineCoupling(half, context_features=context_features, hidden=hidden))
         if act_norm:
             transforms.append(ActNorm(features))
     base = None
     if resampled is not None:
-        width = positive_integer(resampled, "resampled")
-        base = ResampledBase(features, hidden=(width, width), truncation=truncation)
-    return Flow(
-        CompositeTransform(transforms),
-        features=features,
-        context_features=context_features,
-        base=base,
-    )
+        width = as_whole(resampled, "resampled", least=1)
+        base = ResampledBase(features, hidden=(width, width))
+    return Flow(CompositeTransform(transforms), features, context_features, base=base)
 
 
-def _check_sizes(features: int, context_features: int, *, minimum: int, **sizes: int) -> None:
-    if features < minimum:
-        raise ValueError(
-            f"found {features} features, expected at least {minimum}: "
-            "a coupling needs a part to keep and a part to transform"
-            if minimum == 2
-            else f"found {features} features, expected at least {minimum}"
-        )
-    if context_features < 0:
-        raise ValueError(f"found context_features={context_features}, expected 0 or more")
-    for name, size in sizes.items():
-        positive_integer(size, name)
+def _check(
+    features: int, context_features: int, layers: int, hidden: int, *, least: int = 1
+) -> None:
+    """A coupling needs two features at least, one to keep and one to transform."""
+    as_whole(features, "features", least=least)
+    as_whole(context_features, "context_features")
+    as_whole(layers, "layers", least=1)
+    as_whole(hidden, "hidden", least=1)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["compile_splines", "rational_quadratic_spline"]
+_MIN_BIN_SIZE = 1e-3  # of a bin's width and height, as a fraction of the interval
+_MIN_DERIVATIVE = 1e-3  # at a knot
 
 
 def rational_quadratic_spline(
@@ -26,8 +27,6 @@ def rational_quadratic_spline(
     bins: int,
     tail_bound: float,
     inverse: bool = False,
-    min_bin_size: float = 1e-3,
-    min_derivative: float = 1e-3,
 ) -> tuple[Tensor, Tensor]:
     """Rational-quadratic spline on [-tail_bound, tail_bound] with the identity outside.
 
@@ -41,16 +40,12 @@ def rational_quadratic_spline(
         bins: Number of bins.
         tail_bound: Half-width of the interval on which the spline acts.
         inverse: Whether to apply the inverse map.
-        min_bin_size: Smallest width and height of a bin, as a fraction of the interval.
-        min_derivative: Smallest derivative at a knot.
 
     Returns:
         The outputs and the logarithm of the absolute derivative, both of shape (features, batch).
         With ``inverse`` the derivative is that of the inverse map.
     """
-    return _implementation(
-        inputs, parameters, bins, tail_bound, inverse, min_bin_size, min_derivative
-    )
+    return _implementation(inputs, parameters, bins, tail_bound, inverse)
 
 
 def compile_splines(on: bool = True) -> None:
@@ -68,20 +63,14 @@ def compile_splines(on: bool = True) -> None:
 
 
 def _spline(
-    inputs: Tensor,
-    parameters: Tensor,
-    bins: int,
-    tail_bound: float,
-    inverse: bool,
-    min_bin_size: float,
-    min_derivative: float,
+    inputs: Tensor, parameters: Tensor, bins: int, tail_bound: float, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     sizes, slopes = parameters.split([2 * bins, bins - 1], dim=1)
     sizes = sizes.unflatten(1, (2, bins))
     # Softmax without its division: the shift only guards against overflow, hence no gradient.
     sizes = (sizes - sizes.detach().amax(dim=2, keepdim=True)).exp()
     # knots[:, 0] belong to the inputs' axis, knots[:, 1] to the outputs'; (features, 2, bins+1, B).
-    knots = torch.matmul(_cumulative(bins, min_bin_size, sizes), sizes)
+    knots = torch.matmul(_cumulative(bins, sizes), sizes)
     total = sizes.sum(dim=2)  # equals the last knot, with a cheaper gradient
 
     axis = 1 if inverse else 0
@@ -96,8 +85,8 @@ def _spline(
     slope = (size[:, 1] * total[:, 0]) / (size[:, 0] * total[:, 1])
 
     inner = slopes.gather(1, (edges - 1).clamp(0, bins - 2))
-    # softplus(offset) + min_derivative = 1: the value that joins the tails.
-    inner = F.softplus(inner) + min_derivative
+    # softplus(offset) + _MIN_DERIVATIVE = 1: the value that joins the tails.
+    inner = F.softplus(inner) + _MIN_DERIVATIVE
     outer = (edges == 0) | (edges == bins)
     start, end = torch.where(outer, 1.0, inner).unbind(dim=1)
 
@@ -133,7 +122,7 @@ def _spline(
 _implementation = _spline
 
 
-def _cumulative(bins: int, min_bin_size: float, like: Tensor) -> Tensor:
+def _cumulative(bins: int, like: Tensor) -> Tensor:
     """Matrix (bins + 1, bins) from unnormalised bin sizes to their unnormalised knots.
 
     Row k is (1 - bins * min) on the first k columns plus k * min on all of them: the cumulative
@@ -141,4 +130,4 @@ def _cumulative(bins: int, min_bin_size: float, like: Tensor) -> Tensor:
     """
     below = torch.ones(bins + 1, bins, dtype=like.dtype, device=like.device).tril(-1)
     steps = torch.arange(bins + 1, dtype=like.dtype, device=like.device).unsqueeze(1)
-    return (1 - bins * min_bin_size) * below + min_bin_size * steps
+    return (1 - bins * _MIN_BIN_SIZE) * below + _MIN_BIN_SIZE * steps

@@ -1,7 +1,7 @@
 """Piecewise flows: one flow on each cluster of the data, one density for all."""
 
 from .clustering import Clustering, choose_clusters
-from .model import FLOWS, PiecewiseFlow
-from .training import PiecewiseHistory
+from .pieces import PiecewiseHistory
+from .piecewise_flow import PiecewiseFlow
 
-__all__ = ["FLOWS", "Clustering", "PiecewiseFlow", "PiecewiseHistory", "choose_clusters"]
+__all__ = ["Clustering", "PiecewiseFlow", "PiecewiseHistory", "choose_clusters"]

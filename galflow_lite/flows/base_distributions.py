@@ -8,11 +8,10 @@ import torch
 from nflows.distributions.base import Distribution
 from torch import Tensor, nn
 
-from galflow_lite.networks import MLP
+from ..inputs import as_number, as_tensor, as_whole
+from ..networks import MLP
 
-from .sizes import positive_integer
-
-__all__ = ["GaussianMixtureBase", "ResampledBase"]
+_BATCH = 50_000
 
 
 class ResampledBase(Distribution):
@@ -37,9 +36,6 @@ class ResampledBase(Distribution):
         momentum: Weight of the latest draws in the running mean; 0.1 in the paper's code.
         draws: Draws from N(0, I) at each step of the training.
 
-    Raises:
-        ValueError: On a size below one, or a momentum outside (0, 1].
-
     Example:
         >>> ResampledBase(2, hidden=(16,)).log_prob(torch.zeros(3, 2)).shape
         torch.Size([3])
@@ -55,13 +51,11 @@ class ResampledBase(Distribution):
         draws: int = 1024,
     ) -> None:
         super().__init__()
-        self.features = positive_integer(features, "features")
-        self.truncation = positive_integer(truncation, "truncation")
-        self.draws = positive_integer(draws, "draws")
-        if not 0 < momentum <= 1:
-            raise ValueError(f"found momentum={momentum}, expected 0 < momentum <= 1: change it")
-        self.momentum = momentum
-        self.network = MLP(features, 1, hidden=hidden)
+        self.features = as_whole(features, "features", least=1)
+        self.truncation = as_whole(truncation, "truncation", least=1)
+        self.draws = as_whole(draws, "draws", least=1)
+        self.momentum = as_number(momentum, "momentum", above=0, most=1)
+        self.network = MLP(self.features, 1, hidden=hidden)
         self.register_buffer("normalizer", torch.tensor(0.5))
         self.refine(10_000)
 
@@ -72,10 +66,10 @@ class ResampledBase(Distribution):
     @torch.no_grad()
     def refine(self, draws: int = 1_000_000, *, generator: torch.Generator | None = None) -> float:
         """Set Z to the mean acceptance of this many draws; returns its standard error."""
-        draws = positive_integer(draws, "draws")
+        draws = as_whole(draws, "draws", least=1)
         total = squares = torch.zeros((), dtype=torch.float64)
-        for start in range(0, draws, 50_000):
-            count = min(50_000, draws - start)
+        for start in range(0, draws, _BATCH):
+            count = min(_BATCH, draws - start)
             accepted = self.acceptance(self._normal(count, generator)).double().cpu()
             total, squares = total + accepted.sum(), squares + accepted.square().sum()
         mean = total / draws
@@ -107,14 +101,12 @@ class ResampledBase(Distribution):
         waiting = torch.arange(n, device=z.device)
         for _ in range(self.truncation - 1):
             uniform = torch.rand(len(waiting), dtype=z.dtype, device=z.device, generator=generator)
-            waiting = waiting[uniform >= self.acceptance(z[waiting])]
+            accepted = [self.acceptance(z[part]) for part in waiting.split(_BATCH)]
+            waiting = waiting[uniform >= torch.cat(accepted)]
             if not len(waiting):
                 break
             z[waiting] = self._normal(len(waiting), generator)
         return z
-
-    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
-        return self.draw(num_samples)
 
     def _normal(self, n: int, generator: torch.Generator | None) -> Tensor:
         like = next(self.parameters())
@@ -134,9 +126,6 @@ class GaussianMixtureBase(Distribution):
             clusters of the standardised data.
         scale: Standard deviation that they start with.
 
-    Raises:
-        ValueError: On means of another shape, or a scale that is not positive.
-
     Example:
         >>> GaussianMixtureBase(torch.randn(8, 2)).log_prob(torch.zeros(3, 2)).shape
         torch.Size([3])
@@ -144,17 +133,10 @@ class GaussianMixtureBase(Distribution):
 
     def __init__(self, means, *, scale: float = 0.5) -> None:
         super().__init__()
-        means = torch.as_tensor(means, dtype=torch.get_default_dtype())
-        if means.dim() != 2 or not means.numel():
-            raise ValueError(
-                f"found means of shape {tuple(means.shape)}, expected (components, features)"
-            )
-        if not means.isfinite().all():
-            raise ValueError("found means with NaN or infinite values, expected finite ones")
-        if not scale > 0:
-            raise ValueError(f"found scale={scale}, expected a positive number")
+        means = as_tensor(means, "means", ("k", "d"), dtype=torch.get_default_dtype())
+        scale = as_number(scale, "scale", above=0)
         self.features = means.shape[1]
-        self.means = nn.Parameter(means.clone())
+        self.means = nn.Parameter(means.detach().clone())
         self.log_scales = nn.Parameter(torch.full_like(means, math.log(scale)))
         self.logits = nn.Parameter(means.new_zeros(len(means)))
 
@@ -171,9 +153,6 @@ class GaussianMixtureBase(Distribution):
             n, self.features, dtype=like.dtype, device=like.device, generator=generator
         )
         return self.means[chosen] + self.log_scales[chosen].exp() * noise
-
-    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
-        return self.draw(num_samples)
 
 
 def _log_normal(z: Tensor) -> Tensor:

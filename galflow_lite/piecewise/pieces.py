@@ -1,10 +1,10 @@
-"""Train flows that do not depend on each other: batched in a process, shared among processes."""
+"""Training of pieces: independent flows, batched in a process and shared among processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import joblib
 import numpy as np
@@ -12,20 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..flows import Flow, ResampledBase, StackedFlows
-from ..training import fit, make_optimizer
+from ..training import fit, threads
 
-__all__ = [
-    "PieceData",
-    "PiecewiseHistory",
-    "Recipe",
-    "TrainedPiece",
-    "one_thread",
-    "train_pieces",
-]
+_HELD_OUT = 0.2
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """How pieces are trained; see :meth:`galflow_lite.piecewise.PiecewiseFlow.fit`."""
 
     steps: int
@@ -37,11 +29,9 @@ class Recipe:
     validate_every: int
     patience: int | None
     seed: int
-    progress: bool
 
 
-@dataclass(frozen=True)
-class PieceData:
+class PieceData(NamedTuple):
     """Standardised points of one piece, with weights of mean one.
 
     ``number`` is the place of the piece among all of them. It seeds the order of the points, so
@@ -55,32 +45,13 @@ class PieceData:
     validation_weights: Tensor
 
 
-@dataclass(frozen=True)
-class TrainedPiece:
-    """The weights of the best validation, and how they were reached.
-
-    Attributes:
-        state: State of the flow.
-        best_loss: Validation loss, nat per point in standardised coordinates.
-        best_epoch: Passes over the piece's points at the best validation.
-        epochs: Passes until it stopped.
-        validation: Validation losses until then.
-    """
-
-    state: dict[str, Tensor] = field(repr=False)
-    best_loss: float
-    best_epoch: float
-    epochs: float
-    validation: list[float] = field(repr=False)
-
-
-@dataclass(frozen=True)
+@dataclass
 class PiecewiseHistory:
     """How the pieces of a piecewise flow were trained; arrays of shape (k,).
 
     Attributes:
         points: Training points of each piece.
-        parameters: Parameters of each piece.
+        n_parameters: Parameters of each piece.
         epochs: Passes of each piece over its points until it stopped.
         best_epoch: Passes after which its weights, those that are kept, were reached.
         best_loss: Validation loss there, nat per point in the piece's standardised coordinates.
@@ -89,52 +60,98 @@ class PiecewiseHistory:
     """
 
     points: np.ndarray
-    parameters: np.ndarray
+    n_parameters: np.ndarray
     epochs: np.ndarray
     best_epoch: np.ndarray
     best_loss: np.ndarray
-    validation: list[list[float]]
-    seconds: float
+    validation: list[list[float]] = field(repr=False)
+    seconds: float = 0.0
 
     @property
     def cost(self) -> float:
         """Sum over pieces of epochs x points x parameters: C of arXiv:2305.02930, Table 2."""
-        return float((self.epochs * self.points * self.parameters).sum())
+        return float((self.epochs * self.points * self.n_parameters).sum())
+
+
+def split(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Rows to hold out, shape (n,): a fifth of each cluster, one point to all but two.
+
+    Rows with a label that is none of 0 to k - 1 are not held out.
+    """
+    order = np.random.default_rng((seed, 1)).permutation(len(labels))
+    held_out = np.zeros(len(labels), dtype=bool)
+    for cluster in range(k):
+        members = order[labels[order] == cluster]
+        most = max(1, len(members) - 2)
+        held_out[members[: min(most, max(1, round(_HELD_OUT * len(members))))]] = True
+    return held_out
+
+
+def standardise(
+    x: np.ndarray, weights: np.ndarray, labels: np.ndarray, held_out: np.ndarray, like: Tensor
+) -> tuple[list[PieceData], np.ndarray, np.ndarray]:
+    """Training and held-out points of each piece in its own units, and their shift and scale.
+
+    The points have the type and device of ``like``; shift and scale have shape (k, features).
+    """
+    k = int(labels.max()) + 1
+    data, shift, scale = [], np.empty((k, x.shape[1])), np.empty((k, x.shape[1]))
+    for i in range(k):
+        member = (labels == i) & (weights > 0)
+        train = member & ~held_out
+        if member.sum() > 4:
+            shift[i] = np.average(x[train], axis=0, weights=weights[train])
+            variance = np.average((x[train] - shift[i]) ** 2, axis=0, weights=weights[train])
+            scale[i] = np.sqrt(variance)
+        # Rounding leaves a little where a column is constant.
+        if member.sum() < 5 or (scale[i] <= 1e-12 * np.maximum(np.abs(shift[i]), 1e-290)).any():
+            raise ValueError(
+                f"cluster {i} has {member.sum()} points with weight, expected at least 5, and no "
+                "constant column, along which there is no density: remove the column, use fewer "
+                "clusters, or dissolve small ones by minimum= of Clustering.from_labels"
+            )
+        parts = []
+        for rows in (train, member & held_out):
+            parts += [(x[rows] - shift[i]) / scale[i], weights[rows] / weights[rows].mean()]
+        data.append(PieceData(i, *(torch.from_numpy(part).to(like) for part in parts)))
+    return data, shift, scale
 
 
 def train_pieces(
     flows: Sequence[Flow], data: Sequence[PieceData], recipe: Recipe, *, n_jobs: int | None
-) -> list[TrainedPiece]:
-    """Train each flow on its own points.
+) -> tuple[list[dict[str, Tensor]], PiecewiseHistory]:
+    """Train each flow on its own points: its state at the best validation, and the history.
 
     The pieces are dealt out to ``n_jobs`` groups. A group is one joblib task, and its flows are one
     batched model (:class:`galflow_lite.flows.StackedFlows`). Flows with a resampled base cannot be
     batched: each of them is a task.
 
     Raises:
-        galflow_lite.training.TrainingDiverged: If the loss of a piece is not finite.
+        galflow_lite.training.TrainingDiverged: The loss of a piece is not finite.
     """
-    groups = min(joblib.effective_n_jobs(n_jobs), len(flows))
+    k = len(flows)
+    groups = min(joblib.effective_n_jobs(n_jobs), k)
     if isinstance(flows[0].base, ResampledBase):
-        groups = len(flows)
-    members = [range(group, len(flows), groups) for group in range(groups)]
+        groups = k
     # Threads of one process share the random state, and could not put it back by themselves.
     with torch.random.fork_rng():
         trained = joblib.Parallel(n_jobs=n_jobs)(
-            joblib.delayed(_train_group)(
-                [flows[i] for i in numbers], [data[i] for i in numbers], recipe
-            )
-            for numbers in members
+            joblib.delayed(_train_group)(flows[group::groups], data[group::groups], recipe)
+            for group in range(groups)
         )
-    result = dict(
-        pair
-        for numbers, group in zip(members, trained, strict=True)
-        for pair in zip(numbers, group, strict=True)
+    # Piece i is in group i % groups, at place i // groups.
+    pieces = [trained[i % groups][i // groups] for i in range(k)]
+    states, validation, *numbers = map(list, zip(*pieces, strict=True))
+    return states, PiecewiseHistory(
+        np.array([len(piece.train) for piece in data]),
+        np.array([sum(p.numel() for p in flow.parameters()) for flow in flows]),
+        *map(np.array, numbers),
+        validation=validation,
     )
-    return [result[number] for number in range(len(flows))]
 
 
-def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> list[TrainedPiece]:
+def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> list[tuple]:
+    """State, validation losses, epochs, best epoch and best loss of each piece."""
     model = StackedFlows(flows) if len(flows) > 1 else _SingleFlow(flows[0])
     batches = _GroupBatches(data, recipe)
     best = _BestOfEach(model, data, recipe)
@@ -144,7 +161,7 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
         losses = -(model.log_prob(points) * weights).sum(dim=1)
         return torch.where(best.active, losses, 0.0).sum()
 
-    with one_thread(), torch.random.fork_rng():
+    with threads(1), torch.random.fork_rng():
         torch.manual_seed(_mixed(recipe.seed, data[0].number))
         fit(
             loss,
@@ -156,35 +173,24 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
             validation=best,
             validate_every=recipe.validate_every,
             patience=recipe.patience,
-            progress=recipe.progress,
-            description="pieces" if len(flows) > 1 else "flow",
+            progress=False,
         )
     if not best.history:
         raise KeyboardInterrupt  # fit() has stopped for it; no piece has weights to keep as yet
     best.restore()
     if isinstance(model, StackedFlows):
         model.copy_to(flows)
-    return [
-        TrainedPiece(
-            state={name: value.detach().cpu() for name, value in flow.state_dict().items()},
-            best_loss=float(best.losses[i]),
-            best_epoch=float(best.steps[i] * batches.sizes[i] / len(piece.train)),
-            epochs=float(best.last_steps[i] * batches.sizes[i] / len(piece.train)),
-            validation=[float(losses[i]) for losses in best.history[: int(best.looks[i])]],
+    trained = []
+    for i, (flow, piece) in enumerate(zip(flows, data, strict=True)):
+        state = {name: value.detach().cpu() for name, value in flow.state_dict().items()}
+        losses = [float(seen[i]) for seen in best.history[: int(best.looks[i])]]
+        # Passes over the points of the piece.
+        epochs, best_epoch = (
+            min(look * recipe.validate_every, recipe.steps) * batches.sizes[i] / len(piece.train)
+            for look in (len(losses), 1 + int(np.argmin(losses)))
         )
-        for i, (flow, piece) in enumerate(zip(flows, data, strict=True))
-    ]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: small networks are many times slower when threads share them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        trained.append((state, losses, epochs, best_epoch, float(best.losses[i])))
+    return trained
 
 
 class _SingleFlow(nn.Module):
@@ -215,10 +221,9 @@ class _GroupBatches:
         self._weights = torch.cat([piece.train_weights for piece in data])
         self._starts = np.cumsum([0, *rows]).tolist()
         widest = max(self.sizes)
-        self._share = torch.zeros(len(data), widest)
+        self._share = self._points.new_zeros(len(data), widest)
         for i, size in enumerate(self.sizes):
             self._share[i, :size] = 1 / size
-        self._share = self._share.to(self._points)
         self._index = torch.zeros(len(data), widest, dtype=torch.long)
         self._whole = self.sizes == rows
         self._batch: tuple[Tensor, Tensor] | None = None
@@ -248,23 +253,16 @@ class _BestOfEach:
     """
 
     def __init__(self, model: nn.Module, data: list[PieceData], recipe: Recipe) -> None:
-        self.model, self.recipe = model, recipe
+        self.model, self.patience = model, recipe.patience
         self.points = nn.utils.rnn.pad_sequence([p.validation for p in data], batch_first=True)
         shares = [p.validation_weights / p.validation_weights.sum() for p in data]
         self.weights = nn.utils.rnn.pad_sequence(shares, batch_first=True)
         k, device = len(data), self.points.device
-        self.losses = torch.full((k,), torch.inf, device=device)
+        self.losses = self.points.new_full((k,), torch.inf)
         self.active = torch.ones(k, dtype=torch.bool, device=device)
-        self.since = torch.zeros(k, dtype=torch.long, device=device)
-        self.steps = torch.zeros(k, dtype=torch.long, device=device)
-        self.looks = torch.zeros(k, dtype=torch.long, device=device)
+        self.since, self.looks = torch.zeros(2, k, dtype=torch.long, device=device)
         self.history: list[Tensor] = []
         self.best = [value.clone() for value in self._values()]
-
-    @property
-    def last_steps(self) -> Tensor:
-        """Steps that each piece was trained."""
-        return (self.looks * self.recipe.validate_every).clamp(max=self.recipe.steps)
 
     def __call__(self) -> float:
         losses = -(self.model.log_prob(self.points) * self.weights).sum(dim=1)
@@ -272,13 +270,12 @@ class _BestOfEach:
         self.looks += self.active
         improved = self.active & (losses < self.losses)
         self.losses = torch.where(improved, losses, self.losses)
-        self.steps = torch.where(improved, self.last_steps, self.steps)
         self.since = torch.where(improved, 0, self.since + 1)
         for kept, value in zip(self.best, self._values(), strict=True):
             shape = (-1, *[1] * (value.dim() - 1))
             torch.where(improved.reshape(shape), value, kept, out=kept)
-        if self.recipe.patience is not None:
-            self.active &= self.since < self.recipe.patience
+        if self.patience is not None:
+            self.active &= self.since < self.patience
         # In double precision: a better loss of one piece must not be rounded away.
         return float(self.losses.double().sum())
 
@@ -296,7 +293,10 @@ class _BestOfEach:
 
 def _optimizer(parameters: list[Tensor], recipe: Recipe, pieces: int) -> torch.optim.Optimizer:
     """Adam; the norm of the gradient is clipped for each piece, not for all of them together."""
-    optimizer = make_optimizer("adam", parameters, recipe.learning_rate, recipe.weight_decay)
+    # Fused: the loop over parameters costs more than the arithmetic.
+    optimizer = torch.optim.Adam(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
     if recipe.clip_norm is None:
         return optimizer
 

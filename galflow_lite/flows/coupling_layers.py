@@ -11,19 +11,8 @@ from nflows.nn.nets import ResidualNet
 from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
-from galflow_lite.networks import MLP
-
+from ..networks import MLP
 from .splines import rational_quadratic_spline
-
-__all__ = [
-    "CONDITIONERS",
-    "ActNorm",
-    "AffineCoupling",
-    "ProductConditioner",
-    "ResidualConditioner",
-    "SharedContext",
-    "SplineCoupling",
-]
 
 
 class SharedContext(NamedTuple):
@@ -89,7 +78,19 @@ class ResidualConditioner(ResidualNet):
 CONDITIONERS = {"product": ProductConditioner, "residual": ResidualConditioner}
 
 
-class SplineCoupling(Transform):
+class _Coupling(Transform):
+    """A transform of some features that the others set."""
+
+    def __init__(self, transformed: Sequence[bool]) -> None:
+        super().__init__()
+        mask = torch.as_tensor(transformed, dtype=torch.bool)
+        self.register_buffer("_moved", mask.nonzero().flatten(), persistent=False)
+        self.register_buffer("_kept", (~mask).nonzero().flatten(), persistent=False)
+        order = torch.cat((self._moved, self._kept))
+        self.register_buffer("_restore", order.argsort(), persistent=False)
+
+
+class SplineCoupling(_Coupling):
     """Rational-quadratic coupling: one part of the features bends under a spline set by the rest.
 
     An nflows transform with the interface of nflows' own
@@ -115,15 +116,10 @@ class SplineCoupling(Transform):
         tail_bound: float = 3.0,
         conditioner: str = "product",
     ) -> None:
-        super().__init__()
-        mask = torch.as_tensor(transformed, dtype=torch.bool)
-        self.features = len(mask)
+        super().__init__(transformed)
+        self.features = len(self._restore)
         self.bins = bins
         self.tail_bound = tail_bound
-        self.register_buffer("_moved", mask.nonzero().flatten(), persistent=False)
-        self.register_buffer("_kept", (~mask).nonzero().flatten(), persistent=False)
-        order = torch.cat((self._moved, self._kept))
-        self.register_buffer("_restore", order.argsort(), persistent=False)
         per_feature = 3 * bins - 1
         self.conditioner = CONDITIONERS[conditioner](
             len(self._kept), len(self._moved) * per_feature, context_features, hidden=hidden
@@ -158,7 +154,7 @@ class SplineCoupling(Transform):
 _LOG_SCALE_LIMIT = 3.0
 
 
-class AffineCoupling(Transform):
+class AffineCoupling(_Coupling):
     """Affine coupling: one part of the features is scaled and shifted as the rest says.
 
     Starts at the identity; no layer scales by more than exp(3). Unlike nflows' own it writes into
@@ -174,12 +170,7 @@ class AffineCoupling(Transform):
     def __init__(
         self, transformed: Sequence[bool], *, context_features: int = 0, hidden: int = 32
     ) -> None:
-        super().__init__()
-        mask = torch.as_tensor(transformed, dtype=torch.bool)
-        self.register_buffer("_moved", mask.nonzero().flatten(), persistent=False)
-        self.register_buffer("_kept", (~mask).nonzero().flatten(), persistent=False)
-        order = torch.cat((self._moved, self._kept))
-        self.register_buffer("_restore", order.argsort(), persistent=False)
+        super().__init__(transformed)
         self.conditioner = MLP(
             len(self._kept),
             2 * len(self._moved),

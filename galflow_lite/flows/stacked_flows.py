@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from .base import Flow
-from .bases import ResampledBase
-
-__all__ = ["StackedFlows"]
+from .base_distributions import ResampledBase
+from .flow import Flow
 
 
 class StackedFlows(nn.Module):
@@ -25,7 +23,7 @@ class StackedFlows(nn.Module):
         flows: k flows of the same architecture, without context.
 
     Raises:
-        ValueError: On no flow, flows of several architectures, with a context, or with a resampled
+        ValueError: No flow, flows of several architectures, with a context, or with a resampled
             base, whose running mean is no function of its inputs.
 
     Example:
@@ -37,17 +35,15 @@ class StackedFlows(nn.Module):
     def __init__(self, flows: Sequence[Flow]) -> None:
         super().__init__()
         shapes = {tuple((n, v.shape) for n, v in flow.state_dict().items()) for flow in flows}
-        if len(shapes) != 1:
+        if (
+            len(shapes) != 1
+            or flows[0].context_features
+            or isinstance(flows[0].base, ResampledBase)
+        ):
             raise ValueError(
-                f"found {len(flows)} flows of {len(shapes)} architectures, expected one "
-                "architecture: build them with the same arguments"
+                f"found {len(flows)} flows of {len(shapes)} architectures, with a context or with "
+                "a resampled base, expected one architecture without: train these one by one"
             )
-        if isinstance(flows[0].base, ResampledBase):
-            raise ValueError(
-                "found a resampled base, expected a standard normal one: train these one by one"
-            )
-        if flows[0].context_features:
-            raise ValueError("found flows with a context, expected flows without: train one by one")
         parameters, buffers = stack_module_state(list(flows))
         # A name of nn.Module has no dots.
         for name, values in parameters.items():
@@ -59,7 +55,6 @@ class StackedFlows(nn.Module):
         template = _LogProb(copy.deepcopy(flows[0]).to("meta"))
         # Kept out of the submodules: it has no values of its own.
         self._template = (template,)
-        self.features = flows[0].features
 
     def __len__(self) -> int:
         return len(next(self.parameters()))
@@ -69,9 +64,6 @@ class StackedFlows(nn.Module):
 
         Args:
             inputs: Shape (k, n, features), for each flow its own; or (n, features), for all.
-
-        Raises:
-            ValueError: On another shape.
         """
         (template,) = self._template
 
@@ -80,11 +72,6 @@ class StackedFlows(nn.Module):
 
         # nflows adds to a tensor made like the inputs in place, so these need the axis as well.
         rows = inputs.expand(len(self), -1, -1) if inputs.dim() == 2 else inputs
-        if rows.dim() != 3 or rows.shape[::2] != (len(self), self.features):
-            raise ValueError(
-                f"found inputs of shape {tuple(inputs.shape)}, expected (n, {self.features}) or "
-                f"({len(self)}, n, {self.features})"
-            )
         return vmap(one)(_dotted(self.named_parameters()), _dotted(self.named_buffers()), rows)
 
     @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +27,6 @@ FLOWS: dict[str, Callable[..., Flow]] = {
     "real_nvp": architectures.real_nvp,
 }
 _KIND = "a piecewise flow"
-# Initial weights are drawn from the random state of the process, which is put back.
-_BUILDING = threading.Lock()
 
 
 class PiecewiseFlow(nn.Module):
@@ -363,7 +360,7 @@ class PiecewiseFlow(nn.Module):
         if self.flow == "masked_autoregressive":
             settings.setdefault("layers", math.ceil(6 / k))
         make = self.flow if callable(self.flow) else FLOWS[self.flow]
-        with _BUILDING, torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             pieces = [make(features, **settings) for _ in range(k)]
         own = {id(parameter) for piece in pieces for parameter in piece.parameters()}

@@ -56,16 +56,10 @@ class Results:
         A name that was recorded twice has its last value.
         """
         lines = [line for line in records if line["scale"] == scale]
-        remarks = [line["value"] for line in lines if line["id"] == REMARK]
-        rows = {line["id"]: measured(line) for line in lines if line["id"] != REMARK}
+        rows = {line["id"]: measured(line) for line in lines}
+        remark = rows.pop(REMARK, {"value": ""})["value"]
         seeds = sorted({line["seed"] for line in lines})
-        remark = "".join(remarks[-1:])
         return cls(notebook, scale, round(seconds, 1), seeds, rows, remark=remark)
-
-    @staticmethod
-    def path(notebook: str, scale: str) -> Path:
-        """Where the results of a notebook at a scale are stored."""
-        return share("data") / "results" / f"{scale}_{notebook}.json"
 
     def save(self) -> Path:
         """Store as JSON, written aside and renamed.
@@ -80,14 +74,14 @@ class Results:
             raise ValueError(
                 f"found {', '.join(wrong)} not finite: nothing was stored; mend the run"
             )
-        path = self.path(self.notebook, self.scale)
+        path = share("data") / "results" / f"{self.scale}_{self.notebook}.json"
         write_aside(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
         return path
 
     @classmethod
     def stored(cls, notebook: str, scale: str) -> Results | None:
         """The stored results of a notebook at a scale, or ``None`` where there are none."""
-        path = cls.path(notebook, scale)
+        path = share("data") / "results" / f"{scale}_{notebook}.json"
         if not path.is_file():
             return None
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -119,7 +119,7 @@ def verdict(
         ``"not comparable: ..."`` or ``"not run: ..."``.
     """
     bounds, others, errors = dict(row.criterion), others or {}, standard_errors or {}
-    kind = bounds["kind"]
+    kind, only_with = bounds["kind"], row.only_with
     if kind == "out_of_reach":
         return f"not run: {bounds['reason']}"
     if value is None:
@@ -128,7 +128,8 @@ def verdict(
         return f"not run: {f'needs {row.needs}' if row.needs else missing}"
     if kind == "not_comparable":
         return f"not comparable: {bounds['reason']}"
-    only_with = row.only_with
+    if kind == "reference" and others.get(bounds["row"]) is None:
+        return f"not run: {bounds['row']}, which it is compared with, is not measured"
     if kind == "agrees":
         other = others.get(bounds.get("otherwise"))
         met = _agrees(value, errors.get(row.id), bounds)
@@ -136,13 +137,11 @@ def verdict(
             met = _agrees(other, errors.get(bounds["otherwise"]), bounds)
             only_with = bounds.get("with", "the paper's estimator")
     elif kind == "equal":
-        met = _equal(value, bounds["target"], bounds.get("tolerance", 0.0))
+        target, tolerance = bounds["target"], bounds.get("tolerance")
+        met = abs(value - target) <= tolerance * abs(target) if tolerance else value == target
     else:
         if kind == "reference":
-            limit = others.get(bounds["row"])
-            if limit is None:
-                return f"not run: {bounds['row']}, which it is compared with, is not measured"
-            bounds = {"high" if bounds["relation"] == "at_most" else "low": limit}
+            bounds["high" if bounds["relation"] == "at_most" else "low"] = others[bounds["row"]]
         # A comparison with NaN is false, as it should be.
         met = bounds.get("low", -math.inf) <= value <= bounds.get("high", math.inf)
     if row.source == "none":
@@ -161,9 +160,3 @@ def _agrees(value: Number, standard_error: float | None, criterion: Mapping[str,
     # Scatter must not buy agreement: ours counts at most as much as the paper's.
     allowed = 2 * math.hypot(criterion["error"], min(ours, criterion["error"]))
     return abs(float(value) - criterion["target"]) <= allowed
-
-
-def _equal(value: Number, target: Number, tolerance: float) -> bool:
-    if isinstance(value, str) or isinstance(target, str):
-        return value == target
-    return abs(value - target) <= tolerance * abs(target)

@@ -70,15 +70,14 @@ class Runs:
         return Summary.of(self.values(case, number))
 
     def origin(self) -> str:
-        """One line: how many runs are shipped, kept or made now; hardware, dates and seconds."""
+        """One line: how many runs are shipped, kept or made now; hardware, days and seconds."""
         parts = []
         for source in ("shipped", "kept", "made"):
             runs = [run for run in self.runs if run["source"] == source]
-            places = {(r["hardware"]["gpu"] or r["hardware"]["cpu"]): None for r in runs}
-            days = sorted({run["date"] for run in runs})
-            where = [*places, *dict.fromkeys(days[:1] + days[-1:])]
-            seconds = f"{sum(run['seconds'] for run in runs):,.0f} s"
-            parts += [f"{len(runs)} {source} ({', '.join([*where, seconds])})"] if runs else []
+            where = {run["hardware"]["gpu"] or run["hardware"]["cpu"] for run in runs}
+            days = " to ".join(sorted({f(run["date"] for run in runs) for f in (min, max) if runs}))
+            about = f"{', '.join(sorted(where))}, {days}, {sum(r['seconds'] for r in runs):,.0f} s"
+            parts += [f"{len(runs)} {source} ({about})"] if runs else []
         return f"{len(self.runs)} runs: {'; '.join(parts)}"
 
     def confirm(self) -> None:
@@ -97,12 +96,13 @@ class Runs:
         for new in self.again:
             case = [run for run in self.runs if run["case"] == new["case"]]
             old = next(run for run in case if run["seed"] == new["seed"])
-            others = [run["value"] for run in case if run is not old]
-            bad = _differences(old["value"], new["value"] or {}, others)
-            said = f"{len(_numbers(old['value']))} numbers as in {len(case)} stored runs   PASS"
+            bad = _differences(old, new, [run["value"] for run in case if run is not old])
             text = f"{new['case']}, seed {new['seed']}, run again   "
-            print(text + (f"DIFFERS from the stored run in {', '.join(bad)}" if bad else said))
-            wrong += [f"{new['case']} with seed {new['seed']} in {', '.join(bad)}"] if bad else []
+            if bad:
+                print(f"{text}DIFFERS from the stored run in {', '.join(bad)}")
+                wrong.append(f"{new['case']} with seed {new['seed']} in {', '.join(bad)}")
+            else:
+                print(f"{text}{len(_numbers(old))} numbers as in {len(case)} stored runs   PASS")
         if wrong and os.environ.get("GALFLOW_RECORD_ONLY") != "1":
             raise OutOfBand(
                 f"runs of {self.row} differ from the stored ones: {'; '.join(wrong)}; what you "
@@ -258,25 +258,23 @@ def _commit() -> str | None:
     return None
 
 
-def _numbers(value: Mapping[str, Any]) -> dict[str, float]:
-    found = {name: v for name, v in value.items() if not name.endswith("seconds")}
-    return {name: v for name, v in found.items() if isinstance(v, int | float)}
+def _numbers(run: Mapping[str, Any]) -> dict[str, float]:
+    value = (run["value"] or {}).items()
+    return {n: v for n, v in value if isinstance(v, int | float) and not n.endswith("seconds")}
 
 
 def _differences(
     old: Mapping[str, Any], new: Mapping[str, Any], others: list[Mapping[str, Any]]
 ) -> list[str]:
     """Names of the numbers in which a run that was made anew does not agree."""
-    bad = []
+    found, bad = _numbers(new), []
     for name, before in _numbers(old).items():
-        now = new.get(name)
-        if now is not None and (abs(now - before) <= ALLOWANCE * abs(before) or now == before):
-            continue
+        now = found.get(name, math.inf)
         rest = [value[name] for value in others if math.isfinite(value.get(name, math.nan))]
-        if now is not None and len(rest) >= _FEWEST_OTHERS:
+        same = abs(now - before) <= ALLOWANCE * abs(before) or repr(now) == repr(before)
+        if not same and len(rest) >= _FEWEST_OTHERS:
             factors = min(rest) > 0 and max(rest) > 3 * min(rest)
             low, high = prediction_interval(rest, law="lognormal" if factors else "normal")
-            if low <= min(before, now) and max(before, now) <= high:
-                continue
-        bad += [name] if not (now != now and before != before) else []
+            same = low <= min(before, now) and max(before, now) <= high
+        bad += [] if same else [name]
     return bad

@@ -46,13 +46,9 @@ class Line:
     def note(self) -> str:
         """Why the numbers differ, and where the reported one stands."""
         row = self.row
-        place = ", ".join(part for part in (f"arXiv:{row.paper}", row.where) if part)
-        parts = [
-            f"Estimator: {row.estimator}." if row.estimator else "",
-            row.note,
-            f"({place})" if row.source != "none" else "",
-        ]
-        return " ".join(part for part in parts if part)
+        place = f"(arXiv:{row.paper}, {row.where})" if row.source != "none" else ""
+        estimator = f"Estimator: {row.estimator}." if row.estimator else ""
+        return " ".join(part for part in (estimator, row.note, place) if part)
 
     def text(self, notes: bool) -> str:
         """Aligned columns, and reason and note below them."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from .bands import band_values
 from .checks import OutOfBand, check, record, records, remark
-from .repeats import Case, CasesFailed, spent  # noqa: F401
 from .results import Results, reference
 from .rows import rows
 from .runs import Runs, repeat

@@ -23,7 +23,6 @@ from tqdm import tqdm
 from ..files import append_line, share
 from ..inputs import as_whole
 from .checks import OutOfBand
-from .repeats import repeat as _repeat_cases
 from .settings import hardware, versions
 from .summaries import ALLOWANCE, Summary, prediction_interval
 
@@ -113,14 +112,13 @@ class Runs:
 def repeat(
     function: Callable[..., Mapping[str, Any]],
     cases: Mapping[str, Mapping[str, Any]],
-    seeds: Iterable[int] | int = (),
+    seeds: Iterable[int] | int,
     *,
-    row: str = "",
+    row: str,
     jobs: int = 2,
     version: str = "1",
     again: int = 0,
-    folder: Path | str | None = None,
-) -> Any:
+) -> Runs:
     """Call ``function(**settings, seed=seed)`` for every case and seed, and keep each result.
 
     A run becomes one line in ``runs/<row>.jsonl`` of the current folder (or of the folder that the
@@ -149,8 +147,6 @@ def repeat(
             those that are missing.
         OSError: the folder cannot be written.
     """
-    if folder is not None:
-        return _repeat_cases(function, cases, folder=folder, jobs=jobs, version=version)
     seeds = range(seeds) if isinstance(seeds, int) else [as_whole(s, "a seed") for s in seeds]
     wanted = [
         {"row": row, "case": case, "settings": _plain(settings), "seed": seed, "version": version}

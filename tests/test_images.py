@@ -73,10 +73,7 @@ def small_set(**changes) -> ImageSet:
 
 
 def test_the_repr_says_what_a_set_is():
-    assert repr(small_set()) == (
-        "<ImageSet signs, train: 4 images, 1 x 3 x 3, values 0.00 to 0.97; round 1, left 2, "
-        "right 1; linear of fluxes 0 to 1 (1 at 1)>"
-    )
+    assert repr(small_set()) == "<ImageSet signs, train: 4 images, 1 x 3 x 3>"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, np.float64, ">f4", np.uint8])

@@ -53,8 +53,8 @@ DATASETS: dict[str, Dataset] = {
     "nihao": Dataset(
         description="the paper's galaxies: star particles of 95 NIHAO simulations "
         "(arXiv:2312.06017), converted to a catalogue of 90 with the paper's cuts",
-        licence="see the record",
         size="about 3 GB",
+        licence="see the record",
         doi="doi:10.5281/zenodo.8389554",
         suffixes=(".npy", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
         product="galaxies.h5",
@@ -64,8 +64,8 @@ DATASETS: dict[str, Dataset] = {
     "power": Dataset(
         description="POWER: one household's electricity by the minute, 6 columns, prepared as in "
         "arXiv:1705.07057 (UCI, doi:10.24432/C58K54)",
-        licence="CC BY 4.0",
         size="about 20 MB",
+        licence="CC BY 4.0",
         files=_POWER,
         product="power.h5",
         convert=partial(uci.convert, uci.power),
@@ -74,8 +74,8 @@ DATASETS: dict[str, Dataset] = {
     "power_half_year": Dataset(
         description="POWER from January to June 2007: the rows behind the stored reference of "
         "notebook 02 (UCI, doi:10.24432/C58K54)",
-        licence="CC BY 4.0",
         size="about 20 MB",
+        licence="CC BY 4.0",
         files=_POWER,
         product="power_half_year.h5",
         convert=partial(uci.convert, uci.power_half_year),
@@ -84,8 +84,8 @@ DATASETS: dict[str, Dataset] = {
     "gas": Dataset(
         description="GAS: sensors in mixtures of ethylene and carbon monoxide, 8 columns, a "
         "quarter of the rows, prepared after arXiv:1705.07057 (UCI, doi:10.24432/C5WP4C)",
-        licence="CC BY 4.0",
         size="about 370 MB",
+        licence="CC BY 4.0",
         files={f"{_UCI}/322/gas+sensor+array+under+dynamic+gas+mixtures.zip": None},
         product="gas.h5",
         convert=partial(uci.convert, uci.gas),
@@ -95,8 +95,8 @@ DATASETS: dict[str, Dataset] = {
         description="HEPMASS: simulated collisions, 21 columns, prepared as in arXiv:1705.07057 "
         "(UCI, doi:10.24432/C5PP5W; from the archive of that paper's authors, for the tenth of the "
         "rows that they used)",
-        licence="CC BY 4.0 (UCI); of the archive: see the record",
         size="hundreds of MB, see the record",
+        licence="CC BY 4.0 (UCI); of the archive: see the record",
         doi="doi:10.5281/zenodo.1161203",
         suffixes=("data.tar.gz",),
         product="hepmass.h5",
@@ -106,8 +106,8 @@ DATASETS: dict[str, Dataset] = {
     "miniboone": Dataset(
         description="MINIBOONE: electron neutrinos of an experiment, 43 columns, prepared as in "
         "arXiv:1705.07057 (UCI, doi:10.24432/C5QC87)",
-        licence="CC BY 4.0",
         size="tens of MB",
+        licence="CC BY 4.0",
         files={f"{_UCI}/199/miniboone+particle+identification.zip": None},
         product="miniboone.h5",
         convert=partial(uci.convert, uci.miniboone),
@@ -116,9 +116,9 @@ DATASETS: dict[str, Dataset] = {
     "covertype": Dataset(
         description="COVERTYPE: seven kinds of forest in 581,012 cells, 54 columns, for Bayesian "
         "logistic regression (UCI, doi:10.24432/C50K5N)",
+        size="about 11 MB",
         licence="unlimited reuse with the notice: copyright Jock A. Blackard and Colorado State "
         "University",
-        size="about 11 MB",
         # The file that scikit-learn fetches, which keeps it as a pickle.
         files={
             "https://ndownloader.figshare.com/files/5976039": (
@@ -132,8 +132,8 @@ DATASETS: dict[str, Dataset] = {
     "galaxy_zoo": Dataset(
         description="20,000 galaxies of SDSS in colour, 64x64 pixels, with the classes of Galaxy "
         "Zoo 1 (arXiv:1007.3265; images: doi:10.5281/zenodo.3565489)",
-        licence="images CC BY 4.0 (see the record); votes: citation asked, no licence stated",
         size="about 3.4 GB",
+        licence="images CC BY 4.0 (see the record); votes: citation asked, no licence stated",
         doi="doi:10.5281/zenodo.3565489",
         suffixes=(published_galaxies.IMAGES, published_galaxies.MAPPING),
         # Galaxy Zoo publishes no checksum; this one is what two users of the file report.
@@ -149,8 +149,8 @@ DATASETS: dict[str, Dataset] = {
     "galaxy_zoo_6664": Dataset(
         description="6,664 of these galaxies: the set behind the stored reference of notebook 03, "
         "as a public repository collects it (github.com/Eggochi/Proyecto_Galaxias)",
-        licence="SDSS images, credit SDSS and Galaxy Zoo; the collection states no licence",
         size="about 83 MB",
+        licence="SDSS images, credit SDSS and Galaxy Zoo; the collection states no licence",
         files={
             "https://codeload.github.com/Eggochi/Proyecto_Galaxias/zip/"
             "5226e5e4e193118d33884a85acf09e41cfa914de": None

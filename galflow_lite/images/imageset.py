@@ -69,10 +69,6 @@ class Stretch:
             u = (u * math.asinh(self.softening)).sinh() / self.softening
         return u * self.scale
 
-    def __str__(self) -> str:
-        s = f", softening {self.softening:g}" if self.kind == "arcsinh" else ""
-        return f"{self.kind} of fluxes {self.low:.3g} to {self.high:.3g} (1 at {self.scale:g}{s})"
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
@@ -129,15 +125,8 @@ class ImageSet:
         return replace(self, images=self.images[rows], labels=self.labels[rows], targets=targets)
 
     def __repr__(self) -> str:
-        n, channels, height, width = self.images.shape
-        text = f"{self.name}, {self.split}: {n:,} images, {channels} x {height} x {width}"
-        if n:
-            text += f", values {self.images.min():.2f} to {self.images.max():.2f}"
-        if len(self.class_names) > 1:
-            counts = self.labels.bincount(minlength=len(self.class_names)).tolist()
-            named = zip(self.class_names, counts, strict=True)
-            text += "; " + ", ".join(f"{name} {count:,}" for name, count in named)
-        return f"<ImageSet {text}; {self.stretch}>"
+        size = " x ".join(map(str, self.shape))
+        return f"<ImageSet {self.name}, {self.split}: {len(self):,} images, {size}>"
 
     @property
     def shape(self) -> tuple[int, int, int]:

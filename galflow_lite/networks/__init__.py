@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .features import FeatureNetwork
+from .feature_network import FeatureNetwork
 from .mlp import MLP
 from .unet import UNet
 

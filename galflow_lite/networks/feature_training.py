@@ -2,61 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..images import PARAMETERS, ImageSet, hubble_patches, parametric_galaxies
-from ..training import fit
-from .features import FeatureNetwork
+from ..training import fit, threads
+from .feature_network import FeatureNetwork
 from .mlp import MLP
-
-__all__ = ["FeatureTraining", "train_feature_network"]
 
 _CLASSES = 4  # elliptical, spiral, edge-on, Hubble patch
 _DAMAGES = ("blur", "noise", "background", "holes")
 _MOMENTS = ("ellipticity +", "ellipticity x", "size", "concentration", "flux")
-_DRAWN = (
-    "axis ratio",
-    "effective radius",
-    "bulge fraction",
-    "Sersic index",
-    "arm amplitude",
-    "handedness",
-)
-_TEST_IMAGES = 900
+_DRAWN = ("axis ratio", "effective radius", "bulge fraction", "Sersic index", "arm amplitude")
 
 
-@dataclass(frozen=True)
-class FeatureTraining:
-    """What `train_feature_network` returns.
-
-    Attributes:
-        network: The trained network, in evaluation mode.
-        accuracy: Share of undamaged test images, both sets together, whose class (elliptical,
-            spiral, edge-on, Hubble patch) is found.
-        explained: For each number that was learned, the share of its variance over test images
-            that is explained (R squared); 1 is perfect, 0 is no better than the mean.
-        seconds: Time that the training took.
-    """
-
-    network: FeatureNetwork
-    accuracy: float
-    explained: dict[str, float]
-    seconds: float
-
-
+@threads(1)
 def train_feature_network(
-    *,
-    steps: int = 2500,
-    batch_size: int = 128,
-    galaxies: int = 8000,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
-    progress: bool = True,
-) -> FeatureTraining:
+    *, steps: int = 2500, batch_size: int = 128, galaxies: int = 8000, seed: int = 0
+) -> tuple[FeatureNetwork, dict[str, float]]:
     """Train the feature network on parametric galaxies and Hubble patches, on one thread.
 
     Half of a batch comes from each set, training parts only; patches are turned and flipped. Each
@@ -77,35 +41,16 @@ def train_feature_network(
         steps: Number of updates.
         batch_size: Images in a batch, half from each set.
         galaxies: Number of parametric galaxies.
-        learning_rate: Of Adam, falling to zero as a cosine.
         seed: Of the weights, the batches and the damage.
-        progress: Show a bar.
 
-    Raises:
-        ValueError: If a number is out of range.
+    Returns:
+        The trained network, in evaluation mode; and what is found on test images: under "accuracy"
+        the share of undamaged ones whose class is found, and for each number that was learned the
+        share of its variance that is explained (R squared).
     """
-    if batch_size < 2 or galaxies < batch_size:
-        raise ValueError(
-            f"found batches of {batch_size} images from {galaxies} galaxies, expected at least 2 "
-            "and no more than there are: change them."
-        )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _train(steps, batch_size, galaxies, learning_rate, seed, progress)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _train(
-    steps: int, batch_size: int, galaxies: int, learning_rate: float, seed: int, progress: bool
-) -> FeatureTraining:
     # A seed that nothing else uses: galaxies of other seeds have not been seen by the network.
-    drawn = _Examples.of(parametric_galaxies(galaxies, seed=4096))
-    patches = _Examples.of(hubble_patches().augmented(copies=4, seed=seed))
-    clean = torch.cat([drawn.images, patches.images])
-    labels = torch.cat([drawn.labels, patches.labels])
-    numbers = torch.cat([drawn.numbers, patches.numbers])
+    drawn, patches = parametric_galaxies(galaxies, seed=4096), hubble_patches()
+    clean, labels, numbers = _examples(drawn, patches.augmented(copies=4, seed=seed))
     # Nothing was drawn for the patches: their NaN count neither here nor in the loss.
     centre = numbers.nanmean(0)
     spread = (numbers - centre).square().nanmean(0).sqrt()
@@ -121,9 +66,9 @@ def _train(
     def batch(step: int) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(seed * steps + step)
         half = batch_size // 2
-        first = torch.randint(len(drawn.images), (half,), generator=generator)
-        second = torch.randint(len(patches.images), (half,), generator=generator)
-        rows = torch.cat([first, len(drawn.images) + second])
+        first = torch.randint(galaxies, (half,), generator=generator)
+        second = torch.randint(len(clean) - galaxies, (half,), generator=generator)
+        rows = torch.cat([first, galaxies + second])
         images, damage = _damaged(clean[rows], generator)
         return images, labels[rows], torch.cat([numbers[rows], damage], dim=1)
 
@@ -134,44 +79,23 @@ def _train(
         errors = found[:, _CLASSES:][known] - numbers[known]
         return F.cross_entropy(found[:, :_CLASSES], labels) + 4 * errors.square().mean()
 
-    history = fit(
-        loss,
-        model,
-        batch,
-        steps,
-        learning_rate=learning_rate,
-        schedule="cosine",
-        clip_norm=1.0,
-        progress=progress,
-        description="feature network",
-    )
-    accuracy, explained = _held_out(model, centre, spread, seed)
-    _whiten(network, [drawn.images, hubble_patches().images])
-    return FeatureTraining(network.eval(), accuracy, explained, history.seconds)
+    fit(loss, model, batch, steps, learning_rate=2e-3, schedule="cosine", clip_norm=1.0)
+    found = _held_out(model, centre, spread, seed)
+    _whiten(network, [drawn.images, patches.images])
+    return network.eval(), found
 
 
-@dataclass(frozen=True)
-class _Examples:
+def _examples(drawn: ImageSet, patches: ImageSet) -> tuple[Tensor, Tensor, Tensor]:
     """Undamaged images, their classes, and the numbers to learn, NaN where there is none."""
-
-    images: Tensor
-    labels: Tensor
-    numbers: Tensor
-
-    @classmethod
-    def of(cls, images: ImageSet) -> _Examples:
-        drawn = torch.full((len(images), len(_DRAWN)), torch.nan)
-        labels = images.labels
-        if images.target_names == PARAMETERS:
-            parameters = dict(zip(PARAMETERS, images.targets.T, strict=True))
-            spiral = labels == images.class_names.index("spiral")
-            # Arms have a sense only where there are arms.
-            hand = parameters["pitch angle"].sign().where(spiral, torch.zeros(()))
-            parameters["handedness"] = hand
-            drawn = torch.stack([parameters[name] for name in _DRAWN], dim=1)
-        else:
-            labels = torch.full_like(labels, _CLASSES - 1)
-        return cls(images.images, labels, torch.cat([_moments(images.flux), drawn], dim=1))
+    images = torch.cat([drawn.images, patches.images])
+    labels = torch.cat([drawn.labels, torch.full_like(patches.labels, _CLASSES - 1)])
+    parameters = dict(zip(PARAMETERS, drawn.targets.T, strict=True))
+    # Arms have a sense only where there are arms.
+    hand = parameters["pitch angle"].sign() * (parameters["arm amplitude"] > 0)
+    known = torch.stack([*(parameters[name] for name in _DRAWN), hand], dim=1)
+    unknown = torch.full((len(patches), known.shape[1]), torch.nan)
+    moments = torch.cat([_moments(drawn.flux), _moments(patches.flux)])
+    return images, labels, torch.cat([moments, torch.cat([known, unknown])], dim=1)
 
 
 def _moments(flux: Tensor) -> Tensor:
@@ -214,33 +138,23 @@ def _damaged(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
 
 
 @torch.no_grad()
-def _held_out(
-    model: nn.Module, centre: Tensor, spread: Tensor, seed: int
-) -> tuple[float, dict[str, float]]:
+def _held_out(model: nn.Module, centre: Tensor, spread: Tensor, seed: int) -> dict[str, float]:
     """Accuracy on undamaged test images, and explained variances, those of damage on damaged."""
     generator = torch.Generator().manual_seed(seed)
-    parts = [
-        _Examples.of(parametric_galaxies(_TEST_IMAGES, split="test")),
-        _Examples.of(hubble_patches(split="test")),
-    ]
-    images, labels, numbers = (
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("images", "labels", "numbers")
-    )
-    found = model(images)
-    accuracy = float((found[:, :_CLASSES].argmax(1) == labels).float().mean())
-    spoilt, damage = _damaged(images, generator)
+    test = parametric_galaxies(900, split="test"), hubble_patches(split="test")
+    images, labels, numbers = _examples(*test)
+    found, (spoilt, damage) = model(images), _damaged(images, generator)
+    accuracy = (found[:, :_CLASSES].argmax(1) == labels).float().mean()
     learned = found[:, _CLASSES : -len(_DAMAGES)] * spread + centre
-    pairs = [
-        *zip((*_MOMENTS, *_DRAWN), learned.T, numbers.T, strict=True),
-        *zip(_DAMAGES, model(spoilt)[:, -len(_DAMAGES) :].T, damage.T, strict=True),
-    ]
-    explained = {}
-    for name, guess, truth in pairs:
-        known = torch.isfinite(truth)
-        error = (guess - truth)[known].square().mean()
-        explained[name] = float(1 - error / truth[known].var(correction=0))
-    return accuracy, explained
+    guess = torch.cat([learned, model(spoilt)[:, -len(_DAMAGES) :]], dim=1)
+    truth = torch.cat([numbers, damage], dim=1)
+    known = truth.isfinite()
+    errors = torch.where(known, guess - truth, torch.nan).square().nanmean(0)
+    variances = (truth - truth.nanmean(0)).square().nanmean(0)
+    names = (*_MOMENTS, *_DRAWN, "handedness", *_DAMAGES)
+    return {"accuracy": float(accuracy)} | dict(
+        zip(names, (1 - errors / variances).tolist(), strict=True)
+    )
 
 
 @torch.no_grad()

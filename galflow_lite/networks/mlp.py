@@ -7,8 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP"]
-
 
 class MLP(nn.Module):
     """Multilayer perceptron, optionally with a condition appended to its input.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import Attention, ResidualBlock, TimeFeatures
-
-__all__ = ["UNet"]
+_GROUPS = 8
+_HEADS = 4
+_TIME_FEATURES = 32
 
 
 class UNet(nn.Module):
@@ -26,19 +27,13 @@ class UNet(nn.Module):
         condition_channels: Channels of the condition that are appended to the image: a number, or
             one for each entry of a condition that has names, such as ``{"mask": 1, "known": 3}``.
         classes: Number of classes, 0 for none.
-        width: Channels of the finest level.
+        width: Channels of the finest level, a multiple of 8, the groups of the normalisations.
         multipliers: Channels of the levels after the stem, as multiples of ``width``; one level
             each, every one but the last half as fine as the one before.
         blocks: Residual blocks of a level, on the way down and on the way up.
         patch: Side of the squares of pixels that the stem packs into channels; 1 packs none. With 2
             everything but the packing happens at half the resolution, four times faster.
-        groups: Groups of the normalisations; divides all channel numbers.
-        time_features: Sines and cosines of the time, with learned frequencies; even.
-        heads: Heads of the attention at the lowest resolution, 0 for no attention.
-        head_width: Width of each head.
-
-    Raises:
-        ValueError: If these numbers do not fit together.
+        head_width: Width of each of the four heads of the attention at the lowest resolution.
 
     Example:
         >>> net = UNet.lite(1, condition_channels=1, classes=3)
@@ -57,9 +52,6 @@ class UNet(nn.Module):
         multipliers: tuple[int, ...] = (1, 2, 2),
         blocks: int = 1,
         patch: int = 1,
-        groups: int = 8,
-        time_features: int = 32,
-        heads: int = 4,
         head_width: int = 16,
     ) -> None:
         super().__init__()
@@ -70,12 +62,11 @@ class UNet(nn.Module):
         self.classes = classes
         self.patch = patch
         widths = (width, *(width * multiplier for multiplier in multipliers))
-        _check(self, widths, blocks=blocks, groups=groups, time_features=time_features)
 
         embedding = 4 * width
         self.time = nn.Sequential(
-            TimeFeatures(time_features),
-            nn.Linear(time_features + 1, embedding),
+            TimeFeatures(_TIME_FEATURES),
+            nn.Linear(_TIME_FEATURES + 1, embedding),
             nn.SiLU(),
             nn.Linear(embedding, embedding),
         )
@@ -83,7 +74,7 @@ class UNet(nn.Module):
         self.label = nn.Embedding(classes + 1, embedding) if classes else None
 
         def block(inputs: int, outputs: int) -> ResidualBlock:
-            return ResidualBlock(inputs, outputs, embedding=embedding, groups=groups)
+            return ResidualBlock(inputs, outputs, embedding=embedding)
 
         inputs = channels + sum(self.condition_channels.values())
         self.stem = nn.Conv2d(inputs * patch**2, width, 3, padding=1)
@@ -101,11 +92,7 @@ class UNet(nn.Module):
             self.up.insert(0, nn.ModuleList([*joined, up]))
         lowest = widths[-1]
         self.before = block(lowest, lowest)
-        self.attention = (
-            Attention(lowest, heads=heads, head_width=head_width, groups=groups)
-            if heads
-            else nn.Identity()
-        )
+        self.attention = Attention(lowest, head_width=head_width)
         self.after = block(lowest, lowest)
         self.last = block(2 * width, width)
         self.head = nn.Conv2d(width, channels * patch**2, 1)
@@ -119,15 +106,13 @@ class UNet(nn.Module):
         *,
         condition_channels: int | Mapping[str, int] = 0,
         classes: int = 0,
-        patch: int = 2,
     ) -> UNet:
         """A network for one CPU core: 212,468 parameters for grey images and a grey condition.
 
         213,756 for colour with a mask; 212,724 for grey images, a grey condition and three
-        classes; 211,553 for grey images and a grey condition with ``patch=1``, which takes over
-        three times as long for a step. Sides that are multiples of 8 (of 4 with ``patch=1``).
+        classes. Sides that are multiples of 8.
         """
-        return cls(channels, condition_channels=condition_channels, classes=classes, patch=patch)
+        return cls(channels, condition_channels=condition_channels, classes=classes, patch=2)
 
     @classmethod
     def paper(
@@ -157,9 +142,6 @@ class UNet(nn.Module):
             width=256,
             multipliers=(1, 1, 2, 3, 4),
             blocks=2,
-            groups=8,
-            time_features=32,
-            heads=4,
             head_width=64,
         )
 
@@ -185,23 +167,22 @@ class UNet(nn.Module):
             Shape of x.
 
         Raises:
-            ValueError: If a shape does not fit, a condition is missing, or a class is unknown.
+            ValueError: The images have other channels, or sides of which ``divisor`` is no divisor.
         """
-        if x.ndim != 4 or x.shape[1] != self.channels:
+        if x.ndim != 4 or x.shape[1] != self.channels or any(n % self.divisor for n in x.shape[2:]):
             raise ValueError(
                 f"the images have the shape {tuple(x.shape)}, expected (batch, {self.channels}, "
-                "height, width): reshape them, or build the network for their channels."
+                f"height, width) with sides that are multiples of {self.divisor}: crop or pad them"
             )
-        if t.shape != x.shape[:1]:
-            raise ValueError(
-                f"the times have the shape {tuple(t.shape)}, expected ({len(x)},), one for each "
-                "image: expand them."
-            )
-        self._check_size(*x.shape[2:])
-        parts, label = self._split(x, condition)
+        x, t = x.to(self.head.weight), t.to(self.head.weight)
+        condition = {} if condition is None else condition
+        if not isinstance(condition, Mapping):
+            condition = dict(zip(self.condition_channels, [condition], strict=True))
+        parts = [condition[name].to(x) for name in self.condition_channels]
         embedding = self.time(t)
         if self.label is not None:
-            embedding = embedding + self.label(label % (self.classes + 1))
+            label = condition["label"].to(x.device).long()
+            embedding = embedding + self.label(torch.where(label < 0, self.classes, label))
         embedding = F.silu(embedding)
 
         h = stem = self.stem(F.pixel_unshuffle(torch.cat((x, *parts), dim=1), self.patch))
@@ -219,88 +200,69 @@ class UNet(nn.Module):
         h = self.head(self.last(torch.cat((h, stem), dim=1), embedding))
         return F.pixel_shuffle(h, self.patch)
 
-    def _check_size(self, height: int, width: int) -> None:
-        n = self.divisor
-        if height and width and height % n == 0 and width % n == 0:
-            return
-        near = sorted({n * max(1, side // n + up) for side in (height, width) for up in (0, 1)})
-        raise ValueError(
-            f"the images have {height} x {width} pixels, expected sides that are multiples of {n} "
-            f"(near these: {', '.join(map(str, near))}): crop or pad them."
-        )
 
-    def _split(
-        self, x: Tensor, condition: Tensor | Mapping[str, Tensor] | None
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """The parts of a condition that are appended, and the classes; both checked."""
-        names = self.condition_channels
-        if condition is None:
-            condition = {}
-        elif not isinstance(condition, Mapping):
-            if len(names) != 1:
-                wanted = ", ".join(names) or "none, since it has no condition channels"
-                raise ValueError(
-                    f"the condition is one tensor, but the network expects {wanted}: give a "
-                    "mapping with these names."
-                )
-            condition = {next(iter(names)): condition}
-        wanted = [*names, *(["label"] if self.classes else [])]
-        missing = [name for name in wanted if name not in condition]
-        if missing:
-            raise ValueError(
-                f"the condition has {', '.join(condition) or 'nothing'}, expected "
-                f"{', '.join(wanted)}: add {', '.join(missing)}."
-            )
-        parts = []
-        for name, channels in names.items():
-            part = condition[name]
-            if part.shape != (len(x), channels, *x.shape[2:]):
-                raise ValueError(
-                    f"the condition {name!r} has the shape {tuple(part.shape)}, expected "
-                    f"{(len(x), channels, *x.shape[2:])}: make it fit the images."
-                )
-            parts.append(part.to(x.dtype))
-        return parts, self._checked_label(condition["label"], len(x)) if self.classes else None
+class TimeFeatures(nn.Module):
+    """The time, and sines and cosines of it whose frequencies are learned.
 
-    def _checked_label(self, label: Tensor, n: int) -> Tensor:
-        if label.shape != (n,) or label.is_floating_point() or label.dtype == torch.bool:
-            raise ValueError(
-                f"the classes have the shape {tuple(label.shape)} and the type {label.dtype}, "
-                f"expected whole numbers of the shape ({n},): convert them with .long()."
-            )
-        # Elsewhere the comparison would make the processor wait for the accelerator at every step.
-        if label.device.type == "cpu" and n and not -1 <= label.min() <= label.max() < self.classes:
-            raise ValueError(
-                f"the classes go from {label.min()} to {label.max()}, expected 0 to "
-                f"{self.classes - 1}, or -1 for none: correct them."
-            )
-        return label.long()
+    Args:
+        features: Number of sines and cosines together, even.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(torch.randn(features // 2))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Map t (batch,) to (batch, features + 1)."""
+        angles = 2 * math.pi * t[:, None] * self.frequencies
+        return torch.cat((t[:, None], angles.sin(), angles.cos()), dim=1)
 
 
-def _check(
-    net: UNet, widths: tuple[int, ...], *, blocks: int, groups: int, time_features: int
-) -> None:
-    """Refuse numbers that make no network, before torch does in its own words."""
-    positive = {"channels": net.channels, "blocks": blocks, "patch": net.patch, "groups": groups}
-    positive |= {f"the channels of {name!r}": n for name, n in net.condition_channels.items()}
-    for name, n in positive.items():
-        if n < 1:
-            raise ValueError(f"{name} is {n}, expected at least 1: give a positive number.")
-    if "label" in net.condition_channels:
-        raise ValueError(
-            "a condition is called 'label', expected another name, since this one is for the "
-            "classes: rename it."
-        )
-    if net.classes < 0:
-        raise ValueError(f"classes is {net.classes}, expected 0 for none, or more: correct it.")
-    if time_features < 2 or time_features % 2:
-        raise ValueError(
-            f"time_features is {time_features}, expected an even number of 2 or more, for pairs of "
-            "sine and cosine: correct it."
-        )
-    if len(widths) < 2 or any(n < 1 or n % groups for n in widths):
-        raise ValueError(
-            f"the levels have {', '.join(map(str, widths))} channels, expected at least one "
-            f"multiplier and positive multiples of the {groups} groups: change width, multipliers "
-            "or groups."
-        )
+class ResidualBlock(nn.Module):
+    """Two convolutions, the first scaled and shifted by the embedding, and a way around them.
+
+    Args:
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+        embedding: Width of the embedding of time and class.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, embedding: int) -> None:
+        super().__init__()
+        self.scale_and_shift = nn.Linear(embedding, 2 * outputs)
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.first_norm = nn.GroupNorm(_GROUPS, outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.second_norm = nn.GroupNorm(_GROUPS, outputs)
+        self.around = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Map h (batch, inputs, height, width) and embedding (batch, embedding) to outputs."""
+        scale, shift = self.scale_and_shift(embedding)[:, :, None, None].chunk(2, dim=1)
+        g = F.silu(torch.addcmul(shift, self.first_norm(self.first(h)), scale + 1))
+        return F.silu(self.second_norm(self.second(g))) + self.around(h)
+
+
+class Attention(nn.Module):
+    """Every position attends to every other, added to the input.
+
+    Args:
+        channels: Channels in and out.
+        head_width: Width of each head.
+    """
+
+    def __init__(self, channels: int, *, head_width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(_GROUPS, channels)
+        self.project = nn.Conv2d(channels, 3 * _HEADS * head_width, 1, bias=False)
+        self.merge = nn.Conv2d(_HEADS * head_width, channels, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map h (batch, channels, height, width) to the same shape."""
+        projected = self.project(self.norm(h)).flatten(2).unflatten(1, (3, _HEADS, -1))
+        query, key, value = projected.unbind(1)
+        # Written out, since torch's fused attention has no second and no forward derivative, which
+        # likelihoods need; at the lowest resolution it would save nothing.
+        weights = (query.transpose(-1, -2) @ key / query.shape[2] ** 0.5).softmax(dim=-1)
+        attended = value @ weights.transpose(-1, -2)
+        return h + self.merge(attended.flatten(1, 2).unflatten(2, h.shape[2:]))

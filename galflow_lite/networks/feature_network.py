@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..environment_check import checksums
 from ..files import read_state, sha256, share, write_state
-
-__all__ = ["FeatureNetwork"]
+from ..inputs import as_tensor
 
 _KIND = "a feature network"
 _FILE = "feature_network.safetensors"
+_SHA256 = "f91302713e9c0ff7a4ea8238e5d40e46a562759a1afbf5baa257c574872148ca"
 
 
 class FeatureNetwork(nn.Module):
@@ -35,7 +34,6 @@ class FeatureNetwork(nn.Module):
     """
 
     features = 64
-    least_size = 16
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,57 +64,25 @@ class FeatureNetwork(nn.Module):
         """The network that ships, in evaluation mode, on the CPU.
 
         Raises:
-            FileNotFoundError: If its file is not there.
-            ValueError: If its file is damaged or is not the one that data/SHA256SUMS names.
+            ValueError: Its file holds other weights, under which distances do not compare.
         """
         path = share("data") / _FILE
-        expected = checksums(path.parent).get(path)
-        if expected is None:
+        if sha256(path) != _SHA256:
             raise ValueError(
-                f"SHA256SUMS beside {path} has no line for it, expected one: restore both files."
+                f"{path} holds other weights than those that ship, under which distances do not "
+                "compare: restore the file"
             )
-        return cls.load(path, checksum=expected)
+        return cls.load(path)
 
     @classmethod
-    def load(cls, path: str | Path, *, checksum: str | None = None) -> FeatureNetwork:
-        """A network that `save` wrote, in evaluation mode, on the CPU; no pickle is read.
-
-        Args:
-            path: The safetensors file.
-            checksum: Its SHA-256 in hexadecimal; None does not compare.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the checksum differs, or the file is damaged or of another kind.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"there is no file {path}, expected the weights of a feature network: install the "
-                "package anew, or train one with networks.feature_training."
-            )
-        if checksum is not None and (found := sha256(path)) != checksum:
-            raise ValueError(
-                f"{path} has the SHA-256 {found[:12]}..., expected {checksum[:12]}...: distances "
-                "under other weights do not compare, restore the file."
-            )
-        weights = read_state(path, kind=_KIND)["weights"]
-        network = cls()
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{path} holds weights of another feature network, expected those of this version: "
-                "train it anew with networks.feature_training."
-            ) from error
+    def load(cls, path: str | Path) -> FeatureNetwork:
+        """A network that `save` wrote, in evaluation mode, on the CPU; no pickle is read."""
+        network = cls().float()
+        network.load_state_dict(read_state(path, kind=_KIND)["weights"])
         return network.eval()
 
     def save(self, path: str | Path) -> None:
-        """Write the weights as safetensors; a failed write leaves an older file as it was.
-
-        Raises:
-            OSError: If the disk is full or the folder is not writable.
-        """
+        """Write the weights as safetensors; a failed write leaves an older file as it was."""
         write_state(path, {"weights": self.state_dict()}, kind=_KIND)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,16 +94,8 @@ class FeatureNetwork(nn.Module):
 
         Returns:
             Shape (batch, 64).
-
-        Raises:
-            ValueError: If the images have another shape.
         """
-        if x.ndim != 4 or x.shape[1] != 1 or min(x.shape[2:]) < self.least_size:
-            raise ValueError(
-                f"the images have the shape {tuple(x.shape)}, expected (batch, 1, height, width) "
-                f"with sides of at least {self.least_size}: average colours, or give features of "
-                "your own for smaller images."
-            )
+        x = as_tensor(x, "x", ("batch", 1, "height", "width"), like=self, finite=False)
         pooled = []
         for stage in self.stages:
             x = stage(x)

@@ -83,14 +83,6 @@ def test_help_is_fast_because_it_imports_nothing_heavy():
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("words", [("frobnicate",), ("reproduce", "--frob"), ("data", "make")])
-def test_a_command_that_is_not_understood_ends_with_2(words, capsys):
-    assert run(*words) == 2
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    assert "Error" in shown or "Usage" in shown
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -113,19 +105,10 @@ def test_an_error_is_one_line_and_ends_with_1(here, words, message, capsys):
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", [0, 2])
-def test_debug_shows_the_traceback_wherever_it_stands(here, place):
-    words = ["table", "77"]
-    words.insert(place, "--debug")
+def test_debug_shows_the_traceback_and_what_is_no_users_error_always_does(monkeypatch):
     with pytest.raises(ValueError, match="no row for notebook '77'"):
-        cli.main(words)
-
-
-def test_an_error_of_the_program_itself_is_not_hidden(monkeypatch):
-    def broken(*_, **__):
-        raise KeyError("a bug")
-
-    monkeypatch.setattr(reproduction, "table", broken)
+        cli.main(["table", "77", "--debug"])
+    monkeypatch.setattr(reproduction, "table", lambda *_: {}["a bug"])
     with pytest.raises(KeyError):
         cli.main(["table"])
 
@@ -146,15 +129,6 @@ def test_check_has_one_line_for_each_thing(capsys):
     for name in ("python", "torch", "nflows", "cpu", "cuda", "jupyter", "disk", "notebooks"):
         assert name in names, name
     assert code == int(any(line.startswith("FAIL") for line in lines))
-
-
-def test_check_fails_when_one_thing_fails(monkeypatch, capsys):
-    found = [environment_check.Finding(True, "a", "1"), environment_check.Finding(False, "b", "2")]
-    monkeypatch.setattr(environment_check, "findings", lambda: iter(found))
-    assert run("check") == 1
-    assert capsys.readouterr().out.splitlines() == [str(finding) for finding in found]
-    monkeypatch.setattr(environment_check, "findings", lambda: iter(found[:1]))
-    assert run("check") == 0
 
 
 def test_check_finds_missing_and_old_packages(monkeypatch):
@@ -277,19 +251,17 @@ def test_data_make_keeps_an_existing_file_unless_forced(here, capsys):
 def test_data_convert_cuts_and_counts(here, capsys):
     from galflow_lite import galaxies, synthetic
 
-    (here / "all_sims").mkdir()
+    (here / "sims").mkdir()
     names = ("x", "y", "z", "vx", "vy", "vz", "mass", "Z", "feh", "ofe", "age")
     for galaxy in synthetic.galaxy_family(2, 1000, seed=2):
-        columns = {"mass": np.broadcast_to(galaxy.masses, len(galaxy))}
-        rows = [columns[name] if name == "mass" else galaxy[name] for name in names]
-        np.save(here / "all_sims" / f"{galaxy.id}_1e11.npy", np.stack(rows))
-    np.save(here / "all_sims" / "tiny_1e9.npy", np.stack(rows)[:, :100])
-    assert run("data", "convert", "all_sims", "all.h5") == 0
-    shown = capsys.readouterr().out
-    assert "read 3 galaxies with" in shown
-    assert "wrote 2 galaxies with" in shown
+        masses = np.broadcast_to(galaxy.masses, len(galaxy))
+        rows = np.stack([masses if name == "mass" else galaxy[name] for name in names])
+        np.save(here / "sims" / f"{galaxy.id}_1e11.npy", rows)
+    np.save(here / "sims" / "tiny_1e9.npy", rows[:, :100])
+    assert run("data", "convert", "sims", "all.h5") == 0
+    assert "wrote 2 galaxies with" in capsys.readouterr().out
     assert len(galaxies.Catalogue.open(here / "all.h5")) == 2
-    assert run("data", "convert", "all_sims", "raw.h5", "--raw") == 0
+    assert run("data", "convert", "sims", "raw.h5", "--raw") == 0
     assert "wrote 3 galaxies with" in capsys.readouterr().out
 
 

@@ -24,7 +24,6 @@ from galflow_lite.targets import (
     TwoMoons,
     TwoRings,
 )
-from galflow_lite.targets.multimodal import polar_rule
 
 MAKERS = {
     **BENCHMARKS,
@@ -33,27 +32,10 @@ MAKERS = {
     **{f"rings {n}": partial(TwoRings, n) for n in (1, 2, 3, 6)},
 }
 every_target = pytest.mark.parametrize("name", MAKERS)
-every_benchmark = pytest.mark.parametrize("name", BENCHMARKS)
 
-# A test at this level fails for one seed in ten thousand when all is well.
-LEVEL = 1e-4
-
-# Mean square scores of the fact sheet, to the digits it gives.
-MEAN_SQUARE_SCORES = {
-    "gaussian": 5.55,
-    "mog2": 1.73,
-    "mog2_hard": 8.0,
-    "rosenbrock": 16,
-    "rosen_hard": 142,
-    "donut": 3.99,
-    "donut_hard": 60.8,
-    "funnel": 3.15,
-    "funnel_hard": 90.6,
-    "squiggle": 4.98,
-    "squiggle_hard": 29.3,
-    "ring8": 7.75,
-    "ring8_hard": 22.2,
-}
+# Mean square scores of the fact sheet, in the order of BENCHMARKS, to the digits it gives.
+FACTS = (5.55, 1.73, 8, 16, 142, 3.99, 60.8, 3.15, 90.6, 4.98, 29.3, 7.75, 22.2)
+MEAN_SQUARE_SCORES = dict(zip(BENCHMARKS, FACTS, strict=True))
 
 
 def naive(name: str, x: np.ndarray) -> np.ndarray:
@@ -142,14 +124,14 @@ def test_integrals_agree_with_a_grid(name):
     target = MAKERS[name]()
     points, share, z = grid(name)
     assert target.log_normalizer == pytest.approx(math.log(z), abs=1e-8)
-    if name not in ("gaussian", "mog2", "mog2_hard", "ring8", "ring8_hard"):
-        entropy = -share @ (naive(name, points) - math.log(z)) if z else 0
-        assert target.entropy == pytest.approx(entropy, abs=1e-6)
     if name in BENCHMARKS:
         kept = share > 0
         square = target.score(points[kept]).square().sum(1).numpy()
         assert target.mean_square_score == pytest.approx(share[kept] @ square, rel=1e-6)
         assert target.mean_square_score == pytest.approx(MEAN_SQUARE_SCORES[name], rel=4e-3)
+    else:
+        entropy = -share @ (naive(name, points) - math.log(z))
+        assert target.entropy == pytest.approx(entropy, abs=1e-10)
 
 
 def test_integrals_of_the_papers():
@@ -167,13 +149,6 @@ def test_integrals_of_the_papers():
     assert math.exp(Funnel(3).log_normalizer) == pytest.approx(6 * math.pi)
 
 
-def test_polar_rule_integrates_polynomials_over_a_disc():
-    points, weights = polar_rule(3.0, panel=0.7, angles=12)
-    x, y = points.T
-    assert float(weights.sum()) == pytest.approx(math.pi * 9)
-    assert float(weights @ (x**2 * y**4)) == pytest.approx(math.pi / 8 * 3**8 / 8)
-
-
 def test_centres_lie_where_the_papers_put_them():
     expected = torch.tensor([[0, 2], [2, 0], [0, -2], [-2, 0]], dtype=torch.float64)
     torch.testing.assert_close(CircleOfGaussians(4).modes, expected)
@@ -182,15 +157,6 @@ def test_centres_lie_where_the_papers_put_them():
         assert float((circle.modes[0] - circle.modes[1]).norm()) == pytest.approx(6 * circle.std)
     expected = torch.tensor([[4, 0], [math.sqrt(8), math.sqrt(8)], [0, 4]]).double()
     torch.testing.assert_close(RingOfGaussians().modes[:3], expected)
-
-
-def test_many_modes_and_rings():
-    # Rings 8 widths apart hardly overlap: log f is then -z^2/2 of a normal z.
-    assert TwoRings(400).entropy == pytest.approx(TwoRings(400).log_normalizer + 0.5, abs=2e-3)
-    # The entropy is that of a mode and of the choice, less the overlap of neighbours 6 s apart.
-    few, many = CircleOfGaussians(12), CircleOfGaussians(24)
-    change = math.log(2) + 2 * math.log(many.std / few.std)
-    assert many.entropy - few.entropy == pytest.approx(change, abs=2e-3)
 
 
 @every_target
@@ -224,51 +190,9 @@ def test_samples_have_the_moments_of_the_density(name):
         mean = share @ moment(points)
         error = math.sqrt((share @ moment(points) ** 2 - mean**2) / n)
         assert abs(moment(x).mean() - mean) < 4.5 * error
-    if hasattr(type(target), "entropy") or "entropy" in vars(target):
+    if name not in BENCHMARKS:
         log_p = target.log_prob(drawn)
         assert abs(float(log_p.mean()) + target.entropy) < 4.5 * float(log_p.std()) / math.sqrt(n)
-
-
-def p_of_cells(name: str, x: np.ndarray, side: int = 24) -> float:
-    """Chi-square of counts in square cells, those with few expected points put together.
-
-    A sum over the grid is not quite the integral over a cell; here cells span 4 steps or more.
-    """
-    target = MAKERS[name]()
-    step = target._width / 8
-    stride = max(1, round(2 * target.box / side / step))
-    low = -(2 + 88 * step) - step / 2
-
-    def cells(x: np.ndarray) -> np.ndarray:
-        column, row = np.floor((x - low) / (stride * step)).astype(int).clip(0, 499).T
-        return column * 500 + row
-
-    points, share, _ = grid(name)
-    expected = np.bincount(cells(points), share, 250_000) * len(x)
-    observed = np.bincount(cells(x), minlength=250_000)
-    many = expected > 20
-    expected = np.append(expected[many], expected[~many].sum())
-    observed = np.append(observed[many], observed[~many].sum())
-    return stats.chi2.sf(((observed - expected) ** 2 / expected).sum(), len(expected) - 1)
-
-
-@pytest.mark.parametrize("name", ["moons", "circle 8", "rings 1", "rings 2", "rings 6"])
-def test_counts_in_cells_agree_and_would_notice_a_wrong_sampler(name):
-    x = MAKERS[name]().sample(20_000, seed=3).numpy()
-    assert p_of_cells(name, x) > LEVEL
-    assert p_of_cells(name, 1.03 * x) < LEVEL
-    assert p_of_cells(name, np.where(x[:, :1] > 0.3, x, x[::-1])) < LEVEL
-
-
-@pytest.mark.parametrize("rings", [2, 6])
-def test_rings_have_their_shares(rings):
-    target = TwoRings(rings)
-    radii = torch.linalg.vector_norm(target.sample(20_000, seed=6), dim=1)
-    between = (target.radii[1:] + target.radii[:-1]) / 2
-    counts = torch.bincount(torch.bucketize(radii, between), minlength=rings).tolist()
-    # Neighbours meet four widths from either: what crosses is 1e-4 and nearly balanced.
-    for count, share in zip(counts, target.shares.tolist(), strict=True):
-        assert stats.binomtest(count, 20_000, share).pvalue > LEVEL / rings
 
 
 @pytest.mark.parametrize("name", ["mog2", "mog2_hard", "ring8", "circle 2", "circle 25"])

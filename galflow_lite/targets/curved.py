@@ -29,7 +29,6 @@ class Rosenbrock(Target):
     def __init__(self, curvature: float = 1.0) -> None:
         self.curvature = b = as_number(curvature, "curvature", above=0)
         self.log_normalizer = math.log(math.pi) - math.log(b) / 2
-        self.entropy = self.log_normalizer + 1
         self.mean_square_score = 2 + 14 * b
         # Six standard deviations of each column beyond its centre.
         self.box = (1 + 6 / math.sqrt(2)) ** 2 + 6 / math.sqrt(2 * b)
@@ -75,7 +74,6 @@ class Donut(Target):
         half *= math.erfc(-self.radius / math.sqrt(self.spread))
         zeroth, second = inner + half, self.spread * inner + self.spread / 2 * half
         self.log_normalizer = math.log(2 * math.pi * zeroth)
-        self.entropy = self.log_normalizer + second / zeroth / self.spread
         self.mean_square_score = 4 / self.spread**2 * second / zeroth
         # Six radial standard deviations beyond the ring.
         self.box = self.radius + 6 * math.sqrt(self.spread / 2)
@@ -108,7 +106,6 @@ class Funnel(Target):
     def __init__(self, std: float = 1.0) -> None:
         self.std = t = as_number(std, "std", above=0)
         self.log_normalizer = _LOG_2PI + math.log(t)
-        self.entropy = self.log_normalizer + 1
         self.mean_square_score = math.exp(t**2 / 2) + 1 / t**2 + 0.5
         # Six standard deviations of v, and of the first column at the widest of them.
         self.box = 6 * max(t, math.exp(3 * t))
@@ -150,13 +147,11 @@ class Squiggle(Target):
     def __init__(self, frequency: float = 1.5) -> None:
         self.frequency = a = as_number(frequency, "frequency", above=0)
         self.log_normalizer = _LOG_2PI + float(self._covariance.logdet()) / 2
-        self.entropy = self.log_normalizer + 1
         (c11, _), (_, c22) = self._covariance.tolist()
         (p11, p12), (_, p22) = self._precision.tolist()
         mixed = 2 * a * p12 * math.exp(-(a**2) * c11 / 2)
-        self.mean_square_score = (
-            p11 + p22 + mixed + a**2 * p22 * (1 + math.exp(-2 * a**2 * c11)) / 2
-        )
+        slope = a**2 * p22 * (1 + math.exp(-2 * a**2 * c11)) / 2
+        self.mean_square_score = p11 + p22 + mixed + slope
         # Six standard deviations of the wider column.
         self.box = max(6 * math.sqrt(c11), 6 * math.sqrt(c22) + 1)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..inputs import as_number, as_whole
-from .target import Target, constant
+from .target import Target, constant, grid
 
 
 class GaussianMixture(Target):
@@ -63,24 +63,15 @@ class GaussianMixture(Target):
 
     @cached_property
     def mean_square_score(self) -> float:
-        """E|score|^2: the trace of the inverse covariance for one Gaussian, else by quadrature.
-
-        The rule has equal steps of an eighth of the smallest width, with which its error falls
-        geometrically here.
-        """
+        """E|score|^2: the trace of the inverse covariance for one Gaussian, else by quadrature."""
         if len(self.modes) == 1:
             return float((1 / self._variances).sum())
         if self.dim > 2:
             self._unknown("mean_square_score")
-        step = float(self._variances.min().sqrt()) / 8
         reach = 10 * self.covariance.diagonal().sqrt()
-        lowest, highest = self.modes.amin(0) - reach, self.modes.amax(0) + reach
-        lines = [
-            torch.arange(float(low), float(high), step, dtype=torch.float64)
-            for low, high in zip(lowest, highest, strict=True)
-        ]
-        points = torch.cartesian_prod(*lines).reshape(-1, self.dim)
-        weights = torch.full((len(points),), step**self.dim, dtype=torch.float64)
+        low, high = self.modes.amin(0) - reach, self.modes.amax(0) + reach
+        points, area = grid(low, high, float(self._variances.min().sqrt()) / 8)
+        weights = torch.full((len(points),), area, dtype=torch.float64)
         square = self._closed_score(points).square().sum(1)
         total = weights @ (self._log_density(points).exp() * square)
         return float(total) / math.exp(self.log_normalizer)

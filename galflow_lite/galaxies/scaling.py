@@ -144,6 +144,16 @@ class Scaling:
         return total
 
 
+def stars_and_conditions(
+    stars: Any, conditions: Any, columns: tuple[str, ...]
+) -> tuple[np.ndarray, Any]:
+    """Stars as an array, shape (n, columns), and the conditions that come with a Galaxy."""
+    if isinstance(stars, Galaxy):
+        conditions = stars.conditions if conditions is None else conditions
+        stars = stars.select(columns).stars
+    return as_array(stars, "stars", ("n", len(columns)), columns=columns), conditions
+
+
 def _inside(edge: float, towards: float) -> np.float32:
     """The float32 number nearest to an edge of an open interval, on the side of ``towards``."""
     near = np.float32(edge)

@@ -6,32 +6,8 @@ Potential, Jeans kinematics, star formation histories and closed-form chemistry,
 
 from __future__ import annotations
 
-from .chemistry import Yields, enrichment
-from .family import FEWEST_STARS, galaxy, galaxy_family, star_number
-from .model import COMPONENTS, YIELDS, GalaxyModel, Stars, birth_times
-from .parameters import AGE_OF_UNIVERSE, LOG_MASS_LIMITS, GalaxyParameters
-from .parameters import draw as draw_parameters
-from .potential import NFW, GalaxyPotential, Hernquist, MiyamotoNagai, exponential_disc
+from .family import galaxy, galaxy_family
+from .galaxy_model import GalaxyModel
+from .galaxy_parameters import GalaxyParameters, draw_parameters
 
-__all__ = [
-    "AGE_OF_UNIVERSE",
-    "COMPONENTS",
-    "FEWEST_STARS",
-    "LOG_MASS_LIMITS",
-    "NFW",
-    "YIELDS",
-    "GalaxyModel",
-    "GalaxyParameters",
-    "GalaxyPotential",
-    "Hernquist",
-    "MiyamotoNagai",
-    "Stars",
-    "Yields",
-    "birth_times",
-    "draw_parameters",
-    "enrichment",
-    "exponential_disc",
-    "galaxy",
-    "galaxy_family",
-    "star_number",
-]
+__all__ = ["GalaxyModel", "GalaxyParameters", "draw_parameters", "galaxy", "galaxy_family"]

@@ -12,17 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = [
-    "SOLAR_IRON",
-    "SOLAR_METALS",
-    "SOLAR_OXYGEN",
-    "Yields",
-    "enrichment",
-    "metal_fraction",
-    "outflow_for_equilibrium",
-    "type_ia_rate",
-]
-
 SOLAR_OXYGEN = 0.0056
 SOLAR_IRON = 0.0012
 SOLAR_METALS = 0.0134
@@ -56,6 +45,9 @@ class Yields:
     tau_ia: float = 1.5
 
 
+_DEFAULT = Yields()
+
+
 def _apart(x: np.ndarray, y: ArrayLike) -> np.ndarray:
     """`x`, moved away from `y` where the two nearly coincide."""
     gap = x - y
@@ -87,10 +79,8 @@ def enrichment(
     eta: ArrayLike,
     tau_star: ArrayLike,
     tau_sfh: ArrayLike,
-    yields: Yields | None = None,
-    oxygen_start: ArrayLike = 0.0,
-    iron_start: ArrayLike = 0.0,
-    ia_start: ArrayLike = 0.0,
+    yields: Yields = _DEFAULT,
+    start: tuple[ArrayLike, ArrayLike, ArrayLike] = (0.0, 0.0, 0.0),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Oxygen and iron mass fractions of the gas at time `t`.
 
@@ -105,74 +95,53 @@ def enrichment(
         eta: outflow rate over star formation rate, not negative.
         tau_star: gas mass over star formation rate in Gyr, positive.
         tau_sfh: e-folding time of the star formation rate in Gyr, positive.
-        yields: yields and delays; the default ones when None.
-        oxygen_start: oxygen mass fraction at t = 0.
-        iron_start: iron mass fraction at t = 0.
-        ia_start: iron from type Ia supernovae of stars older than t = 0, per gas mass and Gyr, at
-            t = 0 (see `type_ia_rate`); it fades as their delay distribution does.
+        yields: yields and delays.
+        start: oxygen and iron mass fractions at t = 0, and the iron from type Ia supernovae of
+            stars older than that, per gas mass and Gyr, at t = 0 (see `type_ia_rate`), which
+            fades as their delay distribution does.
 
     Returns:
         Z_O and Z_Fe.
-
-    Raises:
-        ValueError: when a time or `eta` is outside its range.
     """
-    constants = Yields() if yields is None else yields
-    t, eta, tau_star, tau_sfh = _checked(t, eta, tau_star, tau_sfh)
-    loss = (1 + eta - constants.recycling) / tau_star - 1 / tau_sfh
-    ageing = 1 / constants.tau_ia - 1 / tau_sfh
-    since = np.maximum(t - constants.delay, 0)
+    t, eta, tau_star, tau_sfh = map(np.asarray, (t, eta, tau_star, tau_sfh))
+    oxygen_start, iron_start, ia_start = start
+    loss = (1 + eta - yields.recycling) / tau_star - 1 / tau_sfh
+    ageing = 1 / yields.tau_ia - 1 / tau_sfh
+    since = np.maximum(t - yields.delay, 0)
 
     core_collapse = t / tau_star * _decay(loss * t)
     type_ia = (
-        np.exp(constants.delay / tau_sfh)
+        np.exp(yields.delay / tau_sfh)
         * since**2
-        / (tau_star * constants.tau_ia)
+        / (tau_star * yields.tau_ia)
         * _delayed(loss * since, ageing * since)
     )
     remaining = np.exp(-loss * t)
-    oxygen = constants.oxygen * core_collapse + oxygen_start * remaining
-    iron = constants.iron_cc * core_collapse + constants.iron_ia * type_ia
+    oxygen = yields.oxygen * core_collapse + oxygen_start * remaining
+    iron = yields.iron_cc * core_collapse + yields.iron_ia * type_ia
     iron = iron + iron_start * remaining + ia_start * t * _relic(loss * t, ageing * t)
     return oxygen, iron
 
 
 def type_ia_rate(
-    t: ArrayLike, *, tau_star: ArrayLike, tau_sfh: ArrayLike, yields: Yields | None = None
+    t: ArrayLike, *, tau_star: ArrayLike, tau_sfh: ArrayLike, yields: Yields = _DEFAULT
 ) -> np.ndarray:
     """Iron from type Ia supernovae per gas mass and Gyr at time `t`, arguments as `enrichment`."""
-    constants = Yields() if yields is None else yields
-    t, _, tau_star, tau_sfh = _checked(t, 0.0, tau_star, tau_sfh)
-    since = np.maximum(t - constants.delay, 0)
-    ageing = 1 / constants.tau_ia - 1 / tau_sfh
-    rate = constants.iron_ia / (tau_star * constants.tau_ia) * np.exp(constants.delay / tau_sfh)
+    since = np.maximum(t - yields.delay, 0)
+    ageing = 1 / yields.tau_ia - 1 / tau_sfh
+    rate = yields.iron_ia / (tau_star * yields.tau_ia) * np.exp(yields.delay / tau_sfh)
     return rate * since * _decay(ageing * since)
 
 
-def _checked(*values: ArrayLike) -> tuple[np.ndarray, ...]:
-    """t, eta, tau_star and tau_sfh as arrays of one shape."""
-    t, eta, tau_star, tau_sfh = np.broadcast_arrays(*(np.asarray(v, float) for v in values))
-    if np.any(t < 0) or np.any(eta < 0) or np.any(tau_star <= 0) or np.any(tau_sfh <= 0):
-        raise ValueError(
-            "found a negative time or outflow or a timescale that is not positive, expected "
-            "t >= 0, eta >= 0, tau_star > 0 and tau_sfh > 0: mend the argument."
-        )
-    return t, eta, tau_star, tau_sfh
-
-
-def outflow_for_equilibrium(
-    oxygen_abundance: ArrayLike, *, yields: Yields | None = None
-) -> np.ndarray:
+def outflow_for_equilibrium(oxygen_abundance: ArrayLike, yields: Yields = _DEFAULT) -> np.ndarray:
     """Outflow mass loading eta for which [O/H] tends to `oxygen_abundance` in dex.
 
     The relation of slow star formation histories, eta = y_O / Z_O - 1 + r, not below zero.
     """
-    constants = Yields() if yields is None else yields
     target = SOLAR_OXYGEN * 10.0 ** np.asarray(oxygen_abundance, float)
-    return np.maximum(constants.oxygen / target - 1 + constants.recycling, 0)
+    return np.maximum(yields.oxygen / target - 1 + yields.recycling, 0)
 
 
 def metal_fraction(oxygen: ArrayLike, iron: ArrayLike) -> np.ndarray:
     """Total metal mass fraction Z, 60 % of it scaled with oxygen and 40 % with iron."""
-    oxygen, iron = np.asarray(oxygen, float), np.asarray(iron, float)
     return SOLAR_METALS * (0.6 * oxygen / SOLAR_OXYGEN + 0.4 * iron / SOLAR_IRON)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from tqdm import tqdm
 
-from ..galaxies import COLUMNS, Galaxy, clean, conditions
-from . import parameters
-from .model import GalaxyModel
-from .parameters import check_log_mass
-
-__all__ = ["FEWEST_STARS", "galaxy", "galaxy_family", "star_number"]
+from ..galaxies import Galaxy, clean, conditions
+from ..inputs import as_number, as_whole
+from .galaxy_model import GalaxyModel
+from .galaxy_parameters import LOG_MASS_LIMITS, draw_parameters
 
 FEWEST_STARS = 500
 """Least number of stars of a galaxy, as in the paper's cleaning (arXiv:2312.06017)."""
@@ -65,26 +63,22 @@ def galaxy(
         >>> 1850 < len(dwarf) < 1900
         True
     """
-    check_log_mass(log_mass)
-    n = star_number(log_mass) if n_stars is None else n_stars
-    _check_star_number(n, cleaned)
+    log_mass = _in_range(log_mass)
+    fewest = _FEWEST_BEFORE_CLEANING if cleaned else FEWEST_STARS
+    n = as_whole(star_number(log_mass) if n_stars is None else n_stars, "n_stars", least=fewest)
     rng = np.random.default_rng(seed)
-    model = GalaxyModel(parameters.draw(log_mass, rng=rng if scatter else None))
+    model = GalaxyModel(draw_parameters(log_mass, rng=rng if scatter else None))
     stars = model.sample(n, rng=rng)
-    rows = np.column_stack(
-        [stars.position, stars.velocity, stars.Z, stars.feh, stars.ofe, stars.age]
-    ).astype(np.float32)
-    drawn = Galaxy(
-        rows,
-        id=id,
-        columns=COLUMNS,
-        masses=model.parameters.mass / n,
-        attributes=asdict(model.parameters),
-    )
-    if cleaned:
-        return clean(drawn)
-    drawn.conditions = conditions(drawn)
-    return drawn
+    columns = stars.position, stars.velocity, stars.Z, stars.feh, stars.ofe, stars.age
+    rows = np.column_stack(columns).astype(np.float32)
+    masses, attributes = model.parameters.mass / n, asdict(model.parameters)
+    drawn = Galaxy(rows, id=id, masses=masses, attributes=attributes)
+    return clean(drawn) if cleaned else replace(drawn, conditions=conditions(drawn))
+
+
+def _in_range(log_mass: float) -> float:
+    least, most = LOG_MASS_LIMITS
+    return as_number(log_mass, "log10 of the stellar mass", least=least, most=most)
 
 
 def galaxy_family(
@@ -123,22 +117,10 @@ def galaxy_family(
     Raises:
         ValueError: for fewer than one galaxy, too few stars or masses out of range.
     """
-    if not isinstance(n_galaxies, int | np.integer) or n_galaxies < 1:
-        raise ValueError(
-            f"n_galaxies is {n_galaxies!r}, expected a whole number of at least 1: ask for one "
-            "galaxy or more."
-        )
-    low, high = log_mass_range
-    check_log_mass(low, high)
-    if low > high:
-        raise ValueError(
-            f"log_mass_range is {log_mass_range}, expected the lower mass first: swap the two."
-        )
-    if stars_per_galaxy is not None:
-        _check_star_number(stars_per_galaxy, cleaned)
-
-    root = np.random.SeedSequence(seed)
+    low, high = map(_in_range, log_mass_range)
+    root = np.random.SeedSequence(as_whole(seed, "seed"))
     offset = np.random.default_rng(root).random()
+    children = root.spawn(as_whole(n_galaxies, "n_galaxies", least=1))
     return [
         galaxy(
             low + (high - low) * _rising((offset + i * _GOLDEN) % 1),
@@ -147,7 +129,7 @@ def galaxy_family(
             cleaned=cleaned,
             id=f"synthetic_{i:03d}",
         )
-        for i, child in enumerate(tqdm(root.spawn(n_galaxies), disable=not progress))
+        for i, child in enumerate(tqdm(children, disable=not progress))
     ]
 
 
@@ -155,13 +137,3 @@ def _rising(u: float) -> float:
     """Inverse of the cumulative distribution of a density 1 + k s on [0, 1]."""
     k = _WEIGHT_OF_MASSIVE
     return (np.sqrt(1 + 2 * k * u * (1 + k / 2)) - 1) / k
-
-
-def _check_star_number(n: int, cleaned: bool) -> None:
-    fewest = _FEWEST_BEFORE_CLEANING if cleaned else FEWEST_STARS
-    if not isinstance(n, int | np.integer) or n < fewest:
-        reason = f", so that cleaning leaves {FEWEST_STARS}" if cleaned else ""
-        raise ValueError(
-            f"the number of stars of a galaxy is {n!r}, expected a whole number of at least "
-            f"{fewest}{reason}: ask for more stars."
-        )

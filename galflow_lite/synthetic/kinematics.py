@@ -12,8 +12,6 @@ from scipy.ndimage import map_coordinates
 
 from .potential import GalaxyPotential
 
-__all__ = ["DiscKinematics", "SpheroidKinematics"]
-
 _AXIS_RATIO = 0.6  # sigma_z / sigma_R of disc stars, as in the solar neighbourhood
 _HOTTEST = 0.50  # largest (sigma_R / v_c)^2, reached at the centre
 _COOLING = 0.60  # how fast that ceiling falls with radius over scale length

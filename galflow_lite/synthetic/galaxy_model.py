@@ -12,11 +12,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from . import chemistry
+from .galaxy_parameters import AGE_OF_UNIVERSE, GalaxyParameters
 from .kinematics import DiscKinematics, SpheroidKinematics
-from .parameters import AGE_OF_UNIVERSE, GalaxyParameters
 from .potential import NFW, GalaxyPotential, Hernquist, exponential_disc
-
-__all__ = ["COMPONENTS", "YIELDS", "GalaxyModel", "Stars", "birth_times"]
 
 COMPONENTS = ("thin", "thick", "bulge", "halo")
 
@@ -29,6 +27,7 @@ _HALO_SPREAD = 0.3  # dex
 _DILUTION = 0.4
 _ABUNDANCE_SCATTER = 0.02  # dex, oxygen and iron each
 _METALS_SCATTER = 0.05  # dex, Z given [Fe/H] and [O/Fe]
+_Arrays = tuple[np.ndarray, ...]
 _BULGE_SPIN = 0.375  # fraction turned round: mean rotation of 0.3 sigma
 
 
@@ -67,23 +66,17 @@ class Stars:
 
 
 def birth_times(
-    rng: np.random.Generator,
-    n: int,
-    *,
-    start: float,
-    end: float,
-    tau: float,
-    recent_activity: float = 1.0,
+    rng: np.random.Generator, n: int, start: float, end: float, tau: float, recent: float = 1.0
 ) -> np.ndarray:
     """Draw formation times in Gyr, shape (n,), from a rising and declining history.
 
     The rate is (t - start + 0.05) exp(-(t - start) / tau) on [start, end], times
-    `recent_activity` over the last 2 Gyr before today (a smooth step of 0.3 Gyr), inverted on a
+    `recent` over the last 2 Gyr before today (a smooth step of 0.3 Gyr), inverted on a
     grid of 400 times.
     """
     t = np.linspace(start, end, 400)
     rate = (t - start + 0.05) * np.exp(-(t - start) / tau)
-    rate *= 1 + (recent_activity - 1) / (1 + np.exp(-(t - (AGE_OF_UNIVERSE - 2.0)) / 0.3))
+    rate *= 1 + (recent - 1) / (1 + np.exp(-(t - (AGE_OF_UNIVERSE - 2.0)) / 0.3))
     cumulative = np.append(0.0, np.cumsum(0.5 * (rate[1:] + rate[:-1])))
     return np.interp(rng.random(n) * cumulative[-1], cumulative, t)
 
@@ -102,20 +95,14 @@ class GalaxyModel:
     def __init__(self, parameters: GalaxyParameters) -> None:
         p = self.parameters = parameters
         spheroid = p.bulge_fraction + p.halo_fraction
-        self.potential = GalaxyPotential(
-            [
-                *exponential_disc((1 - spheroid) * p.mass, p.disc_length, 1.3 * p.disc_height),
-                Hernquist(spheroid * p.mass, p.bulge_scale),
-                NFW(p.halo_mass, p.concentration, p.r200),
-            ]
-        )
-        self._discs = DiscKinematics(
-            self.potential, p.disc_length, (0.4 * p.disc_height, 2.8 * p.disc_height)
-        )
-        self._spheroids = {
-            "bulge": SpheroidKinematics(self.potential, p.bulge_scale),
-            "halo": SpheroidKinematics(self.potential, p.halo_scale),
-        }
+        disc = exponential_disc((1 - spheroid) * p.mass, p.disc_length, 1.3 * p.disc_height)
+        bulge = Hernquist(spheroid * p.mass, p.bulge_scale)
+        halo = NFW(p.halo_mass, p.concentration, p.r200)
+        self.potential = GalaxyPotential([*disc, bulge, halo])
+        heights = 0.4 * p.disc_height, 2.8 * p.disc_height
+        self._discs = DiscKinematics(self.potential, p.disc_length, heights)
+        scales = {"bulge": p.bulge_scale, "halo": p.halo_scale}
+        self._spheroids = {k: SpheroidKinematics(self.potential, a) for k, a in scales.items()}
 
     def circular_velocity(self, R: np.ndarray) -> np.ndarray:
         """Circular velocity in km/s at cylindrical radii `R` in kpc."""
@@ -126,9 +113,8 @@ class GalaxyModel:
         p = self.parameters
         shares = [p.thin_fraction, p.thick_fraction, p.bulge_fraction, p.halo_fraction]
         component = rng.choice(len(COMPONENTS), size=n, p=shares)
-        time, R, z = np.empty(n), np.empty(n), np.empty(n)
+        time, R, z, oxygen, iron = np.empty((5, n))
         velocity = np.empty((n, 3))
-        oxygen, iron = np.empty(n), np.empty(n)
         for index, name in enumerate(COMPONENTS):
             rows = np.flatnonzero(component == index)
             time[rows] = self._birth_times(rng, name, len(rows))
@@ -159,25 +145,15 @@ class GalaxyModel:
 
     def _birth_times(self, rng: np.random.Generator, name: str, n: int) -> np.ndarray:
         p = self.parameters
-        if name == "thin":
-            return birth_times(
-                rng,
-                n,
-                start=p.thin_onset,
-                end=AGE_OF_UNIVERSE,
-                tau=p.thin_tau,
-                recent_activity=p.recent_activity,
-            )
-        start, end, tau = {
+        history = {
+            "thin": (p.thin_onset, AGE_OF_UNIVERSE, p.thin_tau, p.recent_activity),
             "thick": (0.3, p.thin_onset + 0.5, 0.6),
             "bulge": (0.3, 8.0, 1.5),
             "halo": (0.1, 3.5, 0.8),
-        }[name]
-        return birth_times(rng, n, start=start, end=end, tau=tau)
+        }
+        return birth_times(rng, n, *history[name])
 
-    def _disc(
-        self, rng: np.random.Generator, name: str, age: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _disc(self, rng: np.random.Generator, name: str, age: np.ndarray) -> _Arrays:
         """R, z and velocities of disc stars.
 
         Inside-out growth by 30 % in 8 Gyr (Frankel et al. 2019, arXiv:1909.07118) and vertical
@@ -195,9 +171,7 @@ class GalaxyModel:
         z = h * np.arctanh(rng.uniform(-1, 1, len(age)))
         return R, z, self._discs.sample(rng, R, z, h, R_t)
 
-    def _spheroid(
-        self, rng: np.random.Generator, name: str, age: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _spheroid(self, rng: np.random.Generator, name: str, age: np.ndarray) -> _Arrays:
         """R, z and velocities of bulge or halo stars: Hernquist spheres out to 40 scales."""
         p = self.parameters
         a, spin = (p.bulge_scale, _BULGE_SPIN) if name == "bulge" else (p.halo_scale, 0.0)
@@ -209,7 +183,7 @@ class GalaxyModel:
 
     def _abundances(
         self, rng: np.random.Generator, name: str, time: np.ndarray, R: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> _Arrays:
         """Oxygen and iron mass fractions at birth, before scatter.
 
         Each radius has its own outflow, chosen to give the local equilibrium [O/H]. Thin-disc
@@ -229,27 +203,16 @@ class GalaxyModel:
             target = p.oxygen + _GRADIENT * (_saturate(R / p.disc_length) - 1.5)
         if name == "bulge":
             target += 0.1
-        eta = chemistry.outflow_for_equilibrium(target, yields=YIELDS)
+        eta = chemistry.outflow_for_equilibrium(target, YIELDS)
         if name != "thin":
-            return chemistry.enrichment(
-                time / 2 if name == "halo" else time,
-                eta=eta,
-                tau_star=0.8 if name == "bulge" else 1.2,
-                tau_sfh=4.0,
-                yields=YIELDS,
-            )
-        early = {"tau_star": 1.2, "tau_sfh": 4.0, "yields": YIELDS}
-        oxygen, iron = chemistry.enrichment(p.thin_onset, eta=eta, **early)
-        return chemistry.enrichment(
-            np.maximum(time - p.thin_onset, 0),
-            eta=eta,
-            tau_star=2.5,
-            tau_sfh=p.thin_tau + 3,
-            yields=YIELDS,
-            oxygen_start=_DILUTION * oxygen,
-            iron_start=_DILUTION * iron,
-            ia_start=_DILUTION * chemistry.type_ia_rate(p.thin_onset, **early),
-        )
+            tau_star, slower = (0.8 if name == "bulge" else 1.2), (2 if name == "halo" else 1)
+            history = dict(tau_star=tau_star, tau_sfh=4.0, yields=YIELDS)
+            return chemistry.enrichment(time / slower, eta=eta, **history)
+        early = dict(tau_star=1.2, tau_sfh=4.0, yields=YIELDS)
+        left = chemistry.enrichment(p.thin_onset, eta=eta, **early)
+        start = [_DILUTION * x for x in (*left, chemistry.type_ia_rate(p.thin_onset, **early))]
+        late = dict(tau_star=2.5, tau_sfh=p.thin_tau + 3, yields=YIELDS, start=start)
+        return chemistry.enrichment(np.maximum(time - p.thin_onset, 0), eta=eta, **late)
 
 
 def _saturate(radius: np.ndarray) -> np.ndarray:

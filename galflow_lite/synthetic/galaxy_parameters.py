@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LOG_MASS_LIMITS", "AGE_OF_UNIVERSE", "GalaxyParameters", "check_log_mass", "draw"]
+from ..inputs import as_number
 
 AGE_OF_UNIVERSE = 13.5
 """Time from the first stars' earliest formation to today in Gyr: age = 13.5 - time."""
@@ -39,9 +39,6 @@ class GalaxyParameters:
         recent_activity: star formation rate of the last 2 Gyr over that of the smooth history.
         oxygen: equilibrium [O/H] at 1.5 Rd in dex.
         mixing: star-to-star scatter of the metallicity at birth in dex.
-
-    Raises:
-        ValueError: when the shares do not make a galaxy, or a mass, length or time is not positive.
     """
 
     log_mass: float
@@ -57,27 +54,6 @@ class GalaxyParameters:
     recent_activity: float
     oxygen: float
     mixing: float
-
-    def __post_init__(self) -> None:
-        shares = {
-            name: getattr(self, name)
-            for name in ("bulge_fraction", "thick_fraction", "halo_fraction", "thin_fraction")
-        }
-        if not min(shares.values()) >= 0:
-            raise ValueError(
-                f"the shares of the components are {shares}, expected none below zero: lower the "
-                "others."
-            )
-        for name in ("halo_mass", "concentration", "disc_length", "disc_height", "thin_tau"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, expected a positive number: mend it."
-                )
-        if not 0.3 <= self.thin_onset < AGE_OF_UNIVERSE:
-            raise ValueError(
-                f"thin_onset is {self.thin_onset}, expected a time from 0.3 to below "
-                f"{AGE_OF_UNIVERSE} Gyr: choose one."
-            )
 
     @property
     def mass(self) -> float:
@@ -110,18 +86,7 @@ class GalaxyParameters:
         return 2.0 * self.disc_length
 
 
-def check_log_mass(*values: float) -> None:
-    """Raise ValueError when a log10(M*/Msun) lies outside `LOG_MASS_LIMITS`."""
-    low, high = LOG_MASS_LIMITS
-    for value in values:
-        if not low <= value <= high:
-            raise ValueError(
-                f"log10 of the stellar mass is {value}, expected a value between {low} and "
-                f"{high}: choose a mass in that range."
-            )
-
-
-def halo_mass_of(log_mass: float) -> float:
+def _halo_mass_of(log_mass: float) -> float:
     """Log10 of the halo mass that hosts a stellar mass, both in Msun.
 
     Inverse of Moster, Naab and White (2013), arXiv:1205.5807, at redshift zero.
@@ -132,7 +97,7 @@ def halo_mass_of(log_mass: float) -> float:
     return float(np.interp(log_mass, stellar, grid))
 
 
-def draw(log_mass: float, *, rng: np.random.Generator | None = None) -> GalaxyParameters:
+def draw_parameters(log_mass: float, *, rng: np.random.Generator | None = None) -> GalaxyParameters:
     """Draw the parameters of a galaxy of the given stellar mass.
 
     Choices, with the 1-sigma scatter in brackets:
@@ -166,13 +131,14 @@ def draw(log_mass: float, *, rng: np.random.Generator | None = None) -> GalaxyPa
     Raises:
         ValueError: when the mass is outside `LOG_MASS_LIMITS`.
     """
-    check_log_mass(log_mass)
+    least, most = LOG_MASS_LIMITS
+    log_mass = as_number(log_mass, "log_mass", least=least, most=most)
 
     def scatter(sigma: float) -> float:
         return 0.0 if rng is None else float(rng.normal(0.0, sigma))
 
     mass = 10.0**log_mass
-    halo_mass = 10 ** (halo_mass_of(log_mass) + scatter(0.15))
+    halo_mass = 10 ** (_halo_mass_of(log_mass) + scatter(0.15))
     concentration = 10 ** (0.905 - 0.101 * np.log10(halo_mass * _HUBBLE / 1e12) + scatter(0.11))
 
     ratio = mass / 3.98e10
@@ -191,18 +157,8 @@ def draw(log_mass: float, *, rng: np.random.Generator | None = None) -> GalaxyPa
     tau = np.clip((4.5 + 1.5 * (10.5 - log_mass)) * 10 ** scatter(0.2), 1.5, 20.0)
 
     oxygen = np.clip(0.30 * (log_mass - 10.7), -3.0, 0.1) - 0.08 + scatter(0.15)
-    return GalaxyParameters(
-        log_mass=float(log_mass),
-        halo_mass=float(halo_mass),
-        concentration=float(concentration),
-        disc_length=float(disc_length),
-        disc_height=float(flattening * disc_length),
-        bulge_fraction=float(bulge),
-        thick_fraction=float(thick),
-        halo_fraction=float(halo),
-        thin_onset=float(onset),
-        thin_tau=float(tau),
-        recent_activity=float(10 ** scatter(0.3)),
-        oxygen=float(oxygen),
-        mixing=float(np.clip(0.05 + 0.04 * (10.5 - log_mass), 0.05, 0.2)),
-    )
+    recent_activity = 10 ** scatter(0.3)
+    mixing = np.clip(0.05 + 0.04 * (10.5 - log_mass), 0.05, 0.2)
+    sizes = (halo_mass, concentration, disc_length, flattening * disc_length, bulge, thick, halo)
+    values = (log_mass, *sizes, onset, tau, recent_activity, oxygen, mixing)
+    return GalaxyParameters(*map(float, values))

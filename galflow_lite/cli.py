@@ -202,13 +202,8 @@ def data_make(
 
     # A bar for a family of seconds would be noise.
     family = synthetic.galaxy_family(n, stars or None, seed=seed, progress=stars == 0)
-    recipe = {
-        "recipe": "galflow_lite.synthetic.galaxy_family",
-        "version": __version__,
-        "n_galaxies": n,
-        "stars_per_galaxy": stars or None,
-        "seed": seed,
-    }
+    recipe = {"recipe": "galflow_lite.synthetic.galaxy_family", "version": __version__}
+    recipe |= {"n_galaxies": n, "stars_per_galaxy": stars or None, "seed": seed}
     galaxies.Catalogue.write(out, family, significant_bits=10, provenance=recipe)
     typer.echo(f"{n} galaxies with {sum(map(len, family)):,} stars")
     _describe(out)
@@ -225,8 +220,7 @@ def data_convert(
     _keep_existing(target, force)
     from . import galaxies
 
-    report = galaxies.convert(source, target, clean=not raw)
-    typer.echo(report)
+    typer.echo(galaxies.convert(source, target, clean=not raw))
     _describe(target)
 
 
@@ -237,7 +231,7 @@ def data_list() -> None:
     from .files import share
 
     for path in sorted(share("data").rglob("*.h5")):
-        typer.echo(f"{path.stem}: ships with the package, {_size(path)}")
+        typer.echo(f"{path.stem}: ships with the package")
     for name, entry in DATASETS.items():
         typer.echo(f"{name}: {entry.description}")
         typer.echo(f"    galflow-lite data fetch {name}")
@@ -266,8 +260,4 @@ def _keep_existing(path: Path, force: bool) -> None:
 def _describe(path: Path) -> None:
     from .files import sha256
 
-    typer.echo(f"{path}  {_size(path)}  sha256 {sha256(path)}")
-
-
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.2f} MB"
+    typer.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB  sha256 {sha256(path)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -83,15 +83,18 @@ def band_of(
             f"more finite ones from {least:g} to {most:g}: run more seeds, or correct the range "
             "or positive=True in its check"
         )
-    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    found = Band(
+        float(np.mean(values)), float(np.std(values, ddof=1)), len(values), sides, [*values]
+    )
+    if sides == "none":
+        return found
     low, high = (float(end) for end in prediction_interval(values, law=law))
     # Identical zeros have no width: the band is the value itself.
     widths = (low, high) if law == "lognormal" else (high - low, high - low)
     low, high = _rounded(low, widths[0], math.floor), _rounded(high, widths[1], math.ceil)
     if within is not None:
         low, high, within = max(low, float(least)), min(high, float(most)), list(within)
-    found = Band(mean, sd, len(values), sides, list(values), low, high, law, within)
-    return Band(mean, sd, len(values), sides, list(values)) if sides == "none" else found
+    return replace(found, low=low, high=high, law=law, within=within)
 
 
 def _rounded(end: float, size: float, towards: Callable[[float], int]) -> float:
@@ -153,19 +156,17 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
             joblib.delayed(_one_seed)(paths, seed, Path(folder)) for seed in range(seeds)
         )
         runs = list(tqdm(done, desc=f"bands {number}", total=seeds, unit="run"))
-    new = {}
+    new, exact = {}, {name for name, row in rows().items() if row.expected is not None}
     for name in dict.fromkeys(name for run in runs for name in run):
         lines = [run[name] for run in runs if name in run]
         found = [line["value"] for line in lines]
         checked = any(line["checked"] for line in lines)
-        row = rows().get(name)
-        if row is not None and row.expected is not None:
+        if name in exact:
             continue
-        if len(found) < seeds or not all(isinstance(value, int | float) for value in found):
-            if checked:
-                raise ValueError(f"{name}: not every seed gave a number: check it in each run")
-            continue
-        if not checked and not all(map(math.isfinite, found)):
+        whole = len(found) == seeds and all(isinstance(value, int | float) for value in found)
+        if checked and not whole:
+            raise ValueError(f"{name}: not every seed gave a number: check it in each run")
+        if not checked and not (whole and all(map(math.isfinite, found))):
             continue
         new[name] = band_of(
             found,
@@ -196,13 +197,11 @@ def _write(path: Path, notebook: str, bands: dict[str, Band], seeds: int) -> Non
     if "rule" not in document:
         document.add(tomlkit.comment("Made by `galflow-lite bands`; not to be edited by hand."))
     document["rule"] = RULE
-    section = tomlkit.table()
-    section["date"] = datetime.now(timezone.utc).date().isoformat()
-    section["seeds"] = seeds
     # Bands are made on the CPU or on the GPU of one machine: this says on which.
-    section["hardware"] = {k: v for k, v in hardware().items() if v is not None}
-    section["versions"] = versions()
-    section["band"] = {name: _entry(band) for name, band in bands.items()}
+    where = {k: v for k, v in hardware().items() if v is not None}
+    section = {"date": datetime.now(timezone.utc).date().isoformat(), "seeds": seeds}
+    section |= {"hardware": where, "versions": versions()}
+    section |= {"band": {name: _entry(band) for name, band in bands.items()}}
     document.setdefault("notebook", tomlkit.table(is_super_table=True))[notebook] = section
     write_aside(path, tomlkit.dumps(document))
 

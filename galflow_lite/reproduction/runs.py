@@ -58,10 +58,12 @@ class Runs:
         Raises:
             KeyError: there is no such case or number.
         """
-        found = [run["value"][number] for run in self.runs if run["case"] == case]
+        return [run["value"][number] for run in self._of(case)]
+
+    def _of(self, case: str) -> list[dict[str, Any]]:
+        found = [run for run in self.runs if run["case"] == case]
         if not found:
-            known = ", ".join(dict.fromkeys(run["case"] for run in self.runs))
-            raise KeyError(f"{case!r} is no case of {self.row}: choose one of {known}")
+            raise KeyError(f"{case!r} is no case of {self.row}")
         return found
 
     def summary(self, case: str, number: str) -> Summary:
@@ -93,7 +95,7 @@ class Runs:
             print(f"{self.row}   no shipped run was used, nothing to confirm")
         wrong = []
         for new in self.again:
-            case = [run for run in self.runs if run["case"] == new["case"]]
+            case = self._of(new["case"])
             old = next(run for run in case if run["seed"] == new["seed"])
             bad = _differences(old, new, [run["value"] for run in case if run is not old])
             text = f"{new['case']}, seed {new['seed']}, run again   "

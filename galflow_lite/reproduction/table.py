@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import Any
 
 from .checks import records
@@ -18,83 +18,59 @@ from .settings import current
 _HEADINGS = ("Quantity", "Paper", "Here (lite)", "Reference (paper scale)", "Verdict", "Notes")
 # Columns of a terminal 100 wide, with a space between; reasons and notes go below each row.
 _WIDTHS = (36, 18, 14, 14, 14)
-_CAPTION = 'style="caption-side:bottom;text-align:left"'
+_LEFT = "text-align:left;vertical-align:top"
 _COLUMNS = {"lite": "Here", "paper": "Reference"}
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the table: a row, what was measured at either scale, and the verdict."""
-
-    row: Row
-    found: Mapping[str, Mapping[str, Any]]
-    verdict: str
-
-    @property
-    def kind(self) -> str:
-        """The verdict without its reason or condition."""
-        _, _, ours = self.verdict.partition("; our ")
-        return ours or self.verdict.partition(":")[0].partition(" with ")[0]
-
-    def cells(self) -> tuple[str, ...]:
-        """Texts in the order of the columns."""
-        row = self.row
-        unit = f" [{row.unit}]" if row.unit else ""
-        values = (format_entry(self.found.get(scale, {})) for scale in _COLUMNS)
-        return (row.quantity + unit, row.paper_text(), *values, self.verdict, self.note())
-
-    def note(self) -> str:
-        """Why the numbers differ, and where the reported one stands."""
-        row = self.row
-        place = f"(arXiv:{row.paper}, {row.where})" if row.source != "none" else ""
-        estimator = f"Estimator: {row.estimator}." if row.estimator else ""
-        return " ".join(part for part in (estimator, row.note, place) if part)
-
-    def text(self, notes: bool) -> str:
-        """Aligned columns, and reason and note below them."""
-        quantity, paper, here, reference, *_ = self.cells()
-        # Scatter and number of runs have no room in a column.
-        values = (text.partition(" (scatter")[0] for text in (here, reference))
-        columns = _columns(quantity, paper, *values, self.kind)
-        reason = f"{self.verdict[:1].upper()}{self.verdict[1:]}. " * (self.verdict != self.kind)
-        below = textwrap.fill(reason + self.note(), 96)
-        return f"{columns}\n{textwrap.indent(below, '    ')}" if notes else columns
-
-
-@dataclass(frozen=True)
 class Table:
-    """Rows of one or more notebooks; prints as text, and shows as a table in a notebook."""
+    """Rows of one or more notebooks; prints as text, and shows as a table in a notebook.
 
-    lines: Sequence[Line]
+    Attributes:
+        lines: six texts for each row: quantity, paper, here, reference, verdict, notes.
+        caption: how often each verdict occurs, and where our numbers come from.
+        notes: whether reasons and notes are printed.
+    """
+
+    lines: Sequence[tuple[str, ...]]
     caption: str
     notes: bool = True
 
     def __str__(self) -> str:
-        rule = "-" * (sum(_WIDTHS) + len(_WIDTHS) - 1)
-        lines = [line.text(self.notes) for line in self.lines]
-        head, caption = _columns(*_HEADINGS[:-1]), textwrap.fill(self.caption, 100)
-        return "\n".join([rule, head, rule, *lines, rule, caption])
+        rule = "-" * 100
+        parts = [rule, _columns(_HEADINGS), rule]
+        for quantity, paper, here, reference, said, note in self.lines:
+            # Scatter and number of runs have no room in a column.
+            values = (text.partition(" (scatter")[0] for text in (here, reference))
+            parts.append(_columns((quantity, paper, *values, _kind(said))))
+            if self.notes:
+                reason = f"{said[:1].upper()}{said[1:]}. " * (said != _kind(said))
+                parts.append(textwrap.indent(textwrap.fill(reason + note, 96), "    "))
+        return "\n".join([*parts, rule, textwrap.fill(self.caption, 100)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         # Styles stand in the tags: a style sheet would reach every table of the notebook.
-        style = 'style="text-align:left;vertical-align:top;font-weight:{}"'
-        head = "".join(f'<th scope="col" {style.format("bold")}>{text}</th>' for text in _HEADINGS)
+        head = "".join(f'<th scope="col" style="{_LEFT}">{text}</th>' for text in _HEADINGS)
         body = []
         for line in self.lines:
-            first, *rest = map(html.escape, line.cells())
-            cells = "".join(f"<td {style.format('normal')}>{text}</td>" for text in rest)
-            body.append(f'<tr><th scope="row" {style.format("normal")}>{first}</th>{cells}</tr>')
-        caption = f"<caption {_CAPTION}>{html.escape(self.caption)}</caption>"
-        return (
-            f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-        )
+            first, *rest = map(html.escape, line)
+            cells = "".join(f'<td style="{_LEFT}">{text}</td>' for text in rest)
+            title = f'<th scope="row" style="{_LEFT};font-weight:normal">{first}</th>'
+            body.append(f"<tr>{title}{cells}</tr>")
+        caption = f'<caption style="caption-side:bottom">{html.escape(self.caption)}</caption>'
+        body = f"<tbody>{''.join(body)}</tbody>"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead>{body}</table>"
 
 
-def _columns(*cells: str) -> str:
-    columns = [textwrap.wrap(text, width) for text, width in zip(cells, _WIDTHS, strict=True)]
-    lines = zip_longest(*columns, fillvalue="")
+def _kind(said: str) -> str:
+    """A verdict without its reason or condition."""
+    return said.partition("; our ")[2] or said.partition(":")[0].partition(" with ")[0]
+
+
+def _columns(cells: Sequence[str]) -> str:
+    lines = zip_longest(*map(textwrap.wrap, cells, _WIDTHS), fillvalue="")
     return "\n".join(" ".join(map(str.ljust, parts, _WIDTHS)).rstrip() for parts in lines)
 
 
@@ -111,35 +87,37 @@ def table(notebook: str | None = None, *, results: Results | None = None) -> Tab
     Raises:
         ValueError: a notebook without rows.
     """
-    chosen = rows(notebook)
+    chosen = rows(notebook).values()
     if not chosen:
-        raise ValueError(
-            f"data/paper_numbers.toml has no row for notebook {notebook!r}; its notebooks are "
-            f"{', '.join(sorted({row.notebook for row in rows().values()}))}"
-        )
+        known = ", ".join(sorted({row.notebook for row in rows().values()}))
+        raise ValueError(f"there is no row for notebook {notebook!r}: choose one of {known}")
     found: dict[str, dict[str, Any]] = {scale: {} for scale in _COLUMNS}
     origins = []
-    for number in dict.fromkeys(row.notebook for row in chosen.values()):
-        for scale, entries in found.items():
-            measurements, origin = _measured(number, scale, results)
-            entries.update(measurements)
-            origins += [f"{_COLUMNS[scale]}: {origin}."] if origin else []
-    lines = []
-    for row in chosen.values():
-        judged = found[row.judged_at]
-        values = {name: entry["value"] for name, entry in judged.items()}
-        errors = {name: entry.get("standard_error") for name, entry in judged.items()}
-        said = verdict(row, values.get(row.id), values, standard_errors=errors)
-        here = {scale: entries.get(row.id, {}) for scale, entries in found.items()}
-        lines.append(Line(row, here, said))
-    counts = Counter(line.kind for line in lines)
-    caption = [
+    for number, scale in product(dict.fromkeys(row.notebook for row in chosen), _COLUMNS):
+        entries, origin = _measured(number, scale, results)
+        found[scale].update(entries)
+        origins += [f"{_COLUMNS[scale]}: {origin}."] if origin and notebook else []
+    lines = [_line(row, found) for row in chosen]
+    counts = Counter(_kind(line[4]) for line in lines).most_common()
+    caption = (
         f"{len(lines)} rows of {f'notebook {notebook}' if notebook else 'all notebooks'}: "
-        f"{', '.join(f'{number} {kind}' for kind, number in counts.most_common())}.",
-        "± is one standard error; of a paper, what it states.",
-        *(origins if notebook else ()),
-    ]
-    return Table(lines, " ".join(caption), notes=notebook is not None)
+        f"{', '.join(f'{number} {kind}' for kind, number in counts)}. ± is one standard error; of "
+        f"a paper, what it states. {' '.join(origins)}"
+    )
+    return Table(lines, caption.strip(), notes=notebook is not None)
+
+
+def _line(row: Row, found: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    judged = found[row.judged_at]
+    values = {name: entry["value"] for name, entry in judged.items()}
+    errors = {name: entry.get("standard_error") for name, entry in judged.items()}
+    said = verdict(row, values.get(row.id), values, standard_errors=errors)
+    place = f"(arXiv:{row.paper}, {row.where})" if row.source != "none" else ""
+    estimator = f"Estimator: {row.estimator}." if row.estimator else ""
+    note = " ".join(part for part in (estimator, row.note, place) if part)
+    here = (format_entry(found[scale].get(row.id, {})) for scale in _COLUMNS)
+    quantity = f"{row.quantity} [{row.unit}]" if row.unit else row.quantity
+    return (quantity, row.paper_text(), *here, said, note)
 
 
 def _measured(
@@ -149,11 +127,10 @@ def _measured(
     if results is not None and (results.notebook, results.scale) == (notebook, scale):
         return results.rows, results.origin()
     stored = Results.stored(notebook, scale)
-    entries = dict(stored.rows) if stored else {}
-    origins = [stored.origin()] if stored else []
+    entries, origin = (dict(stored.rows), stored.origin()) if stored else ({}, "")
     fresh = records(scale) if current().notebook == notebook else {}
     if fresh:
         # A lesson measures some of the rows, its audit the others.
-        origins = ["this run"] + [f"what it did not measure, {origin}" for origin in origins]
+        origin = f"this run{', and what it did not measure, ' * bool(origin)}{origin}"
         entries.update({name: measured(vars(kept)) for name, kept in fresh.items()})
-    return entries, ", and ".join(origins)
+    return entries, origin

@@ -101,8 +101,8 @@ def as_tensor(
     Args:
         value, name, shape, columns, finite, infinite: as in `as_array`.
         like: tensor or module whose type and device the result takes.
-        dtype: in place of the type of ``like``. Without either, a floating tensor keeps its
-            type and everything else becomes float64.
+        dtype: in place of the type of ``like``. Without either, a tensor of single or double
+            precision keeps its type, half precision becomes single, all else double.
 
     Returns:
         A tensor; gradients flow back to ``value`` where it is a tensor.
@@ -126,7 +126,9 @@ def as_tensor(
     _require_shape(value.shape, name, shape)
     wanted = dtype or (like.dtype if like is not None else None)
     if wanted is None:
-        wanted = value.dtype if value.is_floating_point() else torch.float64
+        half = value.dtype in (torch.half, torch.bfloat16)
+        floating = torch.float32 if half else value.dtype
+        wanted = floating if value.is_floating_point() else torch.float64
     result = value.to(dtype=wanted, device=value.device if like is None else like.device)
     # NaN and infinity spread into the extremes, which need no memory of their own.
     if finite and result.numel() and not all(map(torch.isfinite, result.detach().aminmax())):

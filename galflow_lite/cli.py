@@ -77,24 +77,15 @@ def check() -> None:
 @app.command()
 def reproduce(
     notebooks: Annotated[
-        list[str] | None,
-        typer.Argument(help="By number (01: the lesson and its audit) or path; left out, all."),
+        list[str] | None, typer.Argument(help="Number (01: lesson and audit) or path; or all.")
     ] = None,
     scale: Annotated[
         str, typer.Option(help="lite: minutes on a laptop. paper: the paper's settings, on a GPU.")
     ] = "lite",
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed in place of the notebook's own.")
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for executed notebooks, reports and new runs.")
-    ] = Path("runs"),
+    seed: Annotated[int | None, typer.Option(min=0, help="In place of the notebook's own.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for reports and new runs.")] = Path("runs"),
     store: Annotated[
-        bool,
-        typer.Option(
-            "--store",
-            help="Also store the outputs in the notebooks and their numbers in data/results.",
-        ),
+        bool, typer.Option("--store", help="Store outputs in the notebooks, numbers in data/.")
     ] = False,
 ) -> None:
     """Execute lesson and audit, write them with a report each, print paper / here / verdict.

@@ -122,13 +122,7 @@ def execute(
     return Execution(target, page, seconds, records)
 
 
-def _run(
-    notebook: Any,
-    name: str,
-    folder: Path,
-    environment: Mapping[str, str],
-    progress: bool,
-) -> None:
+def _run(notebook: Any, name: str, folder: Path, env: Mapping[str, str], progress: bool) -> None:
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -153,29 +147,23 @@ def _run(
         def executed(cell: Any, **_: Any) -> None:
             bar.update(cell.cell_type == "code")
 
-        client = NotebookClient(
-            notebook,
-            timeout=None,
-            record_timing=False,
-            resources={"metadata": {"path": str(folder)}},
-            on_cell_execute=started,
-            on_cell_executed=executed,
-        )
+        options = {"timeout": None, "record_timing": False, "coalesce_streams": True}
+        options |= {"on_cell_execute": started, "on_cell_executed": executed}
+        client = NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **options)
         client.create_kernel_manager().kernel_spec_manager = ThisPython()
         try:
             # What the kernel itself says, beside the outputs of cells, would tear the bar apart.
-            client.execute(env=dict(environment), stderr=subprocess.DEVNULL)
+            client.execute(env=dict(env), stderr=subprocess.DEVNULL)
         except Exception as error:
             # nbclient answers Ctrl-C by ending the kernel; what breaks next depends on the moment.
             if hasattr(client, "_async_cleanup_kernel_future"):
                 raise KeyboardInterrupt from error
+            if not isinstance(error, CellExecutionError | DeadKernelError):
+                raise
+            what = "the kernel died, perhaps for want of memory"
             if isinstance(error, CellExecutionError):
                 said = next((line for line in error.evalue.splitlines() if line.strip()), "")
                 what = f"{error.ename}: {said}"
-            elif isinstance(error, DeadKernelError):
-                what = "the kernel died, perhaps for want of memory"
-            else:
-                raise
             where = f"{name}, cell {at + 1} of {len(sections)} ({sections[at]})"
             raise NotebookFailed(f"{where}: {what}") from error
 

@@ -336,9 +336,9 @@ def test_bad_input(x, y, options, message):
 
 def test_images_that_the_network_is_not_for():
     small = digits().images
-    with pytest.raises(ValueError, match="expected .* sides of at least 16: average colours, or"):
+    with pytest.raises(ValueError, match="expected sides of at least 16: average colours"):
         frechet_distance(small, small)
-    with pytest.raises(ValueError, match=r"images have the shape \(80, 3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"shape \(80, 3, 16, 16\)"):
         frechet_distance(X.expand(80, 3, 16, 16), X.expand(80, 3, 16, 16))
 
 

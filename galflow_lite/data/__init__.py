@@ -6,16 +6,14 @@ place only when it is complete and has the published shape. No pickle is loaded.
 
 from __future__ import annotations
 
-from .folders import cache_folder, data_folder
-from .registry import DATASETS, Dataset, fetch
-from .uci import TabularData, covertype, subset
+from .registry import DATASETS, Dataset, cache_folder, data_folder, fetch
+from .uci import TabularData, subset
 
 __all__ = [
     "DATASETS",
     "Dataset",
     "TabularData",
     "cache_folder",
-    "covertype",
     "data_folder",
     "fetch",
     "subset",

@@ -102,13 +102,14 @@ def _write(
     return x.shape
 
 
-def central_square(jpeg: bytes, *, size: int, crop: int = 212) -> np.ndarray:
+def central_square(jpeg: bytes, *, size: int) -> np.ndarray:
     """Cut the central square out of a JPEG and average it down to size x size pixels.
+
+    The square has 212 pixels; of smaller images, it is the central half of the shorter side.
 
     Args:
         jpeg: The file, any square or rectangle; colour or grey.
         size: Side of the result.
-        crop: Side of the square; of smaller images, the central half of the shorter side.
 
     Returns:
         Shape (size, size, 3), uint8: box filter, so that pixels count by the area they cover.
@@ -116,7 +117,7 @@ def central_square(jpeg: bytes, *, size: int, crop: int = 212) -> np.ndarray:
     with Image.open(io.BytesIO(jpeg)) as image:
         colour = image.convert("RGB")
     shorter = min(colour.size)
-    side = crop if shorter >= crop else max(shorter // 2, 1)
+    side = 212 if shorter >= 212 else max(shorter // 2, 1)
     left, top = ((length - side) / 2 for length in colour.size)
     box = (left, top, left + side, top + side)
     return np.asarray(colour.resize((size, size), Image.Resampling.BOX, box=box))

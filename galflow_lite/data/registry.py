@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..files import written_aside
+from tqdm import TqdmWarning
+
+from ..files import share, written_aside
 from ..inputs import as_choice
 from . import published_galaxies, uci
-from .folders import cache_folder, pooch
+
+with warnings.catch_warnings():
+    # pooch picks its progress bar on import and warns in a notebook without ipywidgets.
+    warnings.simplefilter("ignore", TqdmWarning)
+    import pooch
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,21 @@ DATASETS: dict[str, Dataset] = {
         },
     ),
 }
+
+
+def data_folder() -> Path:
+    """Folder of the data that ship: ``GALFLOW_DATA``, else that of the project or package.
+
+    Raises:
+        FileNotFoundError: The folder is not there.
+    """
+    return share("data")
+
+
+def cache_folder() -> Path:
+    """Folder of downloads: ``GALFLOW_DOWNLOADS``, else the cache folder of the user."""
+    chosen = os.environ.get("GALFLOW_DOWNLOADS")
+    return Path(chosen) if chosen else Path(pooch.os_cache("galflow-lite"))
 
 
 def fetch(

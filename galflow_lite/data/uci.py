@@ -23,7 +23,6 @@ import numpy as np
 
 from ..files import sha256, written_aside
 from ..inputs import as_array, as_whole
-from .folders import cache_folder
 
 _PARTS = ("train", "validation", "test")
 
@@ -283,7 +282,14 @@ def _opened(path: Path, stem: str) -> Iterator[TextIO]:
 
 
 def convert_covertype(raw: Path, product: Path) -> tuple[int, int, int]:
-    """Write ``x`` (rows, 54) int16 and ``y`` (rows,) uint8; rows, columns, classes."""
+    """Write the cover types of forest: ``x`` (rows, 54) int16 and ``y`` (rows,) uint8, 1 to 7.
+
+    Ten columns are measured, 44 are indicators. The usual task of Bayesian logistic regression is
+    class 2, about half of the rows, against the rest, with the ten brought to unit scale.
+
+    Returns:
+        Rows, columns and classes.
+    """
     with gzip.open(raw, "rt") as lines:
         table = np.loadtxt(lines, delimiter=",", dtype=np.int16)
     x, y = table[:, :-1], table[:, -1].astype(np.uint8)
@@ -291,29 +297,3 @@ def convert_covertype(raw: Path, product: Path) -> tuple[int, int, int]:
     with product.open("wb") as file:
         np.savez_compressed(file, x=x, y=y)
     return *x.shape, len(np.unique(y))
-
-
-def covertype(folder: Path | str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Load the cover types as `fetch` has left them; nothing is downloaded.
-
-    The usual task of Bayesian logistic regression is class 2, about half of the rows, against the
-    rest, with the first ten columns brought to unit scale.
-
-    Args:
-        folder: The folder that `fetch` was given; None takes `cache_folder`.
-
-    Returns:
-        Ten measured columns and 44 indicators, shape (581012, 54), float64; classes 1 to 7, shape
-        (581012,).
-
-    Raises:
-        FileNotFoundError: The set has not been fetched; the message names the command.
-    """
-    path = Path(folder or cache_folder()) / "covertype" / "covertype.npz"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no file {path}, expected the cover types: run galflow-lite data fetch "
-            "covertype"
-        )
-    with np.load(path, allow_pickle=False) as file:
-        return file["x"].astype(np.float64), file["y"].astype(np.int64)

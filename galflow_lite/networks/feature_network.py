@@ -94,8 +94,16 @@ class FeatureNetwork(nn.Module):
 
         Returns:
             Shape (batch, 64).
+
+        Raises:
+            ValueError: The images are no grey ones, or too small.
         """
-        x = as_tensor(x, "x", ("batch", 1, "height", "width"), like=self, finite=False)
+        x = as_tensor(x, "the images", ("batch", 1, "height", "width"), like=self, finite=False)
+        if min(x.shape[2:]) < 16:
+            raise ValueError(
+                f"the images have the shape {tuple(x.shape)}, expected sides of at least 16: "
+                "average colours, or give features of your own for smaller images"
+            )
         pooled = []
         for stage in self.stages:
             x = stage(x)

@@ -115,20 +115,14 @@ class UNet(nn.Module):
         return cls(channels, condition_channels=condition_channels, classes=classes, patch=2)
 
     @classmethod
-    def paper(
-        cls,
-        channels: int = 3,
-        *,
-        condition_channels: int | Mapping[str, int] = 3,
-        classes: int = 1000,
-    ) -> UNet:
+    def paper(cls) -> UNet:
         """The network of arXiv:2310.03725, Appendix B, as far as it is stated there.
 
         Width 256, multipliers (1, 1, 2, 3, 4), 8 groups, 32 learned sinusoidal features, 4 heads of
         width 64, class embedding; two blocks at each level, as in the implementation that the
         paper names. The sides of the images must be multiples of 16.
 
-        It has 237.3 million parameters with the defaults; that implementation has 269.65 million.
+        It has 237.3 million parameters; that implementation has 269.65 million.
         The difference, from the shapes of its layers: it feeds the embeddings of time and class
         side by side to every block and not as their sum (24.6 million), has 4x4 kernels on the way
         down (4.6 million), linear attention at every level beside the attention at the lowest
@@ -136,9 +130,9 @@ class UNet(nn.Module):
         (0.06 million).
         """
         return cls(
-            channels,
-            condition_channels=condition_channels,
-            classes=classes,
+            3,
+            condition_channels=3,
+            classes=1000,
             width=256,
             multipliers=(1, 1, 2, 3, 4),
             blocks=2,

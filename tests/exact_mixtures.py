@@ -11,7 +11,7 @@ WIDTH = 0.65
 
 
 class ExactMixture(MixtureInterpolant):
-    """Also score, denoiser, data mean and coupled draws."""
+    """Also score, denoiser and coupled draws."""
 
     def score(self, x, t, condition=None):
         """By automatic differentiation of the density."""

@@ -68,14 +68,6 @@ def test_inpainting_does_not_read_the_hole_of_a_damaged_image():
         inpainting()(torch.tensor([[math.nan, 1.0]]), mask)
 
 
-def test_inpainting_adds_its_mask_to_a_mapping_and_keeps_a_given_one():
-    x1 = images()
-    pair = inpainting().pair(x1, {"label": torch.arange(4)})
-    assert set(pair.condition) == {"label", "mask"}
-    again = inpainting().pair(x1, pair.condition)
-    assert torch.equal(again.condition["mask"], pair.condition["mask"])
-
-
 @pytest.mark.parametrize("coupling", [inpainting(), super_resolution()])
 def test_no_holes_are_invented_where_samples_are_asked_for(coupling):
     for condition in (None, {}, {"masks": torch.ones(4, 1, 16, 16)}):
@@ -97,14 +89,6 @@ def test_interpolant_of_inpainting_leaves_known_pixels_alone(schedule):
     if draw.z is not None:
         assert not draw.z[known].any()
         assert draw.z[draw.pair.hole].all()
-
-
-def test_fair_uncoupled_inpainting_sees_the_known_pixels_but_starts_from_noise():
-    x1 = images(50)
-    pair = inpainting().uncoupled().pair(x1, generator=seeded())
-    assert torch.equal(pair.condition["known"], x1 * pair.condition["mask"])
-    assert abs(pair.x0.mean()) < 4 / math.sqrt(pair.x0.numel())
-    assert pair.hole is None
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5])

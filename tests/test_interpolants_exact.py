@@ -8,7 +8,7 @@ import pytest
 import torch
 from exact_mixtures import MODES, WIDTH, ExactMixture, figure_two, from_noise, seeded
 
-from galflow_lite.interpolants import GaussianBase, Schedule, data_mean, score_from_velocity
+from galflow_lite.interpolants import GaussianBase, Schedule, score_from_velocity
 
 LINEAR = Schedule.linear()
 SCHEDULES = [
@@ -79,29 +79,6 @@ def test_score_from_a_point_mass_needs_latent_noise():
     assert torch.allclose(found, narrow.score(GRID, 0.3), atol=1e-9)
     with pytest.raises(ValueError, match="sigma is 0"):
         score_from_velocity(LINEAR, GRID, 0.3, b, base=base)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES[:-1])
-def test_mean_of_the_data(schedule):
-    mixture = from_noise(schedule, mean=0.3, sigma=0.8)
-    for t in (0.02, 0.3, 0.9):
-        b, g = mixture.velocity(GRID, t), mixture.denoiser(GRID, t)
-        for source in ({"denoiser": g}, {"base": mixture.base(GRID)}):
-            found = data_mean(schedule, GRID, t, b, **source)
-            assert torch.allclose(found, mixture.data_mean(GRID, t), atol=1e-9)
-
-
-def test_mean_of_the_data_where_nothing_is_known_of_it():
-    schedule = Schedule.encoding_decoding()
-    mixture = figure_two(schedule, "dependent")
-    known, nothing = (
-        {"velocity": mixture.velocity(GRID, t), "denoiser": mixture.denoiser(GRID, t)}
-        for t in (0.7, 0.3)
-    )
-    found = data_mean(schedule, GRID, 0.7, **known)
-    assert torch.allclose(found, mixture.data_mean(GRID, 0.7), atol=1e-9)
-    with pytest.raises(ValueError, match="x_t says nothing of x1"):
-        data_mean(schedule, GRID, 0.3, **nothing)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES[:3])

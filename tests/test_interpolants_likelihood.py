@@ -44,15 +44,6 @@ def test_conditional_likelihood_of_a_hole():
     assert found.standard_error is None
 
 
-@pytest.mark.parametrize(
-    ("method", "steps", "error"),
-    [("rk4", 10, -1.86e-6), ("rk4", 20, -8.8e-8), ("euler", 10, -0.0174), ("euler", 100, -0.0005)],
-)
-def test_error_of_the_solver_on_the_hole(method, steps, error):
-    found = conditional(method=method, steps=steps).log_prob.item() - EXACT
-    assert found == pytest.approx(error, rel=0.06, abs=5e-5 if method == "euler" else 0)
-
-
 def test_one_probe_is_exact_in_one_dimension():
     """In one moving dimension a sign squared is 1."""
     found = conditional(trace="hutchinson").log_prob
@@ -68,8 +59,6 @@ def test_likelihood_of_a_mixture(panel, gamma):
         mixture.velocity,
         x1,
         base=lambda x0: mixture.log_density(x0, 0.0),
-        rtol=1e-8,
-        atol=1e-8,
     )
     assert torch.allclose(found.log_prob, mixture.log_density(x1, 1.0), atol=1e-4)
     assert found.evaluations > 0
@@ -128,22 +117,6 @@ def test_trace_of_a_network_over_the_hole_only():
     assert torch.allclose(found.log_prob, base.log_prob(found.x0) - traces, atol=1e-12)
     assert found.log_prob[2] == 0
     assert torch.equal(found.x0[mask == 1], x1[mask == 1])
-
-
-def test_one_probe_is_exact_in_a_hole_of_one_pixel():
-    """Also where the velocity depends on the known pixels, which have no sign of their own."""
-    torch.manual_seed(0)
-    layer = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3)).double()
-    x1 = torch.randn(6, 3, dtype=torch.float64)
-    mask = 1 - torch.eye(3, dtype=torch.float64).repeat(2, 1)
-    base = inpainting().base(x1, mask)
-    for velocity in (MaskedVelocity(lambda x, t, c: layer(x)), lambda x, t, c: layer(x)):
-        # The hole of the base holds the known pixels of a plain network too.
-        options = {"base": base, "method": "rk4", "steps": 3}
-        exact = log_likelihood(velocity, x1, mask, **options)
-        found = log_likelihood(velocity, x1, mask, trace="hutchinson", **options)
-        assert torch.allclose(found.log_prob, exact.log_prob, atol=1e-12)
-        assert torch.equal(exact.x0[mask == 1], x1[mask == 1])
 
 
 def test_a_base_without_a_density_is_refused():

@@ -11,7 +11,7 @@ import torch
 
 from galflow_lite.interpolants import Gamma, Schedule
 
-GAMMAS = ["zero", "brownian", "quadratic", "smooth", "sigmoid"]
+GAMMAS = ["zero", "brownian", "quadratic", "smooth"]
 MAKERS = [Schedule.linear, Schedule.trigonometric, Schedule.variance_preserving]
 NAMED = [make(gamma=gamma) for make in MAKERS for gamma in GAMMAS]
 NAMED += [Schedule.encoding_decoding(), Schedule.encoding_decoding(gamma="brownian")]
@@ -74,7 +74,7 @@ def test_schedules_can_be_sent_to_another_process(schedule):
 
 
 def test_a_schedule_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="alpha is .* expected .*1.0, 0.0.*t = 0 is the base"):
+    with pytest.raises(ValueError, match="t = 0 is the base"):
         Schedule.custom(lambda t: t, lambda t: 1 - t)
-    with pytest.raises(ValueError, match="alpha = beta = gamma = 0"):
+    with pytest.raises(ValueError, match="never all zero"):
         Schedule.encoding_decoding(gamma="zero")

@@ -11,30 +11,31 @@ on the data. A velocity learned by :func:`velocity_loss` carries one to the othe
 """
 
 from .closed_form import MixtureInterpolant
-from .couplings import Coupling, GaussianBase, Pair, custom, independent, optimal_transport
-from .diffusion import decreasing, rise_and_fall, sample_sde
-from .image_couplings import downsample, inpainting, super_resolution, upsample
-from .image_models import ImageModel, train_velocity
+from .couplings import Coupling, GaussianBase, custom, independent, optimal_transport
+from .diffusion import decreasing, sample_sde, score_from_velocity
+from .image_couplings import (
+    MaskedVelocity,
+    downsample,
+    inpainting,
+    super_resolution,
+    tile_mask,
+    upsample,
+)
+from .image_models import train_velocity
 from .likelihood import log_likelihood
 from .losses import denoiser_loss, draw_interpolant, velocity_loss
-from .masks import MaskedVelocity, tile_mask
-from .sampling import SolverError, sample_ode
+from .sampling import sample_ode
 from .schedules import Gamma, Schedule
-from .scores import data_mean, score_from_velocity
 from .transport import flow_costs, transport_bound
 
 __all__ = [
     "Coupling",
     "Gamma",
     "GaussianBase",
-    "ImageModel",
     "MaskedVelocity",
     "MixtureInterpolant",
-    "Pair",
     "Schedule",
-    "SolverError",
     "custom",
-    "data_mean",
     "decreasing",
     "denoiser_loss",
     "downsample",
@@ -44,7 +45,6 @@ __all__ = [
     "inpainting",
     "log_likelihood",
     "optimal_transport",
-    "rise_and_fall",
     "sample_ode",
     "sample_sde",
     "score_from_velocity",

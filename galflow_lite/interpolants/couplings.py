@@ -166,16 +166,13 @@ class OptimalTransport(Coupling):
         return x0[torch.as_tensor(order, device=x0.device)], None
 
 
+@dataclass(eq=False)
 class Custom(Coupling):
     """A user's function; see `custom`."""
 
-    def __init__(
-        self,
-        function: Callable[[Tensor, Condition], Tensor],
-        mean: Callable[[Tensor, Condition], Tensor] | None,
-        sigma: float | None,
-    ) -> None:
-        self.function, self.mean, self.sigma = function, mean, sigma
+    function: Callable[[Tensor, Condition], Tensor]
+    mean: Callable[[Tensor, Condition], Tensor] | None
+    sigma: float | None
 
     def base(self, x1: Tensor, condition: Condition = None) -> GaussianBase | None:
         if self.mean is None:

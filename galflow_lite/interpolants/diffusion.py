@@ -1,4 +1,10 @@
-"""dX = (b + ε s) dt + √(2ε) dW: the same law at each time for every ε_t ≥ 0 (eqs. 11-14)."""
+"""dX = (b + ε s) dt + √(2ε) dW: the same law at each time for every ε_t ≥ 0 (eqs. 11-14).
+
+The score s = ∇log ρ_t follows from the velocity b where the law of the base is known: from
+x = α η0 + β η1 + γ g and b = α̇ η0 + β̇ η1 + γ̇ g with η_i = E[x_i | x_t = x] and g = E[z|x_t]
+(eqs. 4.4-4.5 of arXiv:2303.08797), s = -g/γ (eq. 6 of arXiv:2310.03725) and, where
+x0 = m + σζ with a known m, η0 = m - α σ² s.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +19,9 @@ from torch import Tensor
 from ..inputs import as_choice, as_number, as_tensor, as_whole
 from .conditions import Condition, Field, Random, as_condition, module_of
 from .couplings import GaussianBase, normal_like
-from .masks import MaskedVelocity
+from .image_couplings import MaskedVelocity
 from .sampling import CountedField, Samples, require_span
 from .schedules import Schedule
-from .scores import data_mean, score_from_velocity
 
 Diffusion = Callable[[float], float]
 MARGIN = 1e-3
@@ -27,17 +32,33 @@ def decreasing(epsilon: float) -> Diffusion:
     return partial(_decreasing, epsilon=epsilon)
 
 
-def rise_and_fall(epsilon: float) -> Diffusion:
-    """ε_t = 4ε t(1-t): vanishes at both ends and reaches ε half-way."""
-    return partial(_rise_and_fall, epsilon=epsilon)
-
-
 def _decreasing(t: float, epsilon: float) -> float:
     return epsilon * (1 - t)
 
 
-def _rise_and_fall(t: float, epsilon: float) -> float:
-    return 4 * epsilon * t * (1 - t)
+def score_from_velocity(
+    schedule: Schedule, x: Tensor, t: Tensor | float, velocity: Tensor, *, base: GaussianBase
+) -> Tensor:
+    """The score without a second network, where the mean m and the scale σ of x0 are known.
+
+    s = [(β b - β̇ x) - (βα̇ - αβ̇) m] / [β̇ (α²σ² + γ²) - β (αα̇σ² + γγ̇)] (our derivation; for the
+    linear schedule without γ it is -(x - t b - m) / ((1-t) σ²)). Zero outside the hole of the base,
+    where there is no density. At t = 1 it needs γ or a base that has not shrunk to nothing: it is
+    infinite there without γ.
+
+    Raises:
+        ValueError: σ = 0 where γ = 0 too.
+    """
+    c = schedule.at(t, x)
+    if not schedule.has_noise:
+        base.require_noise("a score")
+    variance = base.scale**2
+    spread = c.alpha.square() * variance + c.gamma.square()
+    # αα̇ is finite where α̇ is not only in the limit: σ = 0 must not meet an infinite rate.
+    slope = c.gamma_product + (c.alpha * c.alpha_rate * variance if variance else 0)
+    wronskian = c.beta * c.alpha_rate - c.alpha * c.beta_rate
+    numerator = c.beta * velocity - c.beta_rate * x - wronskian * base.mean
+    return base.restrict(numerator / (c.beta_rate * spread - c.beta * slope))
 
 
 def sample_sde(
@@ -59,8 +80,8 @@ def sample_sde(
 
     The score comes from the denoiser, s = -g/γ, or from the velocity alone, if the law of x0 is
     given (`score_from_velocity`). It is singular at t = 1, and with a denoiser at t = 0 as well:
-    within 0.001 of the ends ε is taken as zero. A last step that ends at t = 1 is E[x1 | x_t]
-    without noise.
+    within 0.001 of the ends ε is taken as zero. A last step that ends at t = 1 is x + (1-t) b: the
+    mean E[x1 | x_t] of the linear schedule, without noise.
 
     Args:
         velocity: callable (x, t, condition) -> tensor of the shape of x.
@@ -115,8 +136,7 @@ def sample_sde(
         for t, after in zip(grid[:-1], grid[1:], strict=True):
             h = after - t
             if after == 1.0:
-                g = None if noises is None else noises(t, x)
-                x = held(data_mean(schedule, x, t, field(t, x), denoiser=g, base=base), x)
+                x = held(x + h * field(t, x), x)
                 continue
             now, then = (_epsilon(diffusion, time) for time in (t, after))
             # Noise and drift belong to the same ε: at the left end, or at the mean of both ends.

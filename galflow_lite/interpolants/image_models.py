@@ -15,8 +15,8 @@ from ..networks import UNet
 from ..training import History, fit
 from .conditions import Condition, Random, entry
 from .couplings import Coupling
+from .image_couplings import MaskedVelocity
 from .losses import velocity_loss
-from .masks import MaskedVelocity
 from .sampling import Samples, sample_ode
 from .schedules import Schedule
 
@@ -100,7 +100,6 @@ def train_velocity(
     steps: int,
     batch_size: int = 64,
     schedule: Schedule | None = None,
-    progress: bool = False,
 ) -> ImageModel:
     """Train a velocity by Algorithm 1 of arXiv:2310.03725, with flips and quarter turns.
 
@@ -111,7 +110,6 @@ def train_velocity(
         steps: of Adam.
         batch_size: images of a step.
         schedule: of the interpolant; linear by default.
-        progress: show a bar.
     """
     seed, schedule = as_whole(seed, "seed"), schedule or Schedule.linear()
     velocity = new_velocity(images, coupling, seed=seed)
@@ -134,8 +132,6 @@ def train_velocity(
             velocity,
             batch,
             steps,
-            progress=progress,
-            description="velocity",
             **TRAINING,
         )
     return ImageModel(coupling, velocity, schedule, history)

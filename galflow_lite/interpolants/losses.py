@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..inputs import as_choice, as_tensor
-from .conditions import Condition, Field, module_of, shaped_as
+from .conditions import Condition, Field, Random, module_of, shaped_as
 from .couplings import Pair, as_coupling, normal_like
 from .schedules import Schedule
 
@@ -42,7 +42,7 @@ def draw_interpolant(
     schedule: Schedule,
     coupling: Any,
     times: Tensor | float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Random = None,
 ) -> Draw:
     """Draw x0, z, t ~ U(0, 1) and I_t for a batch of data (Algorithm 1 of arXiv:2310.03725).
 
@@ -89,11 +89,8 @@ def velocity_loss(
     x1: Tensor,
     condition: Condition = None,
     *,
-    schedule: Schedule,
-    coupling: Any,
     reduction: Reduction = "sum",
-    times: Tensor | float | None = None,
-    generator: torch.Generator | None = None,
+    **options: Any,
 ) -> Tensor:
     """Eq. 22 of arXiv:2310.03725: batch mean of |b_t(I_t)|² - 2 İ_t·b_t(I_t).
 
@@ -103,12 +100,9 @@ def velocity_loss(
         velocity: callable (x, t, condition) -> tensor of the shape of x.
         x1: data, shape (batch, *dim); cast to the type of a `velocity` that is a module.
         condition: of the samples; the coupling adds its own part.
-        schedule: of the interpolant.
-        coupling: a `Coupling` or a function (x1, condition) -> x0.
         reduction: "sum" over the dimensions of a sample, as in the paper, or their "mean" (then
             clip gradients near 1, and not near the paper's 10,000).
-        times: fixed times in place of random ones.
-        generator: source of the random numbers; None for torch's global generator.
+        options: schedule, coupling, times and generator of `draw_interpolant`.
 
     Returns:
         A scalar.
@@ -117,7 +111,6 @@ def velocity_loss(
         ValueError: NaN data, a coupling or velocity of another shape.
     """
     x1 = as_tensor(x1, "x1", like=module_of(velocity))
-    options = {"schedule": schedule, "coupling": coupling, "times": times, "generator": generator}
     draw = draw_interpolant(x1, condition, **options)
     return _square_loss(velocity, draw, draw.rate, reduction)
 
@@ -127,23 +120,19 @@ def denoiser_loss(
     x1: Tensor,
     condition: Condition = None,
     *,
-    schedule: Schedule,
-    coupling: Any,
     reduction: Reduction = "sum",
-    times: Tensor | float | None = None,
-    generator: torch.Generator | None = None,
+    **options: Any,
 ) -> Tensor:
     """Eq. 7 of arXiv:2310.03725: batch mean of |g_t(I_t)|² - 2 z·g_t(I_t), g = E[z | I_t].
 
     Arguments, result and errors as for `velocity_loss`; for a schedule with latent noise.
     """
     x1 = as_tensor(x1, "x1", like=module_of(denoiser))
-    if not schedule.has_noise:
+    if not options["schedule"].has_noise:
         raise ValueError(
             "the schedule has gamma = 0 and no z to learn, expected another gamma: use "
             "score_from_velocity, or a schedule with latent noise"
         )
-    options = {"schedule": schedule, "coupling": coupling, "times": times, "generator": generator}
     draw = draw_interpolant(x1, condition, **options)
     return _square_loss(denoiser, draw, draw.z, reduction)
 

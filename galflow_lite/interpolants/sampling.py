@@ -12,7 +12,7 @@ from torchdiffeq import odeint
 
 from ..inputs import as_choice, as_number, as_tensor, as_whole
 from .conditions import Condition, Field, as_condition, module_of, shaped_as
-from .masks import MaskedVelocity
+from .image_couplings import MaskedVelocity
 
 # Names of the solvers here and in torchdiffeq, whose rk4 is the 3/8 rule.
 METHODS = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4": "rk4"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,11 +74,6 @@ class Gamma:
         return Gamma(partial(_smooth, as_number(scale, "scale", above=0)), "smooth")
 
     @staticmethod
-    def sigmoid(steepness: float = 10.0) -> Gamma:
-        """γ = σ(f(t-½)+1) - σ(f(t-½)-1) - σ(1-f/2) + σ(-1-f/2), f the steepness, σ the sigmoid."""
-        return Gamma(partial(_sigmoid, as_number(steepness, "steepness", above=0)), "sigmoid")
-
-    @staticmethod
     def of(gamma: str | Gamma | TimeFunction) -> Gamma:
         """A `Gamma` from a name, a `Gamma`, or a function γ of time written in torch."""
         if isinstance(gamma, Gamma):
@@ -85,7 +81,7 @@ class Gamma:
         if callable(gamma):
             return Gamma(partial(_square_of, gamma))
         named = {"zero": partial(Gamma, _zero, "zero"), "brownian": Gamma.brownian}
-        named |= {"quadratic": Gamma.quadratic, "smooth": Gamma.smooth, "sigmoid": Gamma.sigmoid}
+        named |= {"quadratic": Gamma.quadratic, "smooth": Gamma.smooth}
         return named[as_choice(gamma, "gamma", named)]()
 
 
@@ -109,13 +105,6 @@ def _smooth(scale: float, t: Tensor) -> Tensor:
     return (scale * torch.sin(math.pi * t).square()).square()
 
 
-def _sigmoid(steepness: float, t: Tensor) -> Tensor:
-    at, end = steepness * (t - 0.5), steepness * (torch.zeros_like(t) - 0.5)
-    # The constant in the same arithmetic as the value, so that γ_0 is exactly zero.
-    constant = torch.sigmoid(end + 1) - torch.sigmoid(end - 1)
-    return (torch.sigmoid(at + 1) - torch.sigmoid(at - 1) - constant).square()
-
-
 class Coefficients(NamedTuple):
     """Coefficients at given times; a rate is a time derivative, `gamma_product` is γγ̇."""
 
@@ -124,7 +113,6 @@ class Coefficients(NamedTuple):
     gamma: Tensor
     alpha_rate: Tensor
     beta_rate: Tensor
-    gamma_rate: Tensor
     gamma_product: Tensor
 
 
@@ -197,21 +185,16 @@ class Schedule:
         return torch.ones_like(t) if self.beta is _rising else derivative(self.beta, t)
 
     def _checked(self) -> Schedule:
-        curves = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma.value}
+        curves = (self.alpha, self.beta, self.gamma.value)
         ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        expected = {"alpha": (1.0, 0.0), "beta": (0.0, 1.0), "gamma": (0.0, 0.0)}
-        for name, curve in curves.items():
-            if not torch.allclose(curve(ends), ends.new_tensor(expected[name]), atol=1e-6):
-                raise ValueError(
-                    f"{name} is {curve(ends).tolist()} at t = 0 and 1, expected "
-                    f"{expected[name]} (t = 0 is the base, t = 1 the data): correct {name}"
-                )
+        found = torch.stack([curve(ends) for curve in curves]).tolist()
+        right = np.allclose(found, [[1, 0], [0, 1], [0, 0]], atol=1e-6)
         inner = torch.linspace(0, 1, 1001, dtype=torch.float64)
-        size = sum(curve(inner).square() for curve in curves.values())
-        if not bool((size > 0).all()):
+        size = sum(curve(inner).square() for curve in curves)
+        if not right or not bool((size > 0).all()):
             raise ValueError(
-                f"alpha = beta = gamma = 0 (or NaN) at t = {float(inner[~(size > 0)][0]):.3g}, "
-                "expected a positive sum of squares: correct the schedule"
+                f"alpha, beta and gamma are {found} at t = 0 and 1, expected [1, 0], [0, 1] and "
+                "[0, 0] (t = 0 is the base, t = 1 the data), and never all zero: correct them"
             )
         return self
 
@@ -228,11 +211,11 @@ class Schedule:
             x: shape (batch, *dim).
         """
         t = _along(t, x)
-        noise = [torch.zeros_like(t)] * 3
+        gamma, product = 2 * [torch.zeros_like(t)]
         if self.has_noise:
-            noise = [self.gamma.value(t), self.gamma.rate(t), self.gamma.product(t)]
+            gamma, product = self.gamma.value(t), self.gamma.product(t)
         rates = (self.alpha_rate(t), self.beta_rate(t))
-        return Coefficients(self.alpha(t), self.beta(t), noise[0], *rates, *noise[1:])
+        return Coefficients(self.alpha(t), self.beta(t), gamma, *rates, product)
 
     def interpolate(
         self, x0: Tensor, x1: Tensor, t: Tensor | float, z: Tensor | None = None

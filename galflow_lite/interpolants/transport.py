@@ -24,20 +24,16 @@ class FlowCosts:
 
     Attributes:
         transport_cost: E|X_1 - X_0|², the left side of Proposition 3.1 of arXiv:2310.03725.
-        kinetic_energy: ∫E|b_t(X_t)|²dt, never below the transport cost.
+        kinetic_energy: ∫E|b_t(X_t)|²dt, never below the transport cost, and equal to it for
+            straight paths at constant speed, which need not be optimal (arXiv:2209.03003).
         path_length: ∫E|b_t(X_t)|dt.
-        straightness: ∫E|X_1 - X_0 - b_t(X_t)|²dt = kinetic energy - transport cost; 0 for straight
-            paths at constant speed (arXiv:2209.03003). Straight paths need not be optimal.
         samples: X_1, shape (batch, *dim).
-        evaluations: calls of the velocity.
     """
 
     transport_cost: Estimate
     kinetic_energy: Estimate
     path_length: Estimate
-    straightness: Estimate
     samples: Tensor
-    evaluations: int
 
 
 def flow_costs(
@@ -73,14 +69,7 @@ def flow_costs(
         )
     x1 = known_pixels(velocity, condition, x0)(x1)
     moved = (x1.double() - x0.double()).square().flatten(1).sum(1)
-    return FlowCosts(
-        transport_cost=_mean(moved),
-        kinetic_energy=_mean(energy),
-        path_length=_mean(length),
-        straightness=_mean(energy.double() - moved),
-        samples=x1,
-        evaluations=field.evaluations,
-    )
+    return FlowCosts(_mean(moved), _mean(energy), _mean(length), x1)
 
 
 def transport_bound(schedule: Schedule, pair: Pair) -> Estimate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -58,36 +57,13 @@ def written_aside(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with explain_write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with explain_write_errors(path):
-            os.replace(temporary, path)
+        os.replace(temporary, path)
     finally:
         # A failure to remove it must not hide the failure before.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def explain_write_errors(path: Path | str) -> Iterator[None]:
-    """Turn an OSError of the block into one sentence that names ``path``; errno is kept.
-
-    Raises:
-        OSError: the block raised one; a full disk is named as such.
-    """
-    try:
-        yield
-    except OSError as error:
-        full = error.errno == errno.ENOSPC
-        reason = "no space is left on the disk" if full else (error.strerror or str(error))
-        advice = "free some space" if full else "check the folder and its permissions"
-        explained = OSError(
-            f"cannot write {path} ({reason}), expected room and permission there; a file that "
-            f"was there is unchanged: {advice}, or write to another folder."
-        )
-        explained.errno = error.errno
-        raise explained from error
 
 
 def write_aside(path: Path | str, content: str | bytes) -> None:
@@ -96,7 +72,7 @@ def write_aside(path: Path | str, content: str | bytes) -> None:
     Raises:
         OSError: the folder cannot be written to, or the disk is full.
     """
-    with written_aside(path) as temporary, explain_write_errors(path):
+    with written_aside(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -114,7 +114,12 @@ def results(tmp_path_factory) -> tuple[list[dict], str]:
     arguments = ["--standalone", "--nproc_per_node=2", str(folder / "program.py"), str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--local-addr=127.0.0.1", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "GALFLOW_PROGRESS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
         capture_output=True,
         text=True,
         timeout=180,

@@ -132,7 +132,7 @@ class GalaxyFlow:
             epochs: Passes over the stars, where ``steps`` is None.
             batch_size: Stars for each update.
             learning_rate: Learning rate before the schedule's factor.
-            optimizer: ``"radam"`` (the paper's), ``"adam"`` or ``"adamw"``.
+            optimizer: ``"radam"`` (the paper's) or ``"adam"``.
             schedule: ``"paper"`` (`paper_schedule`), or as in :func:`galflow_lite.training.fit`.
             stars_per_galaxy: Most stars taken from each galaxy. This changes the target: massive
                 galaxies then count for less than their stars.

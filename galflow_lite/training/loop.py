@@ -84,9 +84,7 @@ def fit(
     *,
     learning_rate: float = 1e-3,
     optimizer: str | Callable[[list[Tensor]], torch.optim.Optimizer] = "adam",
-    weight_decay: float = 0.0,
     schedule: str | Callable[[int], float] = "constant",
-    warmup_steps: int = 0,
     clip_norm: float | None = None,
     ema_decay: float | None = None,
     validation: Callable[[], Any] | Iterable[Any] | None = None,
@@ -114,10 +112,8 @@ def fit(
         batches: a callable step -> batch, such as `TensorBatches`, or an iterable, which is cycled.
         steps: number of updates.
         learning_rate: before the schedule's factor; not used when `optimizer` is a callable.
-        optimizer: "adam", "adamw", "radam", or a callable parameters -> torch optimiser.
-        weight_decay: of the named optimisers.
+        optimizer: "adam", "radam", or a callable parameters -> torch optimiser.
         schedule: "constant", "cosine" (to zero at `steps`), or a callable step -> factor.
-        warmup_steps: the factor rises linearly over so many steps first.
         clip_norm: largest norm of the gradient of all parameters together.
         ema_decay: decay d of an exponential moving average of the weights: after the update of
             step k (from 0), average = e * average + (1 - e) * weights with
@@ -178,8 +174,8 @@ def fit(
     run = _Run(parameters, ema_decay, extra_state or {})
     weights, history, device = run.weights, run.history, run.device
     rank, world = process_rank()
-    factor = rate_factor(schedule, steps, warmup_steps)
-    updater = make_optimizer(optimizer, weights.trainable, learning_rate, weight_decay)
+    factor = rate_factor(schedule, steps)
+    updater = make_optimizer(optimizer, weights.trainable, learning_rate)
     base_rates = [group["lr"] for group in updater.param_groups]
     # On a GPU each look at the loss waits for the device.
     look_every = 1 if device.type == "cpu" else 20
@@ -188,9 +184,7 @@ def fit(
         named = {
             "learning_rate": learning_rate,
             "optimizer": optimizer,
-            "weight_decay": weight_decay,
             "schedule": f"cosine over {steps} steps" if schedule == "cosine" else schedule,
-            "warmup_steps": warmup_steps,
             "clip_norm": clip_norm,
             "ema_decay": ema_decay,
             "validation": validation,

@@ -19,8 +19,8 @@ class TensorBatches:
 
     `batches(step)` is the batch of that step, whatever was asked before: the permutation of an
     epoch depends on `seed` and the epoch alone, so that a resumed run sees the same batches. Every
-    row occurs once an epoch (with `drop_last`, up to the rows that do not fill a batch, which
-    differ from epoch to epoch). In several processes each one gets its part of the global batch.
+    row occurs once an epoch, up to those that do not fill a batch, which differ from epoch to
+    epoch. In several processes each one gets its part of the global batch.
 
     `len(batches)` is the number of batches an epoch. Iterating goes through all rows once, in
     their order and with no row dropped, which is what a validation needs.
@@ -29,8 +29,6 @@ class TensorBatches:
         tensors: floating tensors or arrays, or tensors of integers, each of shape (rows, ...).
         batch_size: rows in a global batch; `None`, or more than there are rows, means all rows.
         seed: of the permutations.
-        drop_last: leave out the last batch of an epoch when it is not full.
-        device: where batches are moved to; `None` leaves them where the tensors are.
 
     Raises:
         ValueError: no rows, unequal numbers of rows, NaN or infinite values, `batch_size` below 1.
@@ -41,14 +39,7 @@ class TensorBatches:
         (10, torch.Size([100, 3]))
     """
 
-    def __init__(
-        self,
-        *tensors: Any,
-        batch_size: int | None,
-        seed: int = 0,
-        drop_last: bool = True,
-        device: torch.device | str | None = None,
-    ):
+    def __init__(self, *tensors: Any, batch_size: int | None, seed: int = 0):
         self.tensors = tuple(_columns(tensor, i) for i, tensor in enumerate(tensors))
         counts = [len(tensor) for tensor in self.tensors]
         if len(set(counts)) != 1 or not counts[0]:
@@ -59,12 +50,11 @@ class TensorBatches:
         self.rows = counts[0]
         size = self.rows if batch_size is None else as_whole(batch_size, "batch_size", least=1)
         self.batch_size = min(size, self.rows)
-        self.seed, self.drop_last, self.device = as_whole(seed, "seed"), drop_last, device
+        self.seed = as_whole(seed, "seed")
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
-        full, rest = divmod(self.rows, self.batch_size)
-        return full if self.drop_last else full + bool(rest)
+        return self.rows // self.batch_size
 
     @property
     def settings(self) -> str:
@@ -74,8 +64,8 @@ class TensorBatches:
             raw = tensor.detach().cpu().flatten().view(torch.uint8)
             content = zlib.crc32(raw.numpy(), content)
         return (
-            f"{self.rows} rows with checksum {content:08x}, batch_size {self.batch_size}, seed "
-            f"{self.seed}, drop_last {self.drop_last}"
+            f"{self.rows} rows with checksum {content:08x}, batch_size {self.batch_size}, "
+            f"seed {self.seed}"
         )
 
     def __call__(self, step: int) -> tuple[Tensor, ...]:
@@ -86,16 +76,15 @@ class TensorBatches:
         """
         epoch, index = divmod(step, len(self))
         first = index * self.batch_size
-        last = min(first + self.batch_size, self.rows)
         rank, world = process_rank()
-        share, rest = divmod(last - first, world)
+        share, rest = divmod(self.batch_size, world)
         if rest:
             raise ValueError(
-                f"a batch of {last - first} rows cannot be shared equally by {world} processes: "
-                f"choose a batch_size that is a multiple of {world} and drop_last=True"
+                f"a batch of {self.batch_size} rows cannot be shared equally by {world} "
+                f"processes: choose a batch_size that is a multiple of {world}"
             )
         if world == 1 and self.batch_size == self.rows:
-            return tuple(self._move(tensor) for tensor in self.tensors)
+            return self.tensors
         if epoch != self._epoch:
             # seed + epoch would give seed 1 the batches of seed 0 an epoch later, and torch's CPU
             # generator looks at 32 bits of its seed only.
@@ -104,17 +93,14 @@ class TensorBatches:
             order = torch.randperm(self.rows, generator=generator)
             self._epoch, self._order = epoch, order.to(self.tensors[0].device)
         rows = self._order[first + rank * share : first + (rank + 1) * share]
-        return tuple(self._move(t.index_select(0, rows.to(t.device))) for t in self.tensors)
+        return tuple(t.index_select(0, rows.to(t.device)) for t in self.tensors)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         rank, world = process_rank()
         first, last = self.rows * rank // world, self.rows * (rank + 1) // world
         for start in range(first, last, self.batch_size):
             stop = min(start + self.batch_size, last)
-            yield tuple(self._move(tensor[start:stop]) for tensor in self.tensors)
-
-    def _move(self, tensor: Tensor) -> Tensor:
-        return tensor if self.device is None else tensor.to(self.device, non_blocking=True)
+            yield tuple(tensor[start:stop] for tensor in self.tensors)
 
 
 def _columns(value: Any, index: int) -> Tensor:

@@ -70,12 +70,6 @@ def test_resampled_density_is_the_formula_and_has_the_samples(truncation):
         assert all(other.p_value(samples, cells=60) < 1e-6 for other in others)
 
 
-def test_a_wrong_normaliser_shows_in_the_integral():
-    base = resampled()
-    base.normalizer.mul_(1.1)
-    assert Grid(base.log_prob, -9, 9, n=400).total == pytest.approx(1 / 1.1, abs=0.01)
-
-
 def test_the_running_mean_converges_while_training():
     base = resampled(momentum=0.1, draws=1024)
     mean, spread = exact_normalizer(base)
@@ -114,15 +108,6 @@ def test_the_gradient_in_training_includes_that_of_the_normaliser(truncation, mo
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
     without = torch.autograd.grad(textbook(base, z, value).mean(), list(base.parameters()))
     assert max((a - b).abs().max() for a, b in zip(found, without, strict=True)) > 1e-3
-
-
-def test_resampled_base_in_evaluation_mode_is_a_function():
-    base = resampled()
-    z, kept = torch.randn(9, 2, dtype=torch.float64), base.normalizer.clone()
-    state = torch.get_rng_state()
-    assert torch.equal(base.log_prob(z), base.log_prob(z))
-    assert torch.equal(base.normalizer, kept)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("truncation", [3, 100, 1000])

@@ -178,12 +178,6 @@ def test_no_warning_reaches_the_user_and_any_default_type_will_do(build):
         torch.set_default_dtype(torch.float32)
 
 
-def test_a_gradient_can_be_differentiated_again():
-    flow = FLOWS["spline, product"](2, 0).double()
-    x = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda x: flow.log_prob(x).sum(), (x,))
-
-
 def test_parameter_counts_of_the_papers():
     def count(flow):
         return sum(p.numel() for p in flow.parameters())

@@ -117,13 +117,6 @@ def test_trained_density_by_hand_and_its_integral(moons):
     assert loss - TwoMoons().entropy < (gaussian - TwoMoons().entropy) / 5
 
 
-def test_resampled_pieces_integrate_to_one():
-    x = TwoMoons().sample(1000, seed=0)
-    flow = PiecewiseFlow("real_nvp", layers=2, hidden=8, resampled=8)
-    flow.fit(x, clusters=2, epochs=5)
-    assert Grid(flow.log_prob, -12, 12, n=400).total == pytest.approx(1, abs=5e-3)
-
-
 @pytest.mark.parametrize(("k", "layers"), [(1, 6), (4, 2), (8, 1)])
 def test_layers_of_the_paper(k, layers):
     """ceil(6 / k) MADEs: about as many parameters as one flow of six."""
@@ -227,22 +220,6 @@ def test_weighted_toy_in_closed_form():
     expected = np.logaddexp.reduce(by_hand(flow, X, LABELS, weights), axis=1)
     np.testing.assert_allclose(log_prob(flow, X).numpy(), expected, rtol=0, atol=1e-5)
     assert np.abs(expected - np.logaddexp.reduce(by_hand(flow, X, LABELS), 1)).mean() > 0.01
-
-
-def test_integer_weights_are_repeated_points():
-    x = TwoMoons().sample(2000, seed=0).numpy()
-    labels = (x[:, 0] > 0).astype(int)
-    # Tilts both the shares and the shape of each moon.
-    weights = 1 + 3 * (x[:, 1] > 0) + 2 * labels
-    rows = np.repeat(np.arange(len(x)), weights)
-    settings = dict(epochs=40, batch_size=None, learning_rate=1e-2)
-    test, found = TwoMoons().sample(1000, seed=1), []
-    for points, cut, w in ((x, labels, weights), (x[rows], labels[rows], None), (x, labels, None)):
-        flow = PiecewiseFlow(hidden=16, layers=2)
-        flow.fit(points, clusters=cut, weights=w, **settings)
-        found.append(log_prob(flow, test))
-    assert (found[0] - found[1]).abs().mean() < 0.1
-    assert (found[0] - found[2]).abs().mean() > 0.3
 
 
 def test_points_of_weight_zero_take_no_part():

@@ -17,9 +17,7 @@ from galflow_lite.piecewise import PiecewiseFlow, choose_clusters
 from galflow_lite.piecewise.pieces import (
     PieceData,
     Recipe,
-    _BestOfEach,
     _GroupBatches,
-    split,
     train_pieces,
 )
 from galflow_lite.targets import TwoMoons, TwoRings
@@ -156,34 +154,6 @@ def test_each_piece_stops_by_itself_keeps_its_best_and_rests():
             torch.testing.assert_close(value, states[i][name], rtol=1e-9, atol=1e-9)
 
 
-class Levels(flows.StackedFlows):
-    """A stack whose losses are its parameters, to be set from outside."""
-
-    def __init__(self, k: int) -> None:
-        torch.nn.Module.__init__(self)
-        self.level = torch.nn.Parameter(torch.zeros(k))
-
-    def log_prob(self, inputs: torch.Tensor) -> torch.Tensor:
-        return -self.level[:, None].expand(inputs.shape[:2])
-
-
-def test_what_comes_after_the_patience_of_a_piece_does_not_count():
-    """Not even a better loss: the momentum of Adam moves a piece that has stopped."""
-    _, data = problem(40, 80)
-    model = Levels(2)
-    best = _BestOfEach(model, data, RECIPE._replace(patience=2))
-    sums = []
-    for levels in ((3.0, 5.0), (2.0, 4.0), (2.5, 3.0), (2.0, 2.0), (1.0, 1.5), (0.5, 1.7)):
-        with torch.no_grad():
-            model.level.copy_(torch.tensor(levels))
-            sums.append(best())
-    assert sums == [8, 6, 5, 4, 3.5, 3.5]
-    assert best.active.tolist() == [False, True]
-    assert best.looks.tolist() == [4, 6]
-    best.restore()
-    assert model.level.tolist() == best.losses.tolist() == [2.0, 1.5]
-
-
 def test_history_of_a_fit_agrees_with_the_pieces():
     x = TwoRings().sample(1500, seed=0).numpy()
     flow = PiecewiseFlow(hidden=8, layers=1)
@@ -206,40 +176,6 @@ def test_history_of_a_fit_agrees_with_the_pieces():
     assert history.cost == 3 * history.points.sum() * made
     one, four = (flow.fit(x, clusters=k, epochs=5, batch_size=64) for k in (1, 4))
     assert (four.epochs @ four.points) == pytest.approx(one.epochs @ one.points, rel=0.15)
-
-
-def test_split_takes_the_same_share_of_each_cluster():
-    labels = np.repeat([0, 1, 2], [5, 100, 1001])
-    held_out = split(labels, 3, 0)
-    assert [held_out[labels == i].sum() for i in range(3)] == [1, 20, 200]
-    np.testing.assert_array_equal(held_out, split(labels, 3, 0))
-    assert (held_out != split(labels, 3, 1)).any()
-
-
-@pytest.mark.parametrize(("call", "trained"), [(1, False), (9, True)])
-def test_an_interruption_keeps_the_best_weights_or_none(call, trained):
-    calls = []
-
-    class Interrupted(flows.Flow):
-        def _log_prob(self, inputs, context):
-            calls.append(0)
-            if len(calls) == call:
-                raise KeyboardInterrupt
-            return super()._log_prob(inputs, context)
-
-    def build(features: int) -> flows.Flow:
-        flow = flows.real_nvp(features, layers=2, hidden=4)
-        flow.__class__ = Interrupted
-        return flow
-
-    flow, x = PiecewiseFlow(build), TwoMoons().sample(600, seed=0)
-    settings = dict(clusters=2, epochs=5, batch_size=40)  # six steps a pass, and a validation
-    if trained:
-        assert flow.fit(x, **settings).epochs.tolist() == pytest.approx([1, 1], rel=0.1)
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            flow.fit(x, **settings)
-        assert flow.k == 0
 
 
 # ---- processes, threads and the random state

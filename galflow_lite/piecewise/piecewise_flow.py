@@ -87,7 +87,8 @@ class PiecewiseFlow(nn.Module):
     @property
     def features(self) -> int:
         """Dimension of the data."""
-        self._require_fitted()
+        if not self.k:
+            raise ValueError("found a flow without pieces, expected a fitted one: call fit first")
         return self.shift.shape[1]
 
     @property
@@ -213,7 +214,6 @@ class PiecewiseFlow(nn.Module):
             ValueError: Pieces with a resampled base.
             galflow_lite.training.TrainingDiverged: The loss is not finite.
         """
-        self._require_fitted()
         seed = self.seed if seed is None else as_whole(seed, "seed")
         x = self._points(x)
         weights = torch.from_numpy(sample_weights(weights, len(x))).to(x)
@@ -283,13 +283,11 @@ class PiecewiseFlow(nn.Module):
         Returns:
             Tensor, shape (n, features), float64.
         """
-        self._require_fitted()
-        n, device = as_whole(n, "n", least=1), self.shift.device
-        generator = None
-        if seed is not None:
-            generator = torch.Generator(device).manual_seed(as_whole(seed, "seed"))
+        n, features, device = as_whole(n, "n", least=1), self.features, self.shift.device
+        seed = None if seed is None else as_whole(seed, "seed")
+        generator = None if seed is None else torch.Generator(device).manual_seed(seed)
         pieces = torch.multinomial(self.log_weights.exp(), n, True, generator=generator)
-        points = torch.empty(n, self.features, dtype=torch.float64, device=device)
+        points = torch.empty(n, features, dtype=torch.float64, device=device)
         for i, flow in enumerate(self.pieces):
             rows = (pieces == i).nonzero().flatten()
             if len(rows):
@@ -299,8 +297,8 @@ class PiecewiseFlow(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write weights, scales and architecture to one safetensors file with a JSON header."""
-        self._require_fitted()
         state = {
+            "features": self.features,
             "flow": self.flow if isinstance(self.flow, str) else "callable",
             "settings": self.settings,
             "seed": self.seed,
@@ -392,10 +390,6 @@ class PiecewiseFlow(nn.Module):
     def _points(self, x: Any) -> Tensor:
         shape = ("n", self.features)
         return as_tensor(x, "x", shape, like=self.shift, columns=self.columns)
-
-    def _require_fitted(self) -> None:
-        if not self.k:
-            raise ValueError("found a flow without pieces, expected a fitted one: call fit first")
 
 
 class _Mixture(nn.Module):

@@ -13,11 +13,7 @@ All three train with the same fused Adam.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -150,35 +146,3 @@ def test_ratios(capsys):
         print("* splines fused by torch.compile; ratio: to the better of nflows and zuko")
     for task in ("train", "evaluate", "sample"):
         assert results[task, NAMES[0]] > max(results[task, n] for n in NAMES[2:])
-
-
-PEAK = r"""
-import re, sys, numpy as np
-from galflow_lite.galaxies import GalaxyFlow
-flow = GalaxyFlow(layers=4, hidden=32)
-flow.stars = flow.stars.fitted(np.zeros(10), np.ones(10))
-scaling = flow.conditions.scaling.fitted(np.zeros(4), np.ones(4))
-seen = {name: (0.0, 1e12) for name in flow.condition_columns}
-flow.conditions = type(flow.conditions)(scaling, seen)
-row = [1e10, 5.0, 1.0, 0.01]
-count = sum(len(batch) for batch in flow.sample_batches(row, int(sys.argv[1])))
-# Not ru_maxrss, which a child process inherits from the parent that it was forked from.
-print(count, int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 2**20)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads /proc")
-@pytest.mark.parametrize("n", [1_000_000, 4_000_000])
-def test_memory_while_sampling(n):
-    """Peak memory of a process that draws n stars, in GiB: below 1, whatever the number."""
-    run = subprocess.run(
-        [sys.executable, "-c", PEAK, str(n)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    count, peak = run.stdout.split()
-    assert int(count) == n
-    assert float(peak) < 1.0
-    print(f"{n} stars: peak {float(peak):.2f} GiB")

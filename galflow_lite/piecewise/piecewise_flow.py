@@ -221,7 +221,8 @@ class PiecewiseFlow(nn.Module):
         if held_out is None or len(held_out) != len(x):
             held_out = split(np.zeros(len(x), dtype=int), 1, seed)
         held_out = torch.from_numpy(held_out).to(x.device)
-        mixture = _Mixture(self)
+        stack, logits = StackedFlows(list(self.pieces)), nn.Parameter(self.log_weights.clone())
+        shift, scale = self.shift[:, None], self.scale[:, None]
         train, validation = (
             TensorBatches(x[rows], weights[rows] / weights[rows].mean(), batch_size=n, seed=seed)
             for rows, n in ((~held_out, 512), (held_out, 4096))
@@ -229,14 +230,17 @@ class PiecewiseFlow(nn.Module):
 
         def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
             points, share = batch
-            return -(mixture.log_prob(points) * share).mean()
+            scaled = ((points - shift) / scale).to(next(stack.parameters()).dtype)
+            terms = stack.log_prob(scaled).double() - scale.log().sum(dim=2)
+            log_prob = torch.logsumexp(logits.log_softmax(0)[:, None] + terms, dim=0)
+            return -(log_prob * share).mean()
 
         with threads(1):
             with torch.no_grad():
                 total = sum(float(loss(batch)) * len(batch[0]) for batch in validation)
             history = fit(
                 loss,
-                mixture,
+                [logits, *stack.parameters()],
                 train,
                 steps,
                 learning_rate=learning_rate,
@@ -250,8 +254,8 @@ class PiecewiseFlow(nn.Module):
         if history.best_loss is None or history.best_loss >= before:
             history.best_step, history.best_loss = 0, before
         else:
-            mixture.stack.copy_to(list(self.pieces))
-            self.log_weights = mixture.logits.detach().log_softmax(0)
+            stack.copy_to(list(self.pieces))
+            self.log_weights = logits.detach().log_softmax(0)
         return history
 
     def log_prob(self, x: Any, *, batch_size: int = 50_000) -> Tensor:
@@ -390,24 +394,6 @@ class PiecewiseFlow(nn.Module):
     def _points(self, x: Any) -> Tensor:
         shape = ("n", self.features)
         return as_tensor(x, "x", shape, like=self.shift, columns=self.columns)
-
-
-class _Mixture(nn.Module):
-    """The sum of all pieces as one module: a stack of copies of the flows, their shares free."""
-
-    def __init__(self, flow: PiecewiseFlow) -> None:
-        super().__init__()
-        self.stack = StackedFlows(list(flow.pieces))
-        self.logits = nn.Parameter(flow.log_weights.clone())
-        self.register_buffer("shift", flow.shift[:, None])
-        self.register_buffer("scale", flow.scale[:, None])
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of each row of x, shape (n,)."""
-        like = next(self.stack.parameters())
-        scaled = ((x - self.shift) / self.scale).to(like.dtype)
-        terms = self.stack.log_prob(scaled).double() - self.scale.log().sum(dim=2)
-        return torch.logsumexp(self.logits.log_softmax(0)[:, None] + terms, dim=0)
 
 
 def _piece_log_prob(flow: Flow, x: Tensor) -> Tensor:

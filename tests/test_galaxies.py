@@ -92,12 +92,6 @@ def test_conditions_are_unweighted_and_of_what_is_there():
         conditions(galaxy.take(slice(0)))
 
 
-def test_conditions_sum_float32_masses_in_double_precision():
-    masses = np.full(2_000_001, 1e4, dtype=np.float32)
-    galaxy = Galaxy(np.zeros((len(masses), 1), np.float32), columns=("x",), masses=masses)
-    assert conditions(galaxy)["M_stars"] == 2_000_001e4
-
-
 # --- the cuts ---------------------------------------------------------------------------------
 
 
@@ -176,18 +170,10 @@ def bar(angle: float, n: int = 40_000) -> Galaxy:
 def test_major_axis_is_turned_onto_x(degrees):
     kept = clean(bar(np.radians(degrees)), percentile=100.0)
     direction = np.degrees(np.arctan2(kept["vy"], kept["vx"]))
-    # The bar lies along the stream; which end points to +x is not defined.
+    # The bar lies along the stream, of 100 km/s; which end points to +x is not defined.
+    np.testing.assert_allclose(np.hypot(kept["vx"], kept["vy"]), 100)
     assert np.abs((direction + 90) % 180 - 90).max() < 2.0
     assert kept["x"].std() > 1.5 * kept["y"].std()
-
-
-def test_rotation_keeps_radii_speeds_and_heights():
-    galaxy = bar(0.5)
-    kept = clean(galaxy, percentile=100.0, n_top_metallicity=0)
-    for pair in (("x", "y"), ("vx", "vy")):
-        before, after = (np.hypot(g[pair[0]], g[pair[1]]) for g in (galaxy, kept))
-        np.testing.assert_allclose(after, before, atol=1e-9)
-    assert not np.shares_memory(kept.stars, galaxy.stars)
 
 
 def test_small_galaxies_are_turned_by_their_stars_and_not_by_empty_pixels():
@@ -208,19 +194,12 @@ def test_cuts_without_some_columns(columns):
     assert (len(kept) < 3000) == ("z" in columns or "Z" in columns)
 
 
-def test_cuts_compute_conditions_anew_and_keep_others():
-    given = {"M_stars": 1.0, "spin": 0.3}
-    kept = clean(random_galaxy(conditions=given))
-    assert kept.conditions == {**given, **conditions(kept)}
-    assert kept.conditions["M_stars"] == pytest.approx(kept.masses.sum())
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(50, 100), st.floats(4, 30))
 def test_what_is_kept_satisfies_every_cut(seed, percentile, r_max):
-    galaxy = random_galaxy(800, seed=seed)
+    galaxy = random_galaxy(800, seed=seed, conditions={"M_stars": 1.0, "spin": 0.3})
     kept = clean(galaxy, percentile=percentile, r_max=r_max, min_stars=0)
     radius = np.sqrt((kept.stars[:, :3] ** 2).sum(axis=1))
     assert radius.max() <= r_max + 1e-9
     assert kept["Z"].max() < np.sort(galaxy["Z"])[-10]
-    assert kept.masses.shape == (len(kept),)
+    assert kept.conditions == conditions(kept) | {"spin": 0.3}

@@ -137,21 +137,14 @@ def test_draws_of_a_seed_do_not_depend_on_the_batch_size(catalogue, fitted):
     np.testing.assert_array_equal(draws[2], draws[0])
 
 
-def test_any_columns_and_no_conditions(catalogue):
+def test_any_columns_no_conditions_and_validation(catalogue):
     flow = GalaxyFlow(("vx", "vy", "age"), (), **SMALL)
-    flow.fit(catalogue, **QUICK)
+    options = QUICK | {"validation": lambda: -flow.log_prob(catalogue[0]).mean()}
+    history = flow.fit(catalogue[1:], validate_every=20, **options)
+    assert history.validation_steps == [20, 40, 60]
     sample = flow.sample(None, 50)
     assert sample.columns == ("vx", "vy", "age")
     assert flow.log_prob(sample).shape == (50,)
-
-
-def test_validation_follows_held_out_galaxies(catalogue):
-    train, held = catalogue.split(held_out=1, seed=0)
-    flow = GalaxyFlow(**SMALL)
-    options = QUICK | {"validation": lambda: -flow.log_prob(held[0]).mean()}
-    history = flow.fit(train, validate_every=20, **options)
-    assert history.validation_steps == [20, 40, 60]
-    assert history.best_loss == min(history.validation_loss)
 
 
 class Stopped(Exception):

@@ -92,14 +92,6 @@ def test_profile_equals_a_loop_over_the_stars(quantity):
     assert found.radius[0] == pytest.approx(np.median(inside[inside < 2]))
 
 
-def test_profile_of_a_disc_is_what_it_was_drawn_from():
-    profile = radial_profile(disc(40_000), "rotation", np.linspace(0.5, 10, 11))
-    off = (profile.value - (200 - 10 * profile.radius)) / profile.error
-    # The mean radius of a wide ring is not its median: a small systematic, far below 20 km/s.
-    assert np.abs(profile.value - (200 - 10 * profile.radius)).max() < 2
-    assert np.abs(off).max() < 5
-
-
 def test_rings_with_few_stars_are_nan():
     galaxy = disc(500)
     profile = radial_profile(galaxy, "age", [0, 3, 500, 1000], min_stars=20)
@@ -140,13 +132,8 @@ def test_distance_leaves_out_rings_that_one_side_lacks():
     inner = galaxy.take(np.hypot(galaxy["x"], galaxy["y"]) < 4)
     assert profile_distance(galaxy, inner, "feh") < 0.1
     empty = galaxy.take(np.zeros(len(galaxy), bool))
-    assert math.isnan(profile_distance(galaxy, empty, "feh"))
     assert math.isnan(profile_distance(galaxy, empty, "surface_density", min_stars=0))
-
-
-def test_distance_from_a_flat_profile_is_nan():
-    galaxy = disc()
-    galaxy["age"][:] = 5.0
+    galaxy["age"][:] = 5.0  # a flat profile has no spread to measure by
     assert math.isnan(profile_distance(galaxy, disc(seed=1), "age"))
 
 

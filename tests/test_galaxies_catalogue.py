@@ -241,7 +241,7 @@ def test_split_is_by_galaxy_complete_and_seeded(catalogue):
     assert catalogue.split(held_out="g3")[1].ids == ("g3",)
     np.testing.assert_array_equal(held["g3"].stars, catalogue["g3"].stars)
     for number in (0, 7):
-        with pytest.raises(ValueError, match="on either side"):
+        with pytest.raises(ValueError, match="leave some on either side"):
             catalogue.split(held_out=number)
 
 

@@ -149,14 +149,10 @@ class Catalogue:
         with _reading(self.path) as file:
             group = file["galaxies"][name]
             masses = group["masses"][()] if "masses" in group else None
-        return Galaxy(
-            self.read_stars(position, 0, int(self.n_stars[position])),
-            dict(zip(self.condition_names, conditions, strict=True)),
-            name,
-            self.columns,
-            masses,
-            dict(self.attributes[position]),
-        )
+        stars = self.read_stars(position, 0, int(self.n_stars[position]))
+        named = dict(zip(self.condition_names, conditions, strict=True))
+        attributes = dict(self.attributes[position])
+        return Galaxy(stars, named, name, self.columns, masses, attributes)
 
     def _position(self, key: int | str) -> int:
         known = self.ids if isinstance(key, str) else range(-len(self), len(self))
@@ -181,12 +177,9 @@ class Catalogue:
     def segments(self) -> np.ndarray:
         """Rows (galaxy position, start, stop) that cut the stars along the file's chunks."""
         size = self.chunk_stars
-        found = [
-            (position, start, min(start + size, n))
-            for position, n in enumerate(self.n_stars.tolist())
-            for start in range(0, n, size)
-        ]
-        return np.asarray(found, dtype=np.int64).reshape(-1, 3)
+        cuts = [(k, s) for k, n in enumerate(self.n_stars) for s in range(0, n, size)]
+        position, start = np.array(cuts, dtype=np.int64).reshape(-1, 2).T
+        return np.stack([position, start, np.minimum(start + size, self.n_stars[position])], 1)
 
     def condition_table(self, conditions: Sequence[str] | None = None) -> np.ndarray:
         """Conditions of all galaxies, float64, shape (galaxies, conditions); None takes all.
@@ -231,10 +224,7 @@ class Catalogue:
             rng = np.random.default_rng(as_whole(seed, "seed"))
             out[rng.permutation(len(self))[: as_whole(held_out, "held_out")]] = True
         if out.all() or not out.any():
-            raise ValueError(
-                f"{out.sum()} of {len(self)} galaxies were to be held out, expected one or more on "
-                "either side: change held_out"
-            )
+            raise ValueError(f"held_out is {out.sum()} of {len(self)}: leave some on either side")
         return self._part(np.flatnonzero(~out)), self._part(np.flatnonzero(out))
 
     def stack(

@@ -56,8 +56,7 @@ def write_catalogue(
     Warns:
         RuntimeWarning: float32 is too coarse for the differences within a column.
     """
-    bits = 23 if significant_bits is None else significant_bits
-    bits = int(as_number(bits, "significant_bits", least=1, most=23))
+    bits = int(as_number(significant_bits or 23, "significant_bits", least=1, most=23))
     chunk_stars = as_whole(chunk_stars, "chunk_stars", least=1)
     attributes: dict[str, str] = {}
     counts: list[int] = []
@@ -67,7 +66,13 @@ def write_catalogue(
             named = galaxy.conditions or conditions(galaxy)
             if not table:
                 first, names = galaxy, tuple(named)
-            _require_alike(galaxy, first.columns, set(named) == set(names), attributes)
+            same = (set(galaxy.columns), set(named)) == (set(first.columns), set(names))
+            usable = {*galaxy.id}.isdisjoint("/\0") and galaxy.id not in ("", ".", *attributes)
+            if not (same and usable and len(galaxy)):
+                raise ValueError(
+                    f"galaxy number {len(table)} is {galaxy!r}, expected stars, the columns and "
+                    "conditions of the first galaxy and an id of its own without '/': mend it"
+                )
             table.append(as_array(named, f"the conditions of {galaxy.id!r}", columns=names))
             group = file.create_group(f"galaxies/{galaxy.id}")
             _write_stars(group, galaxy.select(first.columns), bits, chunk_stars)
@@ -88,19 +93,6 @@ def write_catalogue(
         file.attrs.update(units=_json(units), provenance=_json(dict(provenance or {})))
         file.attrs.update(chunk_stars=chunk_stars, significant_bits=significant_bits or 0)
     return Path(path)
-
-
-def _require_alike(
-    galaxy: Galaxy, columns: tuple[str, ...], same_conditions: bool, taken: Mapping[str, str]
-) -> None:
-    """Hold a galaxy to the first one, and its id to a new and usable name."""
-    same = same_conditions and set(galaxy.columns) == set(columns) and len(galaxy)
-    usable = galaxy.id not in ("", ".") and galaxy.id not in taken and not set(galaxy.id) & {*"/\0"}
-    if not same or not usable:
-        raise ValueError(
-            f"galaxy number {len(taken)} is {galaxy!r}, expected stars, the columns and conditions "
-            "of the first galaxy and an id of its own without '/': mend it"
-        )
 
 
 def _write_stars(group: h5py.Group, galaxy: Galaxy, bits: int, chunk_stars: int) -> None:

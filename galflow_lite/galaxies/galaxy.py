@@ -69,10 +69,10 @@ class Galaxy:
                 f"galaxy {self.id!r} has the columns {', '.join(self.columns)}, expected each "
                 "once: rename or drop the others"
             )
-        single = getattr(self.stars, "dtype", None) == np.float32
-        options = dict(columns=self.columns, dtype=np.float32 if single else np.float64)
+        dtype = np.float32 if getattr(self.stars, "dtype", None) == np.float32 else np.float64
         name, shape = f"the table of galaxy {self.id!r}", ("n", len(self.columns))
-        self.stars = as_array(self.stars, name, shape, finite=False, **options)
+        options = dict(columns=self.columns, dtype=dtype, finite=False)
+        self.stars = as_array(self.stars, name, shape, **options)
         if self.masses is not None:
             shape = () if np.ndim(self.masses) == 0 else (len(self.stars),)
             masses = as_array(self.masses, f"the mass [Msun] in {name}", shape, finite=False)
@@ -160,7 +160,7 @@ def conditions(galaxy: Galaxy) -> dict[str, float]:
         ValueError: If the galaxy has no stars.
     """
     if not len(galaxy):
-        raise ValueError(f"galaxy {galaxy.id!r} has no stars, expected at least one: drop it")
+        raise ValueError(f"galaxy {galaxy.id!r} has no stars: drop it")
     found: dict[str, float] = {}
     if galaxy.masses is not None:
         found["M_stars"] = float(np.broadcast_to(galaxy.masses, (len(galaxy),)).sum())

@@ -73,27 +73,15 @@ class GalaxyFlow:
         bounds: Mapping[str, tuple[float, float]] | None = None,
         seed: int = 0,
     ) -> None:
-        sizes = dict(layers=layers, hidden=hidden, bins=bins)
-        self.settings = {name: as_whole(size, name, least=1) for name, size in sizes.items()}
-        tail_bound = as_number(tail_bound, "tail_bound", above=0)
-        self.settings |= dict(tail_bound=tail_bound, conditioner=conditioner)
-        self.stars = Scaling(tuple(columns), tuple(log), bounds or {})
-        self.conditions = Conditions(Scaling(tuple(condition_columns), tuple(log)))
+        sizes = dict(layers=layers, hidden=hidden, bins=bins, tail_bound=tail_bound)
+        self.settings = dict(**sizes, conditioner=conditioner)
+        self.columns, self.condition_columns = tuple(columns), tuple(condition_columns)
+        self.stars = Scaling(self.columns, tuple(log), bounds or {})
+        self.conditions = Conditions(Scaling(self.condition_columns, tuple(log)))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(as_whole(seed, "seed"))
-            self.flow = neural_spline_flow(
-                len(self.columns), len(self.condition_columns), **self.settings
-            )
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns of the stars, in the order of arrays."""
-        return self.stars.columns
-
-    @property
-    def condition_columns(self) -> tuple[str, ...]:
-        """Conditions, in the order of arrays."""
-        return self.conditions.names
+            widths = len(self.columns), len(self.condition_columns)
+            self.flow = neural_spline_flow(*widths, **self.settings)
 
     @property
     def n_parameters(self) -> int:
@@ -209,8 +197,7 @@ class GalaxyFlow:
         self._require_fitted()
         stars, conditions = stars_and_conditions(stars, conditions, self.columns)
         rows = self.conditions.rows(conditions)
-        if len(rows) != 1:
-            rows = as_array(rows, "conditions", (len(stars), len(self.condition_columns)))
+        rows = rows if len(rows) == 1 else as_array(rows, "conditions", (len(stars), rows.shape[1]))
         result, size = np.empty(len(stars)), as_whole(batch_size, "batch_size", least=1)
         for part in (slice(start, start + size) for start in range(0, len(stars), size)):
             with torch.no_grad():
@@ -241,7 +228,8 @@ class GalaxyFlow:
         Warns:
             OutsideTrainingRange: If a condition lies outside the range of the training galaxies.
         """
-        stars = np.concatenate(list(self._draws(conditions, n, batch_size, seed)))
+        batches = self.sample_batches(conditions, n, batch_size=batch_size, seed=seed)
+        stars = np.concatenate(list(batches))
         return self.conditions.galaxy(stars, conditions, self.columns, "sample")
 
     def sample_batches(
@@ -251,16 +239,11 @@ class GalaxyFlow:
 
         Arguments, errors and warnings are those of :meth:`sample`.
         """
-        return self._draws(conditions, n, batch_size, seed)
-
-    def _draws(
-        self, conditions: Any, n: int, batch_size: int, seed: int | None
-    ) -> Iterator[np.ndarray]:
         self._require_fitted()
         n, batch_size = as_whole(n, "n", least=1), as_whole(batch_size, "batch_size", least=1)
         row = self.conditions.one(conditions)
         context = self._scaled(self.conditions.scaling, row[None])
-        self.conditions.warn_outside(row, stacklevel=3)
+        self.conditions.warn_outside(row)
         generator = None
         if seed is not None:
             generator = torch.Generator(next(self.flow.parameters()).device)

@@ -210,7 +210,7 @@ class Conditions:
         if not self.names:
             return np.zeros((1, 0))
         given = conditions.conditions if isinstance(conditions, Galaxy) else conditions
-        rows = as_array({} if given is None else given, "conditions", columns=self.names)
+        rows = as_array([] if given is None else given, "conditions", columns=self.names)
         return as_array(np.atleast_2d(rows), "conditions", ("n", len(self.names)))
 
     def one(self, conditions: Any) -> np.ndarray:
@@ -230,8 +230,11 @@ class Conditions:
         masses = named["M_stars"] / len(stars) if "M_stars" in named else None
         return Galaxy(stars, named, id, tuple(columns), masses)
 
-    def warn_outside(self, row: np.ndarray, *, stacklevel: int) -> None:
-        """Warn of each condition outside the range seen in training, and say by how much."""
+    def warn_outside(self, row: np.ndarray) -> None:
+        """Warn of each condition outside the range seen in training, and say by how much.
+
+        The warning is shown where `GalaxyFlow.sample` was called.
+        """
         for name, value in zip(self.names, row, strict=True):
             low, high = self.range[name]
             if low <= value <= high:
@@ -245,5 +248,5 @@ class Conditions:
                 f"{high:.4g} {unit} by {excess:.2g} {step} ({excess / width:.0%} of its width): "
                 "the flow extrapolates there",
                 OutsideTrainingRange,
-                stacklevel=stacklevel + 1,
+                stacklevel=4,
             )

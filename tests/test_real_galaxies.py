@@ -73,7 +73,7 @@ def test_real_galaxies_in_a_catalogue(real_data, tmp_path):
     assert catalogue.columns == COLUMNS
     for galaxy in galaxies:
         read = catalogue[galaxy.id]
-        np.testing.assert_array_equal(read.stars, galaxy.stars)
+        np.testing.assert_array_equal(read.stars, galaxy.stars.astype(np.float32))
         assert read.conditions == galaxy.conditions
     stars, table = catalogue.batches(1024, conditions=("M_stars", "tau50"))(0)
     assert stars.shape == (1024, 8)

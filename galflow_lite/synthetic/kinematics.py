@@ -12,6 +12,7 @@ from scipy.ndimage import map_coordinates
 
 from .potential import GalaxyPotential
 
+_Array = np.ndarray
 _AXIS_RATIO = 0.6  # sigma_z / sigma_R of disc stars, as in the solar neighbourhood
 _HOTTEST = 0.50  # largest (sigma_R / v_c)^2, reached at the centre
 _COOLING = 0.60  # how fast that ceiling falls with radius over scale length
@@ -86,9 +87,7 @@ class DiscKinematics:
         self._v_c = potential.circular_velocity(R)
         self._slope_c = np.gradient(np.log(self._v_c), np.log(R))
 
-    def dispersions(
-        self, R: np.ndarray, z: np.ndarray, h: np.ndarray, R_t: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def dispersions(self, R: _Array, z: _Array, h: _Array, R_t: _Array) -> tuple[_Array, ...]:
         """Dispersions in km/s at (R, z) of populations of height `h` and scale length `R_t`.
 
         Args:
@@ -103,10 +102,8 @@ class DiscKinematics:
         i = self._R.index(R)
         j = (np.log(h) - self._log_h[0]) / (self._log_h[1] - self._log_h[0])
         k = self._s.index(np.abs(z) / h)
-        sigma_z = _look_up(self._sigma_z, i, j, k)
-        slope_z = _look_up(self._slope_z, i, j, k)
-        v_c = _look_up(self._v_c, i)
-        slope_c = _look_up(self._slope_c, i)
+        sigma_z, slope_z = (_look_up(table, i, j, k) for table in (self._sigma_z, self._slope_z))
+        v_c, slope_c = (_look_up(table, i) for table in (self._v_c, self._slope_c))
 
         free = sigma_z / _AXIS_RATIO
         x = _COOLING * R / R_t
@@ -119,13 +116,8 @@ class DiscKinematics:
         return sigma_R, sigma_R * np.sqrt(ratio), sigma_z, slope_R
 
     def sample(
-        self,
-        rng: np.random.Generator,
-        R: np.ndarray,
-        z: np.ndarray,
-        h: np.ndarray,
-        R_t: np.ndarray,
-    ) -> np.ndarray:
+        self, rng: np.random.Generator, R: _Array, z: _Array, h: _Array, R_t: _Array
+    ) -> _Array:
         """Draw v_R, v_phi, v_z in km/s, shape (n, 3); arguments as `dispersions`."""
         sigma_R, sigma_phi, sigma_z, slope = self.dispersions(R, z, h, R_t)
         a_R, _ = self.potential.acceleration(R, z)
@@ -167,7 +159,7 @@ class SpheroidKinematics:
         self._sigma = np.sqrt(variance)
         self._ratio = np.sqrt(np.clip(azimuthal, 0.1, 4.0))
 
-    def dispersions(self, R: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def dispersions(self, R: _Array, z: _Array) -> tuple[_Array, _Array]:
         """sigma_R = sigma_z and sigma_phi (about zero) in km/s at (R, z) in kpc, shape (n,)."""
         where = self._axis.index(R), self._axis.index(np.abs(z))
         sigma = _look_up(self._sigma, *where)
@@ -189,9 +181,7 @@ class SpheroidKinematics:
         return _keep_bound(velocity, self.potential, R, z)
 
 
-def _keep_bound(
-    velocity: np.ndarray, potential: GalaxyPotential, R: np.ndarray, z: np.ndarray
-) -> np.ndarray:
+def _keep_bound(velocity: _Array, potential: GalaxyPotential, R: _Array, z: _Array) -> _Array:
     """Slow the few stars of a Gaussian tail that would leave the galaxy."""
     speed = np.sqrt(np.sum(velocity**2, axis=1))
     limit = _BOUND * potential.escape_velocity(R, z)

@@ -451,13 +451,3 @@ def test_conversion_cuts_reports_and_keeps_attributes(folder, tmp_path):
     np.testing.assert_allclose(read.masses, expected.masses)
     raw = convert(folder, target, clean=False, progress=False)
     assert (raw.galaxies, raw.stars) == (3, 2000)
-
-
-def test_conversion_drops_invalid_rows_only_when_asked(folder, tmp_path):
-    array = published_array(700, 1)
-    array[0, :3] = np.nan
-    np.save(folder / "nihao_classic_g1.05e11_1.096e+11.npy", array)
-    with pytest.raises(ValueError, match="NaN"):
-        convert(folder, tmp_path / "a.h5", progress=False)
-    report = convert(folder, tmp_path / "a.h5", clean=False, drop_invalid=True, progress=False)
-    assert report.stars == 2000 - 3

@@ -99,13 +99,7 @@ class Conversion:
 
 
 def convert(
-    source: Path | str,
-    target: Path | str,
-    *,
-    clean: bool = True,
-    drop_invalid: bool = False,
-    significant_bits: int | None = None,
-    progress: bool = True,
+    source: Path | str, target: Path | str, *, clean: bool = True, progress: bool = True
 ) -> Conversion:
     """Convert a folder of the published layout into a catalogue, one galaxy at a time.
 
@@ -114,8 +108,6 @@ def convert(
         target: HDF5 file to write; an older one is replaced only when all went well.
         clean: Apply the paper's cuts, see the function `clean`; a galaxy with too few stars is
             left out and reported.
-        drop_invalid: Drop rows with NaN or infinite values instead of raising.
-        significant_bits: As in `Catalogue.write`.
         progress: Show a progress bar.
 
     Returns:
@@ -132,7 +124,6 @@ def convert(
         for galaxy in tqdm(galaxies, desc="convert", unit=" galaxies", disable=not progress):
             report.raw_galaxies += 1
             report.raw_stars += len(galaxy)
-            galaxy = galaxy.require_finite(drop_invalid=True) if drop_invalid else galaxy
             try:
                 galaxy = apply_cuts(galaxy) if clean else galaxy
             except TooFewStars as reason:
@@ -143,5 +134,5 @@ def convert(
             yield galaxy
 
     provenance = {"source": Path(source).name, "layout": "arXiv:2312.06017", "paper_cuts": clean}
-    Catalogue.write(target, kept(), significant_bits=significant_bits, provenance=provenance)
+    Catalogue.write(target, kept(), provenance=provenance)
     return report

@@ -207,6 +207,9 @@ def _plain(value: Any, name: str, columns: Sequence[str] | None) -> np.ndarray:
     labels = getattr(value, "columns", fields)
     if isinstance(value, Mapping):
         labels = list(value)
+    elif columns is not None and hasattr(value, "iloc") and labels is None:
+        # A row of a DataFrame: a Series that carries the names of the columns.
+        labels = value.index if all(isinstance(label, str) for label in value.index) else None
     if labels is not None:
         labels = list(labels)
         wanted = labels if columns is None else list(columns)
@@ -222,7 +225,12 @@ def _plain(value: Any, name: str, columns: Sequence[str] | None) -> np.ndarray:
             raise ValueError(
                 f"{name} has columns of different lengths {lengths}, expected one: check the table"
             )
-        return np.stack(parts, axis=-1)
+        stacked = np.stack(parts, axis=-1)
+        for column, part in zip(wanted, parts, strict=True):
+            if part.dtype != stacked.dtype and part.ndim and stacked.dtype.kind == "f":
+                whole = part.astype(stacked.dtype)
+                _warn_if_coarse(part[:, None], whole[:, None], name, [column])
+        return stacked
     if isinstance(value, np.ma.MaskedArray):
         # The value under a mask is no value; an integer type has no NaN to say so.
         if not np.ma.is_masked(value):

@@ -50,8 +50,13 @@ def test_tables_with_names_are_matched_by_name():
 
 
 def test_identifiers_that_lose_their_differences_are_noticed():
-    with pytest.warns(RuntimeWarning, match="float64 resolves to less than three digits"):
-        Galaxy(np.arange(2**53, 2**53 + 4)[:, None], columns=("number",))
+    numbers = np.arange(2**53, 2**53 + 4)
+    for table, columns in (
+        (numbers[:, None], ("number",)),
+        ({"x": np.ones(4), "number": numbers}, ("x", "number")),
+    ):
+        with pytest.warns(RuntimeWarning, match="float64 resolves to less than three digits"):
+            Galaxy(table, columns=columns)
 
 
 def test_masked_values_are_invalid_and_dropped_only_when_asked():

@@ -6,12 +6,11 @@ place only when it is complete and has the published shape. No pickle is loaded.
 
 from __future__ import annotations
 
-from .registry import DATASETS, Dataset, cache_folder, data_folder, fetch
+from .registry import DATASETS, cache_folder, data_folder, fetch
 from .uci import TabularData, subset
 
 __all__ = [
     "DATASETS",
-    "Dataset",
     "TabularData",
     "cache_folder",
     "data_folder",

@@ -114,10 +114,14 @@ class Coupling:
         Raises:
             ValueError: NaN or infinite data, or a base of another shape or with NaN.
         """
-        x1 = as_tensor(x1, "x1")
+        x1 = as_tensor(x1, "x1", finite=False)
         condition = self.condition(x1, condition, generator=generator)
         x0, base = self.draw(x1, condition, generator)
-        return Pair(as_tensor(shaped_as(x1, x0, "coupling"), "x0"), x1, condition, base)
+        for name, x in (("x1", x1), ("x0", shaped_as(x1, x0, "coupling"))):
+            # One pass in the usual case: a sum is finite only if every term is.
+            if not bool(x.sum().isfinite()):
+                as_tensor(x, name)
+        return Pair(x0, x1, condition, base)
 
     def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
         """The given condition with what the coupling adds to it for training, such as a mask."""

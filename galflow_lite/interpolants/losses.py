@@ -110,7 +110,7 @@ def velocity_loss(
     Raises:
         ValueError: NaN data, a coupling or velocity of another shape.
     """
-    x1 = as_tensor(x1, "x1", like=module_of(velocity))
+    x1 = as_tensor(x1, "x1", like=module_of(velocity), finite=False)
     draw = draw_interpolant(x1, condition, **options)
     return _square_loss(velocity, draw, draw.rate, reduction)
 
@@ -127,7 +127,7 @@ def denoiser_loss(
 
     Arguments, result and errors as for `velocity_loss`; for a schedule with latent noise.
     """
-    x1 = as_tensor(x1, "x1", like=module_of(denoiser))
+    x1 = as_tensor(x1, "x1", like=module_of(denoiser), finite=False)
     if not options["schedule"].has_noise:
         raise ValueError(
             "the schedule has gamma = 0 and no z to learn, expected another gamma: use "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -154,6 +155,10 @@ def solve(
         steps = as_whole(steps, "steps", least=1)
         grid = [start + (end - start) * n / steps for n in range(steps)] + [end]
         options = {"grid_constructor": lambda *_: torch.tensor(grid, **double)}
+        if method == "euler" and times is None and isinstance(state, Tensor):
+            for t, after in pairwise(grid):
+                state = state + (after - t) * derivative(t, state)
+            return state, None
     try:
         found = odeint(
             lambda t, y: derivative(min(max(float(t), low), high), y),

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["as_array", "as_choice", "as_number", "as_tensor", "as_whole"]
+__all__ = ["as_array", "as_choice", "as_number", "as_tensor", "as_whole", "column_names"]
 
 Choice = TypeVar("Choice")
 
@@ -198,20 +198,24 @@ def as_choice(value: Any, name: str, choices: Collection[Choice]) -> Choice:
     return value
 
 
+def column_names(value: Any) -> list | None:
+    """Names of the columns of a table (DataFrame, structured array, mapping); else None."""
+    if isinstance(value, Mapping):
+        return list(value)
+    labels = getattr(value, "columns", getattr(getattr(value, "dtype", None), "names", None))
+    return None if labels is None else list(labels)
+
+
 def _plain(value: Any, name: str, columns: Sequence[str] | None) -> np.ndarray:
     """A plain array; tables by column, masked values as NaN."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
         return (value.double() if value.dtype in (torch.bfloat16, torch.half) else value).numpy()
-    fields = getattr(getattr(value, "dtype", None), "names", None)
-    labels = getattr(value, "columns", fields)
-    if isinstance(value, Mapping):
-        labels = list(value)
-    elif columns is not None and hasattr(value, "iloc") and labels is None:
+    labels = column_names(value)
+    if columns is not None and hasattr(value, "iloc") and labels is None:
         # A row of a DataFrame: a Series that carries the names of the columns.
         labels = value.index if all(isinstance(label, str) for label in value.index) else None
     if labels is not None:
-        labels = list(labels)
         wanted = labels if columns is None else list(columns)
         missing = [column for column in wanted if column not in labels]
         if missing:

@@ -129,7 +129,7 @@ def test_dependent_answers_are_closer_to_the_data(shipped_models, test_set):
     for kind in ("dependent", "uncoupled"):
         model = shipped_models["super_resolution", kind]
         found = model.generate(some.images, problem, steps=20).samples
-        distance[kind] = metrics.frechet_distance(found, some.images, paired=True, n_bootstrap=30)
+        distance[kind] = metrics.frechet_distance(found, some.images, paired=True, resamplings=30)
     less = distance["uncoupled"].value - distance["dependent"].value
     assert less > 2 * distance["uncoupled"].standard_error
 

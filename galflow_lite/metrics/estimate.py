@@ -1,4 +1,4 @@
-"""A measured number with its error, and the check of what is measured."""
+"""A measured number with its error, and the samples that it is measured on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Estimate", "require_finite_rows", "sample_pair", "subsample"]
+from ..inputs import as_tensor, column_names
 
 
 @dataclass(frozen=True)
@@ -38,43 +38,32 @@ class Estimate:
 def sample_pair(x: Any, y: Any, *, least: int) -> tuple[Tensor, Tensor]:
     """Two samples as float64 tensors of shapes (n, d) and (m, d) on the device of the first.
 
+    Columns of tables are matched by name.
+
     Raises:
         ValueError: other shapes, unequal d, fewer than `least` rows, NaN or infinite values.
     """
-    pair = []
-    for name, sample in (("x", x), ("y", y)):
-        tensor = torch.as_tensor(sample).detach().double()
-        tensor = tensor[:, None] if tensor.ndim == 1 else tensor
-        if tensor.ndim != 2 or not tensor.shape[-1]:
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}, expected (rows, columns): reshape it"
-            )
-        if len(tensor) < least:
-            raise ValueError(
-                f"{name} has {len(tensor)} rows, expected at least {least}: use a larger sample"
-            )
-        require_finite_rows(name, tensor)
-        pair.append(tensor)
-    x, y = pair
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"x has {x.shape[1]} columns and y has {y.shape[1]}, expected the same columns in both"
-        )
-    return x, y.to(x.device)
+    names = column_names(x)
+    x = sample_rows(x, "x", least=least)
+    return x, sample_rows(y, "y", least=least, width=x.shape[1], like=x, columns=names)
 
 
-def require_finite_rows(name: str, values: Tensor) -> None:
-    """Nothing, for values of shape (n, d) that are all finite.
+def sample_rows(
+    sample: Any, name: str, *, least: int = 1, width: int | None = None, **reading: Any
+) -> Tensor:
+    """A sample as float64 tensor of shape (n, d); a flat one becomes a column.
 
     Raises:
-        ValueError: NaN or infinite values.
+        ValueError: other shapes, fewer than `least` rows, NaN or infinite values.
     """
-    bad = int((~values.isfinite()).any(1).sum())
-    if bad:
+    rows = as_tensor(sample, name, dtype=torch.float64, **reading).detach()
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or len(rows) < least or rows.shape[1] != (width or max(1, rows.shape[1])):
         raise ValueError(
-            f"{name} has {bad} of {len(values)} rows with NaN or infinite values, expected none: "
-            "remove these rows, or repair what they come from"
+            f"{name} has shape {tuple(rows.shape)}, expected (rows, {width or 'columns'}) with at "
+            f"least {least} rows: reshape it, or use a larger sample"
         )
+    return rows
 
 
 def subsample(sample: Tensor, most: int | None, generator: torch.Generator) -> Tensor:

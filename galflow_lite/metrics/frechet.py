@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..inputs import as_tensor, as_whole
 from ..networks import FeatureNetwork
 from .estimate import Estimate
-
-__all__ = ["frechet_distance", "gaussian_frechet", "train_test_floor"]
 
 _BATCH = 500
 
@@ -22,8 +21,7 @@ def frechet_distance(
     *,
     features: Callable[[Tensor], Tensor] | None = None,
     paired: bool = False,
-    n_bootstrap: int = 100,
-    n_permutations: int = 100,
+    resamplings: int = 100,
     seed: int = 0,
 ) -> Estimate:
     r"""Squared Frechet distance of the Gaussians fitted to the features of two sets of images.
@@ -57,8 +55,8 @@ def frechet_distance(
         paired: Whether row i of x belongs to row i of y, as a completion does to the image that
             its known pixels come from. The bootstrap then draws pairs and the relabelling
             exchanges within pairs; the null is lower, for the known pixels agree in any case.
-        n_bootstrap: Resamplings of the images, for the standard error.
-        n_permutations: Relabellings, for the null.
+        resamplings: Number of resamplings of the images, for the standard error, and of
+            relabellings, for the null.
         seed: Of both.
 
     Returns:
@@ -70,87 +68,23 @@ def frechet_distance(
             in each sample, else the covariance says nothing of some directions), or the features
             have another shape or are not finite.
     """
-    for name, count in (("n_bootstrap", n_bootstrap), ("n_permutations", n_permutations)):
-        if count < 2:
-            raise ValueError(f"{name} is {count}, expected at least 2: use 100")
-    x, y = _images("x", x), _images("y", y)
-    y = y.to(x.device)
-    if x.shape[1:] != y.shape[1:]:
-        raise ValueError(
-            f"x has images of shape {tuple(x.shape[1:])} and y of {tuple(y.shape[1:])}, expected "
-            "one shape: bring them to the same size"
-        )
-    if paired and len(x) != len(y):
-        raise ValueError(
-            f"x has {len(x)} images and y has {len(y)}, expected pairs of them: set paired=False"
-        )
+    x = as_tensor(x, "x").detach()
+    rows = len(x) if paired else "n"
+    y = as_tensor(y, "y", (rows, *x.shape[1:]), like=x).detach()
     if features is None:
         features = FeatureNetwork.shipped().to(x.device)
     x, y = _features("x", x, features), _features("y", y, features)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(as_whole(seed, "seed"))
     value = _distances([(x, y)])
-    resampled = (_resampled(x, y, paired, generator) for _ in range(n_bootstrap))
-    relabelled = (_relabelled(x, y, paired, generator) for _ in range(n_permutations))
+    resampled = (_resampled(x, y, paired, generator) for _ in range(resamplings))
+    relabelled = (_relabelled(x, y, paired, generator) for _ in range(resamplings))
     spread = _distances(resampled).var()
     chance = _distances(relabelled)
     variance = torch.maximum(spread - 2 * chance.var(), chance.var())
     return Estimate(float(value), float(variance.sqrt()), float(chance.mean()))
 
 
-def train_test_floor(
-    train: Any,
-    test: Any,
-    *,
-    n: int | None = None,
-    features: Callable[[Tensor], Tensor] | None = None,
-    n_bootstrap: int = 100,
-    n_permutations: int = 100,
-    seed: int = 0,
-) -> Estimate:
-    """`frechet_distance` of training images from test images: what a perfect memory would score.
-
-    Samples of a model are then compared with the same test images. A distance below this floor is
-    not better than the data: the model sees a part of the test images, as a completion does, or
-    there are other numbers of images.
-
-    The floor of parametric galaxies is the null. That of the Hubble patches is well above it, for
-    the parts are different parts of the sky, and its standard error is too small, for patches
-    overlap; so it is the scatter between parts of the sky more than a property of training.
-
-    Args:
-        train: Training images, shape (rows, 1, height, width).
-        test: Test images, shape (m, 1, height, width).
-        n: Number of training images, drawn at random; take that of the samples of the model, as
-            distances depend on it. None takes all.
-        features: As in `frechet_distance`, and so are the following.
-        n_bootstrap: Resamplings of the images.
-        n_permutations: Relabellings.
-        seed: Of the draw and of both.
-
-    Raises:
-        ValueError: If there are fewer than n training images, or as in `frechet_distance`.
-    """
-    train = _images("train", train)
-    if n is not None:
-        if not 1 <= n <= len(train):
-            raise ValueError(
-                f"n is {n}, expected 1 to {len(train)}, the number of training images: lower it"
-            )
-        generator = torch.Generator().manual_seed(seed)
-        train = train[torch.randperm(len(train), generator=generator)[:n].to(train.device)]
-    return frechet_distance(
-        train,
-        test,
-        features=features,
-        n_bootstrap=n_bootstrap,
-        n_permutations=n_permutations,
-        seed=seed,
-    )
-
-
-def gaussian_frechet(
-    mean_x: Tensor, covariance_x: Tensor, mean_y: Tensor, covariance_y: Tensor
-) -> Tensor:
+def gaussian_frechet(mean_x: Any, covariance_x: Any, mean_y: Any, covariance_y: Any) -> Tensor:
     r"""Squared Frechet distance of Gaussians from their moments, the formula of `frechet_distance`.
 
     The trace of the root is the sum of the singular values of
@@ -164,8 +98,15 @@ def gaussian_frechet(
     Returns:
         Shape (\*batch,), at least 0, float64.
     """
-    mean_x, mean_y = mean_x.double(), mean_y.double()
-    covariance_x, covariance_y = covariance_x.double(), covariance_y.double()
+    mean_x, mean_y, covariance_x, covariance_y = (
+        as_tensor(value, name, dtype=torch.float64)
+        for name, value in (
+            ("mean_x", mean_x),
+            ("mean_y", mean_y),
+            ("covariance_x", covariance_x),
+            ("covariance_y", covariance_y),
+        )
+    )
     cross = torch.linalg.svdvals(_root(covariance_x) @ _root(covariance_y)).sum(-1)
     traces = (covariance_x + covariance_y).diagonal(dim1=-2, dim2=-1).sum(-1)
     # Rounding leaves +-1e-15 of the traces where nothing is different.
@@ -204,52 +145,25 @@ def _relabelled(
     x: Tensor, y: Tensor, paired: bool, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     if paired:
-        swap = (torch.rand(len(x), 1, generator=generator) < 0.5).to(x.device)
+        swap = (torch.rand(len(x), 1, dtype=torch.float32, generator=generator) < 0.5).to(x.device)
         return torch.where(swap, y, x), torch.where(swap, x, y)
     order = torch.randperm(len(x) + len(y), generator=generator).to(x.device)
     pool = torch.cat([x, y])[order]
     return pool[: len(x)], pool[len(x) :]
 
 
-def _images(name: str, images: Any) -> Tensor:
-    """A tensor with rows that are finite."""
-    images = torch.as_tensor(images).detach()
-    if images.ndim < 2 or not images.is_floating_point():
-        raise ValueError(
-            f"{name} has the shape {tuple(images.shape)} and the type {images.dtype}, expected "
-            "images (n, 1, height, width) of floating-point values: convert it"
-        )
-    bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"{name} has {bad} of {len(images)} images with NaN or infinite values, expected none: "
-            "remove these images, or look at the sampler that made them"
-        )
-    return images
-
-
 @torch.no_grad()
 def _features(name: str, images: Tensor, features: Callable[[Tensor], Tensor]) -> Tensor:
     """Features in float64, shape (n, d), a batch at a time."""
-    batches = [features(batch) for batch in images.split(_BATCH)]
-    shapes = {tuple(batch.shape[1:]) for batch in batches}
-    rows = sum(len(batch) for batch in batches)
-    if len(shapes) > 1 or rows != len(images) or any(batch.ndim != 2 for batch in batches):
-        found = ", ".join(str(tuple(batch.shape)) for batch in batches[:2])
-        raise ValueError(
-            f"the features of {name} have the shape {found} for batches of up to {_BATCH} images, "
-            "expected (batch, d): flatten them"
-        )
-    values = torch.cat(batches).double()
+    if isinstance(features, nn.Module):
+        images = as_tensor(images, name, like=features)
+    values = torch.cat([features(batch) for batch in images.split(_BATCH)])
+    values = as_tensor(
+        values, f"the features of {name}", (len(images), "features"), dtype=torch.float64
+    )
     if len(values) <= values.shape[1]:
         raise ValueError(
             f"{name} has {len(values)} images, expected more than the {values.shape[1]} features, "
             "and better many times as many: use a larger sample"
-        )
-    bad = int((~torch.isfinite(values)).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"the features of {bad} images of {name} are NaN or infinite, expected numbers: look "
-            "at the network that gives them"
         )
     return values

@@ -1,20 +1,16 @@
-"""Errors of reconstructed images against the true ones: pixels in holes, flux, low resolution."""
+"""Errors of reconstructed images against the true ones: pixels in holes, and flux."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ..images import Stretch
+from ..inputs import as_tensor
 from .estimate import Estimate
-
-if TYPE_CHECKING:
-    from ..images import Stretch
-
-__all__ = ["FluxError", "flux_conservation", "image_pair", "low_resolution_error", "masked_error"]
 
 
 @dataclass(frozen=True)
@@ -108,90 +104,30 @@ def flux_conservation(sample: Any, truth: Any, stretch: Stretch, *, mask: Any = 
     return FluxError(Estimate(bias.value, bias.standard_error, 0.0), _root(scatter))
 
 
-def low_resolution_error(sample: Any, low: Any, *, stretch: Stretch | None = None) -> Estimate:
-    """Root mean square difference of the downsampled sample from the low-resolution image given.
-
-    Means over squares of pixels are compared; the factor follows from the shapes. It is 0 for
-    samples that agree with what they were made from.
-
-    Args:
-        sample: Images, shape (n, channels, height, width).
-        low: What they were to enlarge, shape (n, channels, height / factor, width / factor).
-        stretch: None compares means of the values, as `interpolants.super_resolution` takes them.
-            With a stretch, means of the flux, in units of flux.
+def image_pair(sample: Any, truth: Any, *, paired: bool = True) -> tuple[Tensor, Tensor]:
+    """Two batches of images of one size, in float64 on the device of the second.
 
     Raises:
-        ValueError: If the sizes do not divide, a value is NaN or infinite, or there are fewer than
-            2 images.
+        ValueError: If they are not of one shape (n, channels, height, width), where n may differ
+            unless they are ``paired``, or hold NaN or infinite values.
     """
-    sample, low = _checked("sample", sample), _checked("low", low)
-    height, width = sample.shape[2:]
-    factor = height // max(low.shape[2], 1)
-    expected = (*sample.shape[:2], *(side // max(factor, 1) for side in (height, width)))
-    if not factor or height % factor or width % factor or tuple(low.shape) != expected:
-        raise ValueError(
-            f"sample has the shape {tuple(sample.shape)} and low {tuple(low.shape)}, expected one "
-            "whole factor between their heights and widths, and all else equal: downsample the "
-            "images as the model was given them"
-        )
-    if stretch is not None:
-        sample, low = stretch.inverse(sample), stretch.inverse(low)
-    difference = F.avg_pool2d(sample, factor) - low.to(sample.device)
-    squares = difference.square().flatten(1).mean(1)
-    return _root(Estimate(float(squares.mean()), _error_of_mean(squares)))
-
-
-def image_pair(sample: Any, truth: Any) -> tuple[Tensor, Tensor]:
-    """Two batches of images of one shape, in float64 on the device of the second.
-
-    Raises:
-        ValueError: If they are not of one shape (n, channels, height, width), are fewer than 2, or
-            hold NaN or infinite values.
-    """
-    sample, truth = _checked("sample", sample), _checked("truth", truth)
-    if sample.shape != truth.shape:
-        raise ValueError(
-            f"sample has the shape {tuple(sample.shape)} and truth {tuple(truth.shape)}, expected "
-            "one true image for each sample: repeat or reshape them"
-        )
-    return sample.to(truth.device), truth
-
-
-def _checked(name: str, images: Any) -> Tensor:
-    images = torch.as_tensor(images).detach().double()
-    if images.ndim != 4 or 0 in images.shape[1:]:
-        raise ValueError(
-            f"{name} has the shape {tuple(images.shape)}, expected images (n, channels, height, "
-            "width): reshape it"
-        )
-    if len(images) < 2:
-        raise ValueError(
-            f"{name} has {len(images)} images, expected at least 2 for a standard error: use more"
-        )
-    bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"{name} has {bad} of {len(images)} images with NaN or infinite values, expected none: "
-            "remove these images, or look at the sampler that made them"
-        )
-    return images
+    shape = ("n", "channels", "height", "width")
+    truth = as_tensor(truth, "truth", shape, dtype=torch.float64).detach()
+    shape = (len(truth) if paired else "n", *truth.shape[1:])
+    return as_tensor(sample, "sample", shape, like=truth).detach(), truth
 
 
 def _hole(mask: Any, images: Tensor) -> Tensor:
     """Where the mask is 0, booleans of the shape of the images."""
-    mask = torch.as_tensor(mask).to(images.device)
-    fits = mask.ndim == 4 and all(
-        have in (1, want) for have, want in zip(mask.shape, images.shape, strict=True)
-    )
-    if not fits:
+    mask = as_tensor(mask, "mask", ("n", "channels", "height", "width"), like=images)
+    sizes = zip(mask.shape, images.shape, strict=True)
+    if any(have not in (1, want) for have, want in sizes) or not bool(
+        (mask * (1 - mask) == 0).all()
+    ):
         raise ValueError(
-            f"the mask has the shape {tuple(mask.shape)}, expected {tuple(images.shape)} or 1 "
-            "along some axes, such as one channel: reshape it"
-        )
-    if not bool(((mask == 0) | (mask == 1)).all()):
-        raise ValueError(
-            "the mask has values other than 0 and 1, expected 1 for known pixels and 0 for holes: "
-            "threshold it"
+            f"mask has shape {tuple(mask.shape)} and values from {float(mask.min()):g} to "
+            f"{float(mask.max()):g}, expected {tuple(images.shape)}, or 1 along some axes, and 1 "
+            "for known pixels, 0 for holes: reshape or threshold it"
         )
     return (mask == 0).expand(images.shape)
 

@@ -10,15 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..inputs import as_tensor
 from .estimate import Estimate
-
-__all__ = [
-    "Divergence",
-    "effective_sample_size",
-    "forward_kl",
-    "reverse_kl",
-    "self_normalised_kl",
-]
 
 HANDFUL = 5
 """Number of points whose share of the variance `Divergence.top_share` gives."""
@@ -126,13 +119,8 @@ def self_normalised_kl(log_q: Any, log_f: Any) -> Divergence:
         ValueError: as in `reverse_kl`, and when `log_f` is -inf at every point.
     """
     log_q, log_f = _log_pair("log_q", log_q, "log_f", log_f)
-    log_sum = torch.logsumexp(log_f, 0)
-    if log_sum == -math.inf:
-        raise ValueError(
-            f"log_f is -inf at all {len(log_f)} points, expected some mass: "
-            "check that q and the target overlap"
-        )
-    return _divergence((log_q - torch.logsumexp(log_q, 0)) - (log_f - log_sum))
+    _require_mass("log_f", log_f)
+    return _divergence((log_q - torch.logsumexp(log_q, 0)) - (log_f - torch.logsumexp(log_f, 0)))
 
 
 def effective_sample_size(log_weights: Any) -> float:
@@ -149,14 +137,17 @@ def effective_sample_size(log_weights: Any) -> float:
         ValueError: other shape, fewer than 2 weights, NaN or +inf, no weight above 0.
     """
     log_w = _log_values("log_weights", log_weights)
-    largest = log_w.max()
-    if largest == -math.inf:
-        raise ValueError(
-            f"log_weights is -inf at all {len(log_w)} points, expected a weight above 0: "
-            "check that both densities overlap"
-        )
-    w = (log_w - largest).exp()
+    _require_mass("log_weights", log_w)
+    w = (log_w - log_w.max()).exp()
     return min(1.0, float(w.mean().square() / w.square().mean()))
+
+
+def _require_mass(name: str, logs: Tensor) -> None:
+    if logs.max() == -math.inf:
+        raise ValueError(
+            f"{name} is -inf at all {len(logs)} points, expected some mass: check that both "
+            "densities overlap"
+        )
 
 
 def _divergence(ratios: Tensor) -> Divergence:
@@ -186,34 +177,21 @@ def _divergence(ratios: Tensor) -> Divergence:
 
 def _log_pair(own_name: str, own: Any, other_name: str, other: Any) -> tuple[Tensor, Tensor]:
     """Log-densities at the same points, the first one of the density that they were drawn from."""
-    own, other = _log_values(own_name, own), _log_values(other_name, other)
-    if len(own) != len(other):
+    own = _log_values(own_name, own)
+    if own.isinf().any():
         raise ValueError(
-            f"{own_name} has {len(own)} values and {other_name} has {len(other)}, "
-            "expected both at the same points"
+            f"{own_name} is -inf at {int(own.isinf().sum())} of {len(own)} points, which cannot be "
+            "samples of that density: evaluate both at its own samples"
         )
-    empty = int(own.isinf().sum())
-    if empty:
-        raise ValueError(
-            f"{own_name} is -inf at {empty} of {len(own)} points, which cannot be samples of that "
-            "density: evaluate both at its own samples"
-        )
-    return own, other.to(own.device)
+    return own, _log_values(other_name, other, (len(own),), like=own)
 
 
-def _log_values(name: str, values: Any) -> Tensor:
-    """Logarithms as a checked float64 tensor of shape (n,)."""
-    tensor = values if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
-    tensor = tensor.detach().double()
-    if tensor.ndim != 1 or len(tensor) < 2:
+def _log_values(name: str, values: Any, shape: tuple = ("points",), **reading: Any) -> Tensor:
+    """Logarithms as a float64 tensor of shape (n,); -inf is one of them."""
+    logs = as_tensor(values, name, shape, dtype=torch.float64, infinite=True, **reading).detach()
+    if len(logs) < 2 or (logs == math.inf).any():
         raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)}, expected (n,) with at least 2 points: "
-            "give one value for each point"
+            f"{name} has {len(logs)} values, {int((logs == math.inf).sum())} of them +inf, "
+            "expected at least 2, finite or -inf: give one value for each point"
         )
-    bad = int((tensor.isnan() | (tensor == math.inf)).sum())
-    if bad:
-        raise ValueError(
-            f"{name} is NaN or +inf at {bad} of {len(tensor)} points, expected numbers or -inf: "
-            "repair or remove these points"
-        )
-    return tensor
+    return logs

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .estimate import require_finite_rows
-
-__all__ = ["ModeWeights", "mode_weights"]
+from .estimate import sample_rows
 
 
 @dataclass(frozen=True)
@@ -54,25 +52,13 @@ def mode_weights(x: Any, target: Any) -> ModeWeights:
             `mode_weights`, the true weights, shape (k,).
 
     Raises:
-        ValueError: an empty sample, NaN or infinite values, or indices outside 0 to k - 1.
+        ValueError: an empty sample, NaN or infinite values.
         NotImplementedError: the target has no modes.
     """
-    x = torch.as_tensor(x).detach().double()
-    if x.ndim != 2 or not len(x):
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}, expected (rows, columns) with at least one row: give "
-            "one point a row"
-        )
-    require_finite_rows("x", x)
+    x = sample_rows(x, "x")
     expected = torch.as_tensor(target.mode_weights).double().cpu()
     index = torch.as_tensor(target.assign(x)).long().cpu()
-    n, k = len(x), len(expected)
-    if index.shape != (n,) or int(index.min()) < 0 or int(index.max()) >= k:
-        raise ValueError(
-            f"assign gave indices of shape {tuple(index.shape)} from {int(index.min())} to "
-            f"{int(index.max())}, expected ({n},) from 0 to {k - 1}: correct the target"
-        )
-    shares = torch.bincount(index, minlength=k).double() / n
+    shares = torch.bincount(index, minlength=len(expected)).double() / len(x)
     spread = shares * (1 - shares)
     spread = torch.where(spread > 0, spread, expected * (1 - expected))
-    return ModeWeights(shares, spread.sqrt() / math.sqrt(n), expected, n)
+    return ModeWeights(shares, spread.sqrt() / math.sqrt(len(x)), expected, len(x))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .densities import clusters, density_map, sample_map
-from .galaxies import LABELS, abundance_plane, corner, face_on, profiles
-from .images import image_rows
+from .galaxy_figures import LABELS, abundance_plane, corner, face_on, profiles
+from .image_grid import image_rows
+from .planar_maps import clusters, density_map
 from .style import COLORS, show, use_style
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "face_on",
     "image_rows",
     "profiles",
-    "sample_map",
     "show",
     "use_style",
 ]

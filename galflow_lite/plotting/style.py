@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython.display import Image, Markdown, display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image as PillowImage
-
-__all__ = ["COLORS", "DENSITY_MAP", "RESIDUAL_MAP", "VALUE_MAP", "show", "use_style"]
 
 # Okabe & Ito's palette: told apart in every common form of colour blindness.
 COLORS = {
@@ -45,6 +47,11 @@ def use_style() -> None:
     )
 
 
+def draw_map(axis: Axes, values: np.ndarray, extent: list[float], **style: Any) -> AxesImage:
+    """Pixels of a map of the plane, the lowest row at the bottom; NaN stays blank."""
+    return axis.imshow(values, extent=extent, interpolation="nearest", origin="lower", **style)
+
+
 def show(figure: Figure, *, caption: str, alt: str, dpi: int = 100) -> None:
     """Display a figure in a notebook with its caption and a text for those who cannot see it.
 
@@ -55,16 +62,10 @@ def show(figure: Figure, *, caption: str, alt: str, dpi: int = 100) -> None:
         caption: One or two sentences under the figure, Markdown.
         alt: What the figure shows, in words.
         dpi: Resolution.
-
-    Raises:
-        ValueError: If the caption or the text is empty.
     """
-    if not caption.strip() or not alt.strip():
-        raise ValueError("found an empty caption or alt text, expected both: describe the figure")
-    buffer = io.BytesIO()
+    buffer, small = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     plt.close(figure)
-    small = io.BytesIO()
     picture = PillowImage.open(buffer).convert("RGB")
     picture.quantize(256, dither=PillowImage.Dither.NONE).save(small, "PNG", optimize=True)
     display(Image(small.getvalue(), alt=" ".join(alt.split())))

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-__all__ = ["image_rows"]
+from ..inputs import as_array
 
 # Dots an inch, margins for names and titles, and the gap between images, in dots.
 _DPI, _LEFT, _TOP, _GAP = 100, 120, 30, 8
@@ -19,7 +19,6 @@ def image_rows(
     rows: Mapping[str, Any],
     *,
     columns: Sequence[str] | None = None,
-    limits: tuple[float, float] = (-1.0, 1.0),
     width: float = 0.72,
     maps: Mapping[str, tuple[str, float, float]] | None = None,
 ) -> Figure:
@@ -27,32 +26,22 @@ def image_rows(
 
     Args:
         rows: name to images, shape (n, height, width), (n, 1, height, width), or
-            (n, 3, height, width) for colour, with values as in `limits`; the same n in all rows.
+            (n, 3, height, width) for colour, -1 black and 1 white; the same n in all rows.
         columns: a title over each column.
-        limits: values that are black and white.
         width: of an image, in inches; without `maps` rounded so that at 100 dots an inch every
             pixel of the largest images covers a whole number of dots: it keeps noise as it is, and
             files small.
         maps: rows that are not images but maps of something: colour map and limits by name; each
             gets a colour bar.
-
-    Raises:
-        ValueError: no rows, rows of unequal length, or other shapes.
     """
     arrays = {name: _images(name, row) for name, row in rows.items()}
-    counts = {name: len(row) for name, row in arrays.items()}
-    n = len(columns) if columns is not None else next(iter(counts.values()), 0)
-    if not n or set(counts.values()) != {n}:
-        raise ValueError(
-            f"found rows of {counts} images for {n} columns, expected the same number in each, at "
-            "least one: cut them to one length"
-        )
+    n = len(next(iter(arrays.values())))
     maps = maps or {}
     figure, axes = plt.subplots(
         len(arrays), n, squeeze=False, figsize=(1.3 + width * n, 0.3 + width * len(arrays))
     )
     for (name, row), line in zip(arrays.items(), axes, strict=True):
-        cmap, low, high = maps.get(name, ("gray", *limits))
+        cmap, low, high = maps.get(name, ("gray", -1.0, 1.0))
         for image, axis in zip(row, line, strict=True):
             # Colour images take no limits: they are scaled here.
             shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
@@ -90,14 +79,8 @@ def _place(axes: np.ndarray, shape: tuple[int, int], width: float) -> None:
 
 
 def _images(name: str, row: Any) -> np.ndarray:
-    array = row.detach().cpu().numpy() if hasattr(row, "detach") else np.asarray(row)
-    if array.ndim == 4 and array.shape[1] == 1:
-        return array[:, 0]
-    if array.ndim == 4 and array.shape[1] == 3:
-        return array.transpose(0, 2, 3, 1)
-    if array.ndim == 3:
-        return array
-    raise ValueError(
-        f"the row {name!r} has shape {array.shape}, expected (n, height, width) or (n, 1 or 3, "
-        "height, width): reshape it"
-    )
+    """Images, shape (n, height, width), or (n, height, width, 3) in colour."""
+    array = as_array(row, name, finite=False)
+    if array.ndim == 4:
+        array = array.transpose(0, 2, 3, 1)
+    return array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array

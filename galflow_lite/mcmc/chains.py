@@ -57,11 +57,6 @@ class Chains:
         """Gradient evaluations divided by the number of chains."""
         return self.gradient_evaluations / len(self.samples)
 
-    @property
-    def finite(self) -> Tensor:
-        """Samples of the chains that did not diverge."""
-        return self.samples[~self.diverged]
-
     def __str__(self) -> str:
         each = self.gradient_evaluations_per_sample
         accepted = "" if self.acceptance is None else f", {100 * self.acceptance:.0f} % accepted"

@@ -70,7 +70,7 @@ class GaussianMixture(Target):
             self._unknown("mean_square_score")
         reach = 10 * self.covariance.diagonal().sqrt()
         low, high = self.modes.amin(0) - reach, self.modes.amax(0) + reach
-        points, area = grid(low, high, float(self._variances.min().sqrt()) / 8)
+        points, area = grid(low.tolist(), high.tolist(), float(self._variances.min().sqrt()) / 8)
         weights = torch.full((len(points),), area, dtype=torch.float64)
         square = self._closed_score(points).square().sum(1)
         total = weights @ (self._log_density(points).exp() * square)

@@ -37,8 +37,8 @@ class _GridIntegrals(Target):
         return -float((log_p.exp() * log_p).sum() * area)
 
     def _on_grid(self) -> tuple[Tensor, float]:
-        edge = torch.full((2,), 2 + 11 * self._width)
-        points, area = grid(-edge, edge, self._width / 8)
+        edge = 2 + 11 * self._width
+        points, area = grid([-edge, -edge], [edge, edge], self._width / 8)
         # In parts: many modes or rings times all points would not fit in memory.
         return torch.cat([self._log_density(part) for part in points.split(4096)]), area
 

@@ -182,14 +182,13 @@ def constant(value: Any, name: str, shape: Sequence[int | str] | None = None) ->
     return as_tensor(value, name, shape, dtype=torch.float64).detach().cpu().clone()
 
 
-def grid(lowest: Tensor, highest: Tensor, step: float) -> tuple[Tensor, float]:
+def grid(lowest: Sequence[float], highest: Sequence[float], step: float) -> tuple[Tensor, float]:
     """Points of equal steps in a box, shape (m, dim), and the volume that each stands for.
 
     With an eighth of a density's smallest width as the step, the error of its integrals is that of
     rounding: it falls geometrically with the step for smooth densities.
     """
     lines = [
-        torch.arange(float(low), float(high), step, dtype=torch.float64)
-        for low, high in zip(lowest, highest, strict=True)
+        torch.arange(*ends, step, dtype=torch.float64) for ends in zip(lowest, highest, strict=True)
     ]
     return torch.cartesian_prod(*lines).reshape(-1, len(lines)), step ** len(lines)

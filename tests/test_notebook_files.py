@@ -130,7 +130,7 @@ def verdicts(book) -> Iterator[str]:
         first = cell.source.splitlines()[0]
         if cell in checked and not printed(cell):
             yield f"a verdict cell without text in its output: {first}"
-        if calls(cell, "check") and not (cell in checked and "PASS" in printed(cell)):
+        if calls(cell, "check", "confirm") and not (cell in checked and "PASS" in printed(cell)):
             yield f"a check that nbval does not compare, or that did not pass: {first}"
         if printed(cell) and not tags(cell) & {CHECKED, IGNORED}:
             yield f"text output that is neither checked nor ignored by name: {first}"

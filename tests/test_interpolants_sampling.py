@@ -24,22 +24,6 @@ LINEAR = Schedule.linear()
 METHODS = ["euler", "midpoint", "heun", "heun3", "rk4", "dopri5"]
 
 
-class Convolution(nn.Module):
-    """An untrained network that moves every pixel."""
-
-    def __init__(self, channels: int, *, conditions: int = 1) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels + conditions, 8, 3, padding=1),
-            nn.Tanh(),
-            nn.Conv2d(8, channels, 3, padding=1),
-        )
-
-    def forward(self, x, t, condition):
-        return self.layers(torch.cat([x, condition], 1)) + t[:, None, None, None]
-
-
 def growth(x, t, condition=None):
     """dx/dt = (1 + t) x, solved by x0 exp(t + t²/2)."""
     return (1 + t)[:, None] * x
@@ -48,14 +32,12 @@ def growth(x, t, condition=None):
 @pytest.mark.parametrize(
     ("method", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("heun3", 3), ("rk4", 4)]
 )
-def test_order_of_the_fixed_methods(method, order):
+def test_order_of_the_fixed_methods_is_what_they_evaluate_in_a_step(method, order):
     x0 = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
-    exact = x0 * math.exp(1.5)
-    errors = [
-        (sample_ode(growth, x0, method=method, steps=n).samples - exact).abs().max()
-        for n in (20, 40)
-    ]
+    coarse, fine = (sample_ode(growth, x0, method=method, steps=n) for n in (20, 40))
+    errors = [(found.samples - x0 * math.exp(1.5)).abs().max() for found in (coarse, fine)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
+    assert coarse.evaluations == 20 * order
 
 
 def test_euler_is_algorithm_2():
@@ -66,13 +48,6 @@ def test_euler_is_algorithm_2():
     found = sample_ode(mixture.velocity, x, steps=10)
     assert torch.allclose(found.samples, by_hand, atol=1e-13)
     assert found.evaluations == 10
-
-
-@pytest.mark.parametrize(
-    ("method", "each"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("heun3", 3), ("rk4", 4)]
-)
-def test_evaluations_of_fixed_methods(method, each):
-    assert sample_ode(growth, torch.ones(3, 1), method=method, steps=7).evaluations == 7 * each
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (1.0, 0.0), (0.2, 0.7)])
@@ -92,21 +67,14 @@ def test_dopri5_counts_its_evaluations_and_stays_between_its_ends(start, end):
     assert found.samples.item() == pytest.approx(exact, rel=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["heun", "dopri5"])
 def test_backward_undoes_forward(method):
     mixture = figure_two(LINEAR, "dependent")
-    x0 = mixture.sample_pairs(100, generator=seeded())[0]
-    x1 = sample_ode(mixture.velocity, x0, method=method, steps=2000 if method == "euler" else 200)
-    back = sample_ode(
-        mixture.velocity,
-        x1.samples,
-        method=method,
-        start=1.0,
-        end=0.0,
-        steps=2000 if method == "euler" else 200,
-    )
-    error = (back.samples - x0).abs().max()
-    assert error < (2e-2 if method == "euler" else 1e-4)
+    x0, options = mixture.sample_pairs(100, generator=seeded())[0], {"method": method, "steps": 200}
+    x1 = sample_ode(mixture.velocity, x0, **options).samples
+    back = sample_ode(mixture.velocity, x1, start=1.0, end=0.0, **options).samples
+    assert (back - x0).abs().max() < 1e-4
+    assert (x1 - sample_ode(mixture.velocity, x0, end=0.5, **options).samples).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -128,21 +96,16 @@ def test_known_pixels_are_bit_identical(method, dtype):
     x1[0, :, :4] = -0.0
     coupling = inpainting(hole_probability=0.5)
     pair = coupling.pair(x1, generator=seeded(1))
-    velocity = MaskedVelocity(Convolution(2).to(dtype))
-    times = (0.0, 0.31, 1.0)
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 2, 3, padding=1).to(dtype)
+    velocity = MaskedVelocity(lambda x, t, c: layer(torch.cat([x, c], 1)).tanh() + 0.1)
     if method.startswith("sde"):
-        found = sample_sde(
-            velocity,
-            pair.x0,
-            pair.condition,
-            schedule=LINEAR,
-            diffusion=decreasing(0.5),
-            base=pair.base,
-            method=method[4:],
-            steps=20,
-        )
+        options = {"schedule": LINEAR, "diffusion": decreasing(0.5), "base": pair.base}
+        options |= {"method": method[4:], "steps": 20}
+        found = sample_sde(velocity, pair.x0, pair.condition, **options)
     else:
-        found = sample_ode(velocity, pair.x0, pair.condition, method=method, steps=7, times=times)
+        options = {"method": method, "steps": 7, "times": (0.0, 0.31, 1.0)}
+        found = sample_ode(velocity, pair.x0, pair.condition, **options)
     known = ~pair.hole
     for state in (found.samples, *(() if found.path is None else found.path)):
         assert torch.equal(state[known], x1[known])

@@ -1,0 +1,82 @@
+"""The Python examples of README, as they are written there but for sizes and names of files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = dict(
+    re.findall(r"^## (Use it .*?)\n.*?```python\n(.*?)```", README, flags=re.DOTALL | re.MULTILINE)
+)
+
+
+def run(title: str, changes: dict[str, str], **names) -> dict:
+    """Names after the example under a title, each change of its text being made exactly once."""
+    code = EXAMPLES[title]
+    for old, new in changes.items():
+        assert code.count(old) == 1, f"the example has no single {old!r} to make smaller"
+        code = code.replace(old, new)
+    exec(compile(code, f"README.md, {title}", "exec"), names)
+    return names
+
+
+def test_every_example_is_run_here():
+    assert len(EXAMPLES) == README.count("```python") == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*outside the training range")
+def test_galaxies(tmp_path):
+    found = run(
+        "Use it on your own galaxies",
+        {
+            'galaxies.h5")  ': f'{ROOT / "data" / "galaxies_lite.h5"}")  ',
+            "steps=2000": "steps=20",
+            "1_000_000": "1_000",
+            "flow.safetensors": str(tmp_path / "flow.safetensors"),
+        },
+    )
+    flow, stars, galaxy = found["flow"], found["stars"], found["held_out"][0]
+    assert len(stars) == 1000
+    assert np.isfinite(stars["feh"]).all()
+    again = type(flow).load(tmp_path / "flow.safetensors")
+    np.testing.assert_array_equal(again.log_prob(galaxy), flow.log_prob(galaxy))
+
+
+def test_several_modes():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(centre, 0.3, (150, 2)) for centre in (-2, 0, 2)])
+    found = run(
+        "Use it on data with several modes",
+        {
+            "weights=None": "weights=None, epochs=2",
+            "fine_tune(x)": "fine_tune(x, steps=3)",
+        },
+        x=x.astype(np.float32),
+    )
+    assert found["clusters"].k == 3
+    assert found["flow"].log_prob(x).shape == (450,)
+
+
+def test_images():
+    found = run("Use it on images", {"steps=20": "steps=2"})
+    kept = found["model"].generate(found["patches"], {"mask": found["mask"]}, steps=1).samples
+    known = found["mask"].expand_as(kept) == 1
+    assert torch.equal(kept[known], found["patches"][known])
+
+
+def test_a_density():
+    found = run(
+        "Use it on a density without its constant",
+        {
+            "RECIPE, seed": "[{**RECIPE[0], 'steps': 3}], seed",
+            "1_000_000": "1_000",
+        },
+    )
+    assert found["x"].shape == (1000, 2)
+    assert found["x"].isfinite().all()

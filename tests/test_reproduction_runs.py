@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,16 +93,9 @@ def test_runs_are_made_once_and_read_afterwards(here, jobs):
 
 def test_a_line_says_how_its_run_was_made(here):
     repeat(counting(here), {"a": {"rate": 1}}, [np.int64(4)], row="row", jobs=1)
-    (line,) = (here / "own/row.jsonl").read_text().splitlines()
-    run = json.loads(line)
-    assert {key: run[key] for key in ("row", "case", "settings", "seed", "version", "error")} == {
-        "row": "row",
-        "case": "a",
-        "settings": {"rate": 1},
-        "seed": 4,
-        "version": "1",
-        "error": None,
-    }
+    run = json.loads((here / "own/row.jsonl").read_text())
+    wanted = {"row": "row", "case": "a", "settings": {"rate": 1}, "seed": 4, "version": "1"}
+    assert {**run, **wanted, "error": None} == run
     assert run["versions"]["torch"] == torch.__version__
     assert run["seconds"] >= 0
     assert {"cpu", "vector"} <= set(run["hardware"])
@@ -130,10 +124,6 @@ def test_a_failed_run_is_named_and_only_it_is_made_again(here):
     found = repeat(counting(here), CASES, 3, row="row", jobs=1)
     assert made(found) == 2
     assert calls(here) == 8
-    errors = [
-        json.loads(line)["error"] for line in (here / "own/row.jsonl").read_text().split("\n")[:-1]
-    ]
-    assert sum(error is not None for error in errors) == 2
 
 
 def test_half_a_line_is_no_run_and_spoils_none(here):
@@ -218,22 +208,13 @@ def test_a_stored_value_that_is_wrong_is_noticed(here, monkeypatch, capsys, seed
 
 
 def test_another_machine_may_move_a_run_within_the_scatter_of_the_seeds(here, capsys):
-    scatter = {"a": {"rate": 1}}
+    def noisy(seed, factor=1.0):
+        return {"value": factor * 10 ** math.sin(5 * seed), "fit_seconds": time.perf_counter()}
 
-    def noisy(rate, seed):
-        return {"value": 10 ** math.sin(5 * seed), "fit_seconds": time.perf_counter()}
-
-    repeat(noisy, scatter, 8, row="row", jobs=1)
+    repeat(noisy, {"a": {}}, 8, row="row", jobs=1)
     ship(here, lambda line: line.update(seconds=float(line["seed"])))
-    moved = repeat(
-        lambda rate, seed: {"value": 2 * noisy(rate, seed)["value"], "fit_seconds": 1.0},
-        scatter,
-        8,
-        row="row",
-        jobs=1,
-        again=1,
-    )
-    moved.confirm()
+    moved = partial(noisy, factor=2.0)
+    repeat(moved, {"a": {}}, 8, row="row", jobs=1, again=1).confirm()
     assert "1 numbers as in 8 stored runs   PASS" in capsys.readouterr().out
 
 

@@ -45,9 +45,9 @@ LAW = LogUniform(0.1, 1.0)
 @pytest.mark.parametrize(
     ("name", "method", "steps"),
     [
-        ("mog2", "dft", 500),
-        ("gaussian", "kl", 250),
-        ("gaussian", "fisher", 250),
+        ("mog2", "dft", 300),
+        ("gaussian", "kl", 150),
+        ("gaussian", "fisher", 150),
     ],
 )
 def test_a_short_training_reaches_the_floor(name, method, steps):
@@ -71,8 +71,8 @@ def test_a_short_training_reaches_the_floor(name, method, steps):
 
 def test_kl_with_a_noised_target_finds_both_far_modes():
     target = BENCHMARKS["mog2_hard"]()
-    law = LogUniform(geometric(0.5, 0.05, 240), 5.0)
-    sampler = train_sampler(target, method="kl", steps=300, sigma=law, noised=True, progress=False)
+    law = LogUniform(geometric(0.5, 0.05, 160), 5.0)
+    sampler = train_sampler(target, method="kl", steps=200, sigma=law, noised=True, progress=False)
     assert mode_weights(sampler.sample(4000, seed=0), target).largest_deviation < 0.1
     assert sampler.sigma == pytest.approx(0.05)
 

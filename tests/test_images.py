@@ -1,4 +1,4 @@
-"""Image sets: stretches, flips, the Hubble deep field, the Galaxy Zoo, digits, drawn galaxies."""
+"""Image sets: stretches, flips, the Hubble deep field, the Galaxy Zoo, drawn galaxies."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
-from sklearn.datasets import load_digits
 
 from galflow_lite.images import (
     PARAMETERS,
     ImageSet,
     Stretch,
-    digits,
     galaxy_zoo,
     hubble_patches,
     parametric_galaxies,
@@ -169,7 +167,7 @@ def test_numbers_of_the_patches(patches):
     assert train.images.median() > -0.7
 
 
-# --- the Galaxy Zoo and digits ----------------------------------------------------------------
+# --- the Galaxy Zoo ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,17 +240,6 @@ def test_the_real_galaxies_in_colour_and_grey(real_data):
     assert torch.equal(same.labels, grey.labels)
     # The same galaxies, rounded to whole counts at another size on the way.
     assert (same.flux - grey.flux).abs().mean() < 1 / 255
-
-
-def test_digits():
-    train, test = (digits(split=split) for split in ("train", "test"))
-    assert (len(train), len(test)) == (1438, 359)
-    # Together they are the whole set, each image once.
-    both = torch.cat((train.images, test.images)).flatten(1)
-    whole = torch.from_numpy(load_digits().data).float() / 8 - 1
-    assert sorted(both.tolist()) == sorted(whole.tolist())
-    assert train.class_names == tuple("0123456789")
-    assert train.mirror is None
 
 
 # --- drawn galaxies ---------------------------------------------------------------------------

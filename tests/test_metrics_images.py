@@ -12,7 +12,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 from torch.nn import functional as F
 
-from galflow_lite.images import ImageSet, Stretch, digits, hubble_patches, parametric_galaxies
+from galflow_lite.images import ImageSet, Stretch, hubble_patches, parametric_galaxies
 from galflow_lite.interpolants import tile_mask
 from galflow_lite.metrics import (
     flux_conservation,
@@ -436,7 +436,7 @@ def test_what_cannot_be_compared_is_refused():
     for bad in (
         lambda: frechet_distance(x[:64], x),  # no more images than features
         lambda: frechet_distance(x[:70], x, paired=True),
-        lambda: frechet_distance(digits().images, digits().images),  # too small for the network
+        lambda: frechet_distance(*torch.zeros(2, 80, 1, 8, 8)),  # too small for the network
         lambda: masked_error(x, x, torch.ones_like(x)),  # no hole
         lambda: masked_error(x, x, torch.full_like(x, 0.5)),
         lambda: masked_error(x, x, torch.zeros(80, 3, 16, 16)),

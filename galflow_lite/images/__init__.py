@@ -6,15 +6,13 @@ stretch that leads back to fluxes. No pickle is loaded.
 
 from __future__ import annotations
 
-from .imageset import ImageSet, Stretch
+from .imageset import ImageSet, Stretch, galaxy_zoo, hubble_patches
 from .parametric import PARAMETERS, parametric_galaxies
-from .real import digits, galaxy_zoo, hubble_patches
 
 __all__ = [
     "PARAMETERS",
     "ImageSet",
     "Stretch",
-    "digits",
     "galaxy_zoo",
     "hubble_patches",
     "parametric_galaxies",

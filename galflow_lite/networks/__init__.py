@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .feature_network import FeatureNetwork
+from .feature_network import FeatureNetwork, train_feature_network
 from .mlp import MLP
 from .unet import UNet
 
-__all__ = ["MLP", "FeatureNetwork", "UNet"]
+__all__ = ["MLP", "FeatureNetwork", "UNet", "train_feature_network"]

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inputs import as_choice, as_number, as_whole
-from ..seeds import child_seed
+from ..inputs import as_choice, as_number, as_whole, child_seed
 from ..targets import Noised, Target
 from ..targets.target import as_target
 from ..training import TrainingDiverged, fit, threads

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..seeds import child_seed
+from ..inputs import child_seed
 from ..targets import Target
 from .alternating_training import train_sampler
 from .annealing import LogUniform, geometric, linear_decay

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inputs import as_number, as_tensor, as_whole
+from ..inputs import as_number, as_tensor, as_whole, child_seed
 from ..networks import MLP
-from ..seeds import child_seed
 from ..training import History, TensorBatches, fit
 from .target import Target
 

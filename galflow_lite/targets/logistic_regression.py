@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..inputs import as_whole
-from ..seeds import child_seed
+from ..inputs import as_whole, child_seed
 from .derived import Affine
 from .target import Target, constant
 

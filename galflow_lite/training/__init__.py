@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .loop import History, TrainingDiverged, fit
+from .loop import fit
 from .minibatches import TensorBatches
 from .processes import process_rank, start_processes, threads
+from .state import History, TrainingDiverged
 
 __all__ = [
     "History",

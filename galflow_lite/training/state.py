@@ -1,0 +1,399 @@
+"""What a training has at a step: weights, their average, the best, the history, all chance."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..files import read_state, write_state
+from .processes import broadcast, gather, process_rank, start_processes, sum_over
+
+_KIND = "a training checkpoint"
+
+
+@dataclass
+class History:
+    """What happened in a training. Step k means: with the weights after k updates.
+
+    Attributes:
+        loss: one value a step; `loss[k]` was computed with the weights after k updates.
+        logs: further numbers that the loss returned, by name, one value a step.
+        validation_steps: the steps (numbers of updates) at which the validation was computed.
+        validation_loss: the values there, of the averaged weights when `ema_decay` is given.
+        best_step: the step of the lowest validation loss, whose weights the module holds at the
+            end; `None` without validation.
+        best_loss: the validation loss there.
+        stopped: "finished", "early" or "interrupted".
+        seconds: wall time, summed over resumed runs.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    logs: dict[str, list[float]] = field(default_factory=dict)
+    validation_steps: list[int] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    best_step: int | None = None
+    best_loss: float | None = None
+    stopped: str = "finished"
+    seconds: float = 0.0
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Step numbers that belong to `loss`, shape (number of steps,)."""
+        return np.arange(len(self.loss))
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite.
+
+    Attributes:
+        step: the step whose loss, computed from `batches(step)`, is not finite.
+        history: the `History` up to it.
+        model: what was trained, with its last good weights, where the caller of `fit` set it.
+    """
+
+    def __init__(self, message: str, step: int, history: History, model: Any = None):
+        super().__init__(message)
+        self.step, self.history, self.model = step, history, model
+
+    def __reduce__(self) -> tuple:
+        # As an exception is sent from a worker process, it would be made anew from its message.
+        return type(self), (str(self), self.step, self.history, self.model)
+
+
+class TrainingState:
+    """What a training has at a step: weights, their average, the best and the last good ones."""
+
+    def __init__(
+        self,
+        parameters: nn.Module | Iterable[Tensor],
+        ema_decay: float | None,
+        extra: Mapping[str, Any],
+    ) -> None:
+        self.began, self.spent = time.perf_counter(), 0.0
+        self.weights = Weights(parameters)
+        if not self.weights.trainable:
+            raise ValueError(
+                f"none of the {len(self.weights.names)} parameters requires a gradient, expected "
+                "at least one: pass the module that is to be trained"
+            )
+        self.device = self.weights.trainable[0].device
+        start_processes(self.device)
+        broadcast(self.weights.tensors())
+        self.extra = dict(extra)
+        self.others = [Weights(item) for item in extra.values() if isinstance(item, nn.Module)]
+        self.ema_decay = ema_decay
+        self.average: list[Tensor] | None = None
+        if ema_decay is not None:
+            self.average = [p.detach().clone() for p in self.weights.trainable]
+        self.best: list[Tensor] | None = None
+        self.good = self.weights.copy(), [other.copy() for other in self.others]
+        self.history = History()
+        self.random: dict[str, Tensor] = {}
+        self._pending: list[tuple[Tensor, Mapping[str, Tensor]]] = []
+
+    def seconds(self) -> float:
+        return self.spent + time.perf_counter() - self.began
+
+    def note(self, result: Any) -> Tensor:
+        """Keep what the loss returned, as tensors; returns the value to be minimised."""
+        value, logs = _split(result)
+        if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+            shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+            raise ValueError(
+                f"loss returned {shape or value}, expected a scalar tensor that depends on the "
+                "trainable parameters: return the mean of what is computed from the module"
+            )
+        self._pending.append((value.detach(), logs))
+        return value
+
+    def look(self, batch: Any, world: int) -> None:
+        """Turn what was kept into numbers, averaged over all processes: waits for the device once.
+
+        Raises:
+            TrainingDiverged: a loss is not finite.
+        """
+        if len(self._pending) == world == 1:
+            values = [self._pending[0][0].item()]
+        else:
+            values = (sum_over(torch.stack([value for value, _ in self._pending])) / world).tolist()
+        for seen, (_, logs) in zip(values, self._pending, strict=True):
+            if not math.isfinite(seen):
+                raise self.diverged(f"the loss is {seen}", batch)
+            self.history.loss.append(seen)
+            for name, number in logs.items():
+                self.history.logs.setdefault(name, []).append(float(number))
+        self._pending.clear()
+        # These weights have given a finite loss; those after the update may not.
+        self.weights.copy_to(self.good[0])
+        for other, kept in zip(self.others, self.good[1], strict=True):
+            other.copy_to(kept)
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        if self.average is not None:
+            decay = min(self.ema_decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self.average, self.weights.trainable, 1 - decay)
+
+    def validate(self, loss: Callable, validation: Any, step: int) -> int:
+        """Keep the weights if they are the best so far; number of validations since those were."""
+        history = self.history
+        with self.weights.evaluation(self.average):
+            score = _validate(loss, validation, self.device)
+            history.validation_steps.append(step)
+            history.validation_loss.append(score)
+            if score < (math.inf if self.best is None else history.best_loss):
+                history.best_step, history.best_loss = step, score
+                self.best = self.weights.copy()
+        return sum(seen > (history.best_step or 0) for seen in history.validation_steps)
+
+    def diverged(self, found: str, batch: Any) -> TrainingDiverged:
+        """Restore the last good weights and say where and, as far as it is known, why it ended."""
+        self.weights.put(self.good[0])
+        for other, values in zip(self.others, self.good[1], strict=True):
+            other.put(values)
+        step = len(self.history.loss)
+        message = f"{found} at step {step}, and the last good weights are restored"
+        return TrainingDiverged(f"{message}: {_advice(step, batch)}", step, self.history)
+
+    def restore(
+        self, path: Path, wanted: dict[str, Any], updater: torch.optim.Optimizer, steps: int
+    ) -> int:
+        """Go on from a file, if it is there; the step to begin with.
+
+        Raises:
+            ValueError: it belongs to another training, or is beyond the number of steps.
+        """
+        self.path, self.wanted, self.updater = path, wanted, updater
+        if not path.exists():
+            return 0
+        state = read_state(path, kind=_KIND)
+        require_same(path, state["fingerprint"], wanted)
+        if state["step"] > steps:
+            raise ValueError(
+                f"the checkpoint {path} is at step {state['step']}, beyond steps = {steps}: ask "
+                "for more steps or use another file"
+            )
+        self.weights.put(state["weights"].values())
+        updater.load_state_dict(state["optimizer"])
+        self.average, self.best = (
+            values if values is None else [value.to(self.device) for value in values]
+            for values in (state["average"], state["best"])
+        )
+        vars(self.history).update(_listed(state["history"]))
+        self.spent, self.random = self.history.seconds, state["random"]
+        for name, item in self.extra.items():
+            item.load_state_dict(state["extra"][name])
+        self.good = self.weights.copy(), [other.copy() for other in self.others]
+        return steps if self.history.stopped == "early" else state["step"]
+
+    def save(self, step: int) -> None:
+        random = random_state(self.device)  # all processes take part
+        self.history.seconds = self.seconds()
+        if process_rank()[0] == 0:
+            state = {
+                "step": step,
+                "fingerprint": self.wanted,
+                "weights": dict(zip(self.weights.names, self.weights.tensors(), strict=True)),
+                "optimizer": self.updater.state_dict(),
+                "average": self.average,
+                "best": self.best,
+                "history": _packed(vars(self.history)),
+                "random": random,
+                "extra": {name: item.state_dict() for name, item in self.extra.items()},
+            }
+            write_state(self.path, state, kind=_KIND)
+
+
+def _split(result: Any) -> tuple[Any, Mapping[str, Tensor]]:
+    return result if isinstance(result, tuple) else (result, {})
+
+
+def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
+    """Mean over all rows of all batches of all processes."""
+    total, count = 0.0, 0
+    if isinstance(validation, Iterable):
+        for batch in validation:
+            first = next(iter(batch.values())) if isinstance(batch, Mapping) else batch
+            first = first[0] if isinstance(first, tuple | list) else first
+            rows = len(first) if isinstance(first, Tensor) and first.ndim else 1
+            total += float(_split(loss(batch))[0]) * rows
+            count += rows
+    else:
+        total, count = float(validation()), 1
+    sums = torch.tensor([total, count], dtype=torch.float64)
+    total, count = sum_over(sums.to(device) if device.type == "cuda" else sums).tolist()
+    if not count:
+        raise ValueError(
+            "validation gave no batches, expected at least one: pass TensorBatches or a list, "
+            "which can be walked again and again"
+        )
+    return total / count
+
+
+def _advice(step: int, batch: Any) -> str:
+    parts = batch if isinstance(batch, tuple | list) else [batch]
+    if any(
+        isinstance(p, Tensor) and p.is_floating_point() and not p.isfinite().all() for p in parts
+    ):
+        return "the batch itself holds NaN or infinite values, so clean the data"
+    if step == 0:
+        return "no update has been made, so look at the loss and the data"
+    return "lower learning_rate, set clip_norm or look at the loss"
+
+
+def _packed(value: Any) -> Any:
+    """Lists of numbers as tensors, which a file holds better than JSON."""
+    if isinstance(value, Mapping):
+        return {key: _packed(item) for key, item in value.items()}
+    return torch.from_numpy(np.asarray(value)) if isinstance(value, list) else value
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+class Weights:
+    """The parameters and buffers that a training changes."""
+
+    def __init__(self, parameters: nn.Module | Iterable[Tensor]):
+        self.module = parameters if isinstance(parameters, nn.Module) else None
+        if self.module is None:
+            named = {str(index): tensor for index, tensor in enumerate(parameters)}
+            self._slots: list[tuple[nn.Module, str, str]] = []
+        else:
+            named = dict(self.module.named_parameters())
+            # Modules may replace a buffer instead of filling it, so its place is kept.
+            self._slots = [
+                (owner, name, f"{prefix}.{name}" if prefix else name)
+                for prefix, owner in self.module.named_modules()
+                for name, buffer in owner.named_buffers(recurse=False)
+            ]
+        self._parameters = list(named.values())
+        self.trainable = [p for p in self._parameters if p.requires_grad]
+        self.names = [*named, *(full for _, _, full in self._slots)]
+
+    def tensors(self) -> list[Tensor]:
+        return self._parameters + [owner._buffers[name] for owner, name, _ in self._slots]
+
+    def copy(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self.tensors()]
+
+    @torch.no_grad()
+    def copy_to(self, target: list[Tensor]) -> None:
+        torch._foreach_copy_(target, self.tensors())
+
+    @torch.no_grad()
+    def put(self, values: Iterable[Tensor]) -> None:
+        for tensor, value in zip(self.tensors(), values, strict=True):
+            tensor.copy_(value)
+
+    @torch.no_grad()
+    def put_trainable(self, values: list[Tensor]) -> None:
+        torch._foreach_copy_(self.trainable, values)
+
+    def finite(self) -> bool:
+        with torch.no_grad():
+            return all(bool(norm.isfinite()) for norm in torch._foreach_norm(self.trainable))
+
+    def train(self, mode: bool) -> None:
+        if self.module is not None:
+            self.module.train(mode)
+
+    @contextmanager
+    def evaluation(self, average: list[Tensor] | None) -> Iterator[None]:
+        """Evaluation mode, averaged weights if there are any, no gradients, fixed randomness."""
+        device = self.trainable[0].device
+        current = None if average is None else [p.detach().clone() for p in self.trainable]
+        self.train(False)
+        try:
+            if average is not None:
+                self.put_trainable(average)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+                torch.manual_seed(process_rank()[0])
+                yield
+        finally:
+            if current is not None:
+                self.put_trainable(current)
+            self.train(True)
+
+
+def fingerprint(weights: Weights, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that makes a training what it is, as plain values under readable names."""
+    shapes = {n: list(t.shape) for n, t in zip(weights.names, weights.tensors(), strict=True)}
+    return {"model": shapes, **{name: _described(value) for name, value in settings.items()}}
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _described(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_described(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    # Batches describe themselves; of a function or another object the name has to do.
+    return getattr(value, "settings", None) or getattr(value, "__name__", type(value).__name__)
+
+
+def require_same(path: Any, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another training.
+
+    Raises:
+        ValueError: a part of the fingerprint differs; it is named.
+    """
+    for name in [*wanted, *found]:
+        there, here = found.get(name), wanted.get(name)
+        if there == here:
+            continue
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            parts = [part for part in {**here, **there} if here.get(part) != there.get(part)]
+            there, here, name = there.get(parts[0]), here.get(parts[0]), f"{name}: {parts[0]}"
+        raise ValueError(
+            f"the checkpoint {path} belongs to another training, with {name} = {there} where this "
+            f"one has {here}: use the same settings, or another file"
+        )
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Random states of torch (CPU and, on a CUDA device, CUDA) and numpy, one row a process."""
+    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    # Integers of 32 bits and the cached normal deviate are all exact in float64.
+    packed = np.concatenate([keys.astype(np.float64), [position, has_gauss, gauss]])
+    state = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(packed)}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return {name: gather(value, device) for name, value in state.items()}
+
+
+def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Undo `random_state`: every process takes its own row.
+
+    Raises:
+        ValueError: another number of processes wrote it.
+    """
+    rank, world = process_rank()
+    if len(state["torch"]) != world:
+        raise ValueError(
+            f"the checkpoint was written by {len(state['torch'])} processes, this run has {world}: "
+            "resume with the same number"
+        )
+    torch.set_rng_state(state["torch"][rank].clone())
+    packed = state["numpy"][rank].numpy()
+    keys, (position, has_gauss, gauss) = packed[:-3].astype(np.uint32), packed[-3:]
+    np.random.set_state(  # noqa: NPY002
+        ("MT19937", keys, int(position), int(has_gauss), float(gauss))
+    )
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"][rank].clone(), device)

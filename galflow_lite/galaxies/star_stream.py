@@ -73,17 +73,15 @@ class StarStream:
                 f"{self.n_stars}, the number of stars: change it"
             )
         self._table, self._galaxies = table, np.repeat(segments[:, 0].astype(np.int32), counts)
-        shape = self.n_stars, len(columns)
         with tempfile.TemporaryFile() as file:
-            self._stars = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
-        begin = 0
-        for (galaxy, start, stop), count in zip(segments.tolist(), counts.tolist(), strict=True):
-            rows = catalogue.read_stars(galaxy, start, stop, columns)
-            if count < len(rows):
-                chosen = self._random(_ROWS, galaxy, start)
-                rows = rows[chosen.choice(len(rows), count, replace=False)]
-            self._stars[begin : begin + count] = rows
-            begin += count
+            for (galaxy, start, stop), count in zip(segments.tolist(), counts, strict=True):
+                rows = catalogue.read_stars(galaxy, start, stop, columns)
+                if count < len(rows):
+                    chosen = self._random(_ROWS, galaxy, start)
+                    rows = rows[chosen.choice(len(rows), count, replace=False)]
+                file.write(rows.tobytes())
+            file.flush()
+            self._stars = np.memmap(file, np.float32, "r", shape=(self.n_stars, len(columns)))
         self._order = np.argsort(self._random(_ORDER, 0, 0).permutation(self.n_stars))
         self._epoch: tuple[int, np.ndarray] = -1, self._order
 

@@ -104,10 +104,6 @@ class GalaxyModel:
         scales = {"bulge": p.bulge_scale, "halo": p.halo_scale}
         self._spheroids = {k: SpheroidKinematics(self.potential, a) for k, a in scales.items()}
 
-    def circular_velocity(self, R: np.ndarray) -> np.ndarray:
-        """Circular velocity in km/s at cylindrical radii `R` in kpc."""
-        return self.potential.circular_velocity(R)
-
     def sample(self, n: int, *, rng: np.random.Generator) -> Stars:
         """Draw `n` stars, each component with its share on average."""
         p = self.parameters

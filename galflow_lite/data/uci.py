@@ -48,18 +48,15 @@ class TabularData:
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
         for part in _PARTS:
-            rows = as_array(getattr(self, part), part, ("n", self.dim), columns=self.columns)
+            rows = as_array(
+                getattr(self, part), part, ("n", len(self.columns)), columns=self.columns
+            )
             object.__setattr__(self, part, rows)
-
-    @property
-    def dim(self) -> int:
-        """Number of columns."""
-        return len(self.columns)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Rows for training, validation and test, and the number of columns."""
-        return len(self.train), len(self.validation), len(self.test), self.dim
+        return len(self.train), len(self.validation), len(self.test), len(self.columns)
 
     def write(self, path: Path | str, *, source: str = "") -> None:
         """Write the three parts to an HDF5 file, which appears only when it is complete.

@@ -16,11 +16,6 @@ from torch.nn import functional as F
 
 from ..inputs import as_choice, as_number, as_tensor, as_whole
 
-_STRIDE = 8
-_TEST_FRACTION = 0.2
-_GAP = 32
-_THRESHOLD = 90.0
-
 
 @dataclass(frozen=True)
 class Stretch:
@@ -194,14 +189,13 @@ def hubble_patches(size: int = 32, *, split: str = "train") -> ImageSet:
         defaults 4,391 training and 993 test patches.
     """
     size = as_whole(size, "size", least=4)
-    sky = hubble_deep_field()
-    border = sky.shape[1] - round(_TEST_FRACTION * sky.shape[1])
     as_choice(split, "split", ("train", "test"))
-    first, end = (border, sky.shape[1]) if split == "test" else (0, border - _GAP)
+    sky = hubble_deep_field()
+    first, end = (800, 1000) if split == "test" else (0, 768)
     centre = slice(size // 4, size - size // 4)
     grey = sliding_window_view(sky[:, first:end].mean(axis=2), (size, size))
-    bright = grey[::_STRIDE, ::_STRIDE, centre, centre].max(axis=(2, 3)) > _THRESHOLD
-    rows, columns = (_STRIDE * corner for corner in bright.nonzero())
+    bright = grey[::8, ::8, centre, centre].max(axis=(2, 3)) > 90.0
+    rows, columns = (8 * corner for corner in bright.nonzero())
     windows = sliding_window_view(sky[:, first:end], (size, size), axis=(0, 1))
     flux = torch.from_numpy(windows[rows, columns]).float() / 255
     stretch = Stretch("square root")

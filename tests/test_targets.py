@@ -18,7 +18,6 @@ from galflow_lite.targets import (
     CircleOfGaussians,
     Donut,
     Funnel,
-    RingOfGaussians,
     Rosenbrock,
     Target,
     TwoMoons,
@@ -147,16 +146,6 @@ def test_integrals_of_the_papers():
     assert math.exp(Donut(spread=0.033).log_normalizer) == pytest.approx(5.25999, abs=5e-6)
     assert math.exp(Rosenbrock(10).log_normalizer) == pytest.approx(math.pi / math.sqrt(10))
     assert math.exp(Funnel(3).log_normalizer) == pytest.approx(6 * math.pi)
-
-
-def test_centres_lie_where_the_papers_put_them():
-    expected = torch.tensor([[0, 2], [2, 0], [0, -2], [-2, 0]], dtype=torch.float64)
-    torch.testing.assert_close(CircleOfGaussians(4).modes, expected)
-    for n in (2, 5, 8):
-        circle = CircleOfGaussians(n)
-        assert float((circle.modes[0] - circle.modes[1]).norm()) == pytest.approx(6 * circle.std)
-    expected = torch.tensor([[4, 0], [math.sqrt(8), math.sqrt(8)], [0, 4]]).double()
-    torch.testing.assert_close(RingOfGaussians().modes[:3], expected)
 
 
 @every_target

@@ -16,7 +16,6 @@ from galflow_lite.targets import (
     GaussianMixture,
     Noised,
     RingOfGaussians,
-    Tempered,
     check_score,
 )
 from galflow_lite.targets.derived import Affine
@@ -50,15 +49,6 @@ def test_mixture_agrees_with_torch_distributions():
 def test_mixtures_that_are_none(covariance, weights):
     with pytest.raises(ValueError, match="positive"):
         GaussianMixture([[0.0, 0.0]], covariance, weights)
-
-
-def test_tempered():
-    target = BENCHMARKS["mog2"]()
-    warm = Tempered(target, 0.25)
-    x = target.sample(20, seed=9).requires_grad_()
-    torch.testing.assert_close(warm.log_density(x), 0.25 * target.log_density(x))
-    torch.testing.assert_close(warm.score(x), 0.25 * target.score(x))
-    check_score(warm, x)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mog2_hard", "ring8"])

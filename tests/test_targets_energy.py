@@ -41,14 +41,6 @@ def test_score_is_differentiable_and_trains_nothing(model):
     torch.testing.assert_close(model.score(x), score.detach())
 
 
-def test_precision_follows_the_points(model):
-    x = UNSEEN[:5]
-    single, double = model.score(x), model.score(x.double())
-    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
-    torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-3)
-    assert next(model.network.parameters()).dtype == torch.float32
-
-
 def test_training_finds_the_noised_law():
     law = GaussianMixture([[-0.8, 0.0], [0.8, 0.0]], 0.04)
     model = EnergyModel(2, hidden=(64, 64), sigma=0.4)

@@ -111,13 +111,11 @@ class Run:
 
     def normal(self) -> Tensor:
         """Shape (n, dim)."""
-        like = {"dtype": self.start.dtype, "device": self.start.device}
-        return torch.randn(self.start.shape, generator=self.generator, **like)
+        return torch.empty_like(self.start).normal_(generator=self.generator)
 
     def uniform(self) -> Tensor:
         """Shape (n,)."""
-        like = {"dtype": self.start.dtype, "device": self.start.device}
-        return torch.rand(len(self.start), generator=self.generator, **like)
+        return self.start.new_empty(len(self.start)).uniform_(generator=self.generator)
 
     def score(self, x: Tensor) -> Tensor:
         """Shape (n, dim), NaN where x or the score is not finite."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from .curved import Donut, Funnel, Rosenbrock, Squiggle
-from .derived import FromLogDensity, Noised, Tempered
+from .derived import FromLogDensity, Noised
 from .energy_model import EnergyModel
 from .gaussians import GaussianMixture, RingOfGaussians
 from .logistic_regression import BayesianLogisticRegression
@@ -23,7 +23,6 @@ __all__ = [
     "GaussianMixture",
     "Noised",
     "Target",
-    "Tempered",
     "TwoMoons",
     "TwoRings",
     "check_score",

@@ -1,4 +1,4 @@
-"""Targets made from another one: tempered, noised, in other coordinates; or from a function."""
+"""Targets made from another one: noised, or in other coordinates; and from a function."""
 
 from __future__ import annotations
 
@@ -39,26 +39,6 @@ class FromLogDensity(Target):
         return None if self._function is None else self._function(x)
 
 
-class Tempered(Target):
-    """A target flattened by an inverse temperature: log f becomes beta log f.
-
-    Args:
-        target: any target; a stochastic one stays stochastic.
-        beta: inverse temperature, positive; below 1 it widens the target and fills gaps between
-            modes.
-    """
-
-    def __init__(self, target: Target, beta: float) -> None:
-        self.target, self.beta = as_target(target), as_number(beta, "beta", above=0)
-        self.dim, self.stochastic = target.dim, target.stochastic
-
-    def _log_density(self, x: Tensor) -> Tensor:
-        return self.beta * self.target._log_density(x)
-
-    def _score(self, x: Tensor, *, create_graph: bool = False) -> Tensor:
-        return self.beta * self.target._score(x, create_graph=create_graph)
-
-
 class Noised(Target):
     """Law of x + sigma * noise, x from a mixture of Gaussians, noise from N(0, I); normalised.
 
@@ -80,7 +60,7 @@ class Noised(Target):
         if not isinstance(target, GaussianMixture):
             raise NotImplementedError(
                 f"the noised law of {type(target).__name__} is not known in closed form, expected "
-                "a mixture of Gaussians: temper the target instead, or noise its samples"
+                "a mixture of Gaussians: noise its samples instead"
             )
         self.target, self.dim = target, target.dim
         self.sigma = sigma if isinstance(sigma, Tensor) else as_number(sigma, "sigma", above=0)

@@ -131,7 +131,7 @@ class BayesianLogisticRegression(Target):
         weights = constant(samples, "samples", ("n", self.dim))[:, :-1].T
         columns = self.weights - self.bias
         rows = self._with_bias(constant(design, "design", ("rows", columns)))
-        ones = self._ones(labels, len(rows))
+        ones = (constant(labels, "labels", (len(rows),)) == self.classes[1]).double()
         logits = rows @ weights
         # Of the logarithm, as 1 - probability is 0 from a logit of 37 on.
         logs = functional.logsigmoid((2 * ones[:, None] - 1) * logits)
@@ -144,20 +144,10 @@ class BayesianLogisticRegression(Target):
         Args:
             labels: shape (rows,), of the same two values as in the training.
         """
-        ones, share = self._ones(labels, "rows"), self._labels.mean()
+        ones = (constant(labels, "labels", ("rows",)) == self.classes[1]).double()
+        share = self._labels.mean()
         likelihood = torch.where(ones > 0.5, share, 1 - share)
         return _judge(share.expand(len(ones)), likelihood.log(), ones)
-
-    def _ones(self, labels: Any, rows: int | str) -> Tensor:
-        """Labels of the training's two values as 0 and 1."""
-        labels = constant(labels, "labels", (rows,))
-        unknown = set(labels.unique().tolist()) - set(self.classes)
-        if unknown:
-            raise ValueError(
-                f"labels has the value {min(unknown)}, expected {self.classes[0]} or "
-                f"{self.classes[1]} as in the training: recode it"
-            )
-        return (labels == self.classes[1]).double()
 
     def _with_bias(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1) if self.bias else rows

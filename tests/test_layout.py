@@ -78,10 +78,9 @@ def require_no_circle(graph: dict[str, set[str]]) -> None:
 
 
 def test_a_circle_would_be_found():
+    assert "targets" in GRAPH["mcmc.chains"]
     with pytest.raises(pytest.fail.Exception, match="import circle: "):
         require_no_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
-    assert "targets" in GRAPH["mcmc.chains"]
-    assert any(others for others in GRAPH.values())
 
 
 def test_papers_do_not_import_each_other():

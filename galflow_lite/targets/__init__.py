@@ -48,5 +48,3 @@ BENCHMARKS: dict[str, Callable[[], Target]] = {
     "ring8_hard": partial(RingOfGaussians, std=0.3),
 }
 """Targets in the plane by name, easy and hard: Gaussians, banana, ring, funnel, wave."""
-
-NAMED = BENCHMARKS

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..inputs import as_tensor
 
@@ -60,11 +60,6 @@ def with_entry(condition: Condition, name: str, make: Callable[[], Tensor]) -> C
     for similar in get_close_matches(name, condition, 1, 0.6):
         raise ValueError(f"the condition holds {similar!r}, expected {name!r}: rename it")
     return {**condition, name: make()}
-
-
-def module_of(field: Field) -> nn.Module | None:
-    """The module whose type and device the input of a velocity takes."""
-    return field if isinstance(field, nn.Module) else None
 
 
 def shaped_as(x: Tensor, found: Tensor, name: str) -> Tensor:

@@ -16,10 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..inputs import as_choice, as_number, as_tensor, as_whole
-from .conditions import Condition, Field, Random, as_condition, module_of
+from ..inputs import as_choice, as_number, as_whole
+from .conditions import Condition, Field, Random
 from .couplings import GaussianBase, normal_like
-from .image_couplings import MaskedVelocity
 from .sampling import CountedField, Samples, require_span
 from .schedules import Schedule
 
@@ -104,22 +103,14 @@ def sample_sde(
     Raises:
         SolverError: NaN or infinite values on the way.
     """
-    x = x0 = as_tensor(x0, "x0", like=module_of(velocity))
-    condition = as_condition(condition, x0)
     start, end = require_span(start, end)
     steps, method = as_whole(steps, "steps", least=1), as_choice(method, "method", _METHODS)
     if (base is None) == (denoiser is None):
         raise ValueError("the score needs base or denoiser, one of them: pass one")
-    field = CountedField(velocity, condition)
-    noises = None if denoiser is None else CountedField(denoiser, condition)
-    hole = None if base is None else base.hole
-    if isinstance(velocity, MaskedVelocity):
-        hole = velocity.hole(condition, x0)
+    field = CountedField(velocity, x0, condition, None if base is None else base.hole)
+    noises = None if denoiser is None else CountedField(denoiser, field.start, condition)
+    x = field.start
     sign = -1 if end < start else 1
-
-    def held(new: Tensor, old: Tensor) -> Tensor:
-        """Known pixels as they were."""
-        return new if hole is None else torch.where(hole, new, old)
 
     def drift(x: Tensor, t: float, epsilon: float) -> Tensor:
         b = field(t, x)
@@ -136,17 +127,17 @@ def sample_sde(
         for t, after in zip(grid[:-1], grid[1:], strict=True):
             h = after - t
             if after == 1.0:
-                x = held(x + h * field(t, x), x)
+                x = field.held(x + h * field(t, x))
                 continue
             now, then = (_epsilon(diffusion, time) for time in (t, after))
             # Noise and drift belong to the same ε: at the left end, or at the mean of both ends.
             scale = math.sqrt((2 * now if method == "euler" else now + then) * abs(h))
             noise = normal_like(x, generator)
             first = drift(x, t, now)
-            new = held(x + h * first + scale * noise, x)
+            new = field.held(x + h * first + scale * noise)
             if method == "heun":
                 second = drift(new, after, then)
-                new = held(x + h / 2 * (first + second) + scale * noise, x)
+                new = field.held(x + h / 2 * (first + second) + scale * noise)
             x = new
     return Samples(x, field.evaluations)
 

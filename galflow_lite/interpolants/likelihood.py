@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ..inputs import as_choice, as_tensor, as_whole
-from .conditions import Condition, Field, as_condition, module_of
+from .conditions import Condition, Field
 from .couplings import GaussianBase
-from .image_couplings import MaskedVelocity
 from .sampling import CountedField, solve
 
 
@@ -71,16 +70,12 @@ def log_likelihood(
     """
     exact = as_choice(trace, "trace", ("exact", "hutchinson")) == "exact"
     probes, seed = as_whole(probes, "probes", least=1), as_whole(seed, "seed")
-    x1 = as_tensor(x1, "x1", like=module_of(velocity))
-    hole = None
-    if isinstance(base, GaussianBase):
+    known = isinstance(base, GaussianBase)
+    field = CountedField(velocity, x1, condition, base.hole if known else None)
+    x1, hole = field.start, field.hole
+    if known:
         as_tensor(base.mean, "the mean of the base", x1.shape)
         base.require_noise("a likelihood")
-        hole = base.hole
-    condition = as_condition(condition, x1)
-    if hole is None and isinstance(velocity, MaskedVelocity):
-        hole = velocity.hole(condition, x1)
-    field = CountedField(velocity, condition)
     vectors = _unit_vectors(x1, hole) if exact else _signs(x1, hole, probes, seed)
 
     def derivative(t: float, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -99,9 +94,8 @@ def log_likelihood(
     with torch.no_grad():
         state = (x1, x1.new_zeros(rows, len(x1)))
         (x0, change), _ = solve(derivative, state, start=1.0, end=0.0, **options)
-        if hole is not None:
-            x0 = torch.where(hole, x0, x1)
-        start = base.log_prob(x0) if isinstance(base, GaussianBase) else base(x0)
+        x0 = field.held(x0)
+        start = base.log_prob(x0) if known else base(x0)
         # The solver went from 1 to 0: `change` is already minus the integral from 0 to 1.
         each = start + change
     error = each.std(0) / rows**0.5 if rows > 1 else None

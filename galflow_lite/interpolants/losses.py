@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..inputs import as_choice, as_tensor
-from .conditions import Condition, Field, Random, module_of, shaped_as
+from .conditions import Condition, Field, Random, shaped_as
 from .couplings import Pair, as_coupling, normal_like
 from .schedules import Schedule
-
-Reduction = Literal["sum", "mean"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def velocity_loss(
     x1: Tensor,
     condition: Condition = None,
     *,
-    reduction: Reduction = "sum",
+    reduction: Literal["sum", "mean"] = "sum",
     **options: Any,
 ) -> Tensor:
     """Eq. 22 of arXiv:2310.03725: batch mean of |b_t(I_t)|² - 2 İ_t·b_t(I_t).
@@ -110,9 +108,7 @@ def velocity_loss(
     Raises:
         ValueError: NaN data, a coupling or velocity of another shape.
     """
-    x1 = as_tensor(x1, "x1", like=module_of(velocity), finite=False)
-    draw = draw_interpolant(x1, condition, **options)
-    return _square_loss(velocity, draw, draw.rate, reduction)
+    return _square_loss(velocity, x1, condition, reduction, "rate", options)
 
 
 def denoiser_loss(
@@ -120,26 +116,28 @@ def denoiser_loss(
     x1: Tensor,
     condition: Condition = None,
     *,
-    reduction: Reduction = "sum",
+    reduction: Literal["sum", "mean"] = "sum",
     **options: Any,
 ) -> Tensor:
     """Eq. 7 of arXiv:2310.03725: batch mean of |g_t(I_t)|² - 2 z·g_t(I_t), g = E[z | I_t].
 
     Arguments, result and errors as for `velocity_loss`; for a schedule with latent noise.
     """
-    x1 = as_tensor(x1, "x1", like=module_of(denoiser), finite=False)
     if not options["schedule"].has_noise:
         raise ValueError(
             "the schedule has gamma = 0 and no z to learn, expected another gamma: use "
             "score_from_velocity, or a schedule with latent noise"
         )
-    draw = draw_interpolant(x1, condition, **options)
-    return _square_loss(denoiser, draw, draw.z, reduction)
+    return _square_loss(denoiser, x1, condition, reduction, "z", options)
 
 
-def _square_loss(field: Field, draw: Draw, target: Tensor, reduction: Reduction) -> Tensor:
+def _square_loss(
+    field: Field, x1: Tensor, condition: Condition, reduction: str, target: str, options: dict
+) -> Tensor:
+    mean = as_choice(reduction, "reduction", ("sum", "mean")) == "mean"
+    module = field if isinstance(field, nn.Module) else None
+    draw = draw_interpolant(as_tensor(x1, "x1", like=module, finite=False), condition, **options)
     found = shaped_as(draw.x, field(draw.x, draw.t, draw.pair.condition), "network")
     # |b|² - 2 İ·b = b·(b - 2İ), in two passes.
-    each = found * torch.sub(found, target, alpha=2)
-    mean = as_choice(reduction, "reduction", ("sum", "mean")) == "mean"
+    each = found * torch.sub(found, getattr(draw, target), alpha=2)
     return each.mean() if mean else each.sum() / len(each)

@@ -8,11 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchdiffeq import odeint
 
 from ..inputs import as_choice, as_number, as_tensor, as_whole
-from .conditions import Condition, Field, as_condition, module_of, shaped_as
+from .conditions import Condition, Field, as_condition, shaped_as
 from .image_couplings import MaskedVelocity
 
 # Names of the solvers here and in torchdiffeq, whose rk4 is the 3/8 rule.
@@ -45,13 +45,32 @@ class Samples:
 class CountedField:
     """A velocity at one time for a whole batch; counts its evaluations and checks what it returns.
 
+    Args:
+        field: callable (x, t, condition) -> tensor of the shape of x.
+        x: where it starts; `start` is this in the type of a field that is a module.
+        condition: passed on to the field.
+        hole: where pixels move; None takes that of a `MaskedVelocity`, or everywhere.
+
     Raises:
         SolverError: NaN or infinite values, or the solver does not come to an end.
         ValueError: another shape than that of x.
     """
 
-    def __init__(self, field: Field, condition: Condition) -> None:
-        self.field, self.condition, self.evaluations = field, condition, 0
+    def __init__(
+        self, field: Field, x: Any, condition: Condition, hole: Tensor | None = None
+    ) -> None:
+        self.start = as_tensor(x, "x", like=field if isinstance(field, nn.Module) else None)
+        self.condition = as_condition(condition, self.start)
+        self.field, self.evaluations, self.hole = field, 0, hole
+        if isinstance(field, MaskedVelocity):
+            self.hole = field.hole(self.condition, self.start)
+
+    def held(self, x: Tensor) -> Tensor:
+        """`x` with known pixels bit by bit as they were at the start; leading axes are welcome.
+
+        Steps add zero to them, but the interpolation of dopri5 rounds.
+        """
+        return x if self.hole is None else torch.where(self.hole, x, self.start)
 
     def __call__(self, t: float, x: Tensor) -> Tensor:
         if self.evaluations >= MOST_EVALUATIONS:
@@ -102,15 +121,11 @@ def sample_ode(
     Raises:
         SolverError: the solver does not converge.
     """
-    x0 = as_tensor(x0, "x0", like=module_of(velocity))
-    condition = as_condition(condition, x0)
-    known = known_pixels(velocity, condition, x0)
-    field = CountedField(velocity, condition)
+    field = CountedField(velocity, x0, condition)
     options = {"method": method, "start": start, "end": end, "steps": steps, "times": times}
     with torch.no_grad():
-        end_state, path = solve(field, x0, **options, rtol=rtol, atol=atol)
-    samples, path = known(end_state), None if path is None else known(path)
-    return Samples(samples, field.evaluations, path)
+        x1, path = solve(field, field.start, **options, rtol=rtol, atol=atol)
+    return Samples(field.held(x1), field.evaluations, None if path is None else field.held(path))
 
 
 def solve(
@@ -178,17 +193,6 @@ def solve(
     if isinstance(state, tuple):
         return tuple(part[-1] for part in found), tuple(part[rows] for part in found)
     return found[-1], None if times is None else found[rows]
-
-
-def known_pixels(velocity: Field, condition: Condition, x0: Tensor) -> Callable[[Tensor], Tensor]:
-    """A function that puts known pixels of a `MaskedVelocity` back as they were at the start.
-
-    Steps add zero to them, but the interpolation of dopri5 rounds. Leading axes are welcome.
-    """
-    if not isinstance(velocity, MaskedVelocity):
-        return lambda x: x
-    hole = velocity.hole(condition, x0)
-    return lambda x: torch.where(hole, x, x0)
 
 
 def require_span(start: float, end: float) -> tuple[float, float]:

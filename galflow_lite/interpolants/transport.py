@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..inputs import as_tensor
 from ..metrics import Estimate
-from .conditions import Condition, Field, as_condition, module_of
+from .conditions import Condition, Field
 from .couplings import Pair
-from .sampling import CountedField, known_pixels, solve
+from .sampling import CountedField, solve
 from .schedules import Schedule
 
 
@@ -53,9 +52,8 @@ def flow_costs(
         method: a fixed method of `sample_ode`.
         steps: of it.
     """
-    x0 = as_tensor(x0, "x0", like=module_of(velocity))
-    condition = as_condition(condition, x0)
-    field = CountedField(velocity, condition)
+    field = CountedField(velocity, x0, condition)
+    x0 = field.start
 
     def derivative(t: float, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         b = field(t, state[0])
@@ -67,7 +65,7 @@ def flow_costs(
         (x1, energy, length), _ = solve(
             derivative, (x0, nothing, nothing), method=method, start=0.0, end=1.0, steps=steps
         )
-    x1 = known_pixels(velocity, condition, x0)(x1)
+    x1 = field.held(x1)
     moved = (x1.double() - x0.double()).square().flatten(1).sum(1)
     return FlowCosts(_mean(moved), _mean(energy), _mean(length), x1)
 

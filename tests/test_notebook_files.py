@@ -14,6 +14,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import tomlkit
+
+from galflow_lite.files import share
+from galflow_lite.reproduction.bands import read_bands
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 STEMS = [
@@ -258,6 +262,17 @@ def test_lesson_and_audit_together_hold_verdicts_and_the_table(number):
     checked = [cell for book in books for cell in code_cells(book) if CHECKED in tags(cell)]
     assert len(checked) >= FEWEST_VERDICTS[number]
     assert number == "00" or any(map(shows_table, books))
+
+
+@pytest.mark.parametrize("number", [stem[:2] for stem in STEMS])
+def test_stored_verdicts_name_the_bands_that_ship_and_all_of_them(number):
+    books = [read(path) for path in FILES if path.name.startswith(number)]
+    lines = [line for book in books for c in code_cells(book) for line in printed(c).splitlines()]
+    shown = {line.removesuffix("   PASS") for line in lines if re.match(r"\S+   in \[", line)}
+    bands = tomlkit.parse((share("data") / "bands.toml").read_text(encoding="utf-8"))
+    names = bands["notebook"][number]["band"]
+    known = {f"{n}   {band}" for n, band in read_bands().items() if n in names}
+    assert {text for text in known if not text.endswith("without ends")} == shown
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))

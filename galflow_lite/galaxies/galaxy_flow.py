@@ -216,7 +216,8 @@ class GalaxyFlow:
             conditions: Mapping of every condition to its value in physical units, or a sequence
                 in the order of ``condition_columns``.
             n: Number of stars.
-            batch_size: Stars computed at once, which bounds the memory and changes no draw.
+            batch_size: Stars computed at once, which bounds the memory and changes draws by
+                rounding alone.
             seed: Seed of the draw; None continues torch's global generator.
 
         Returns:

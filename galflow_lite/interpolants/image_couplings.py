@@ -213,8 +213,9 @@ class SuperResolution(Coupling):
         Raises:
             ValueError: no image in the condition, another shape than `x1`, NaN.
         """
-        mean = as_tensor(entry(condition, "low_resolution"), "low_resolution", like=x1)
-        return GaussianBase(shaped_as(x1, mean, "low-resolution image"), self.sigma)
+        name = "low_resolution, enlarged by `upsample`,"
+        mean = as_tensor(entry(condition, "low_resolution"), name, x1.shape, like=x1)
+        return GaussianBase(mean, self.sigma)
 
 
 def inpainting(*, tiles: int = 8, hole_probability: float = 0.3) -> Coupling:

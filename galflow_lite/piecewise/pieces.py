@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -93,6 +94,9 @@ def standardise(
     """Training and held-out points of each piece in its own units, and their shift and scale.
 
     The points have the type and device of ``like``; shift and scale have shape (k, features).
+
+    Warns:
+        RuntimeWarning: A single point makes up most of the variance of a column of a piece.
     """
     k = int(labels.max()) + 1
     data, shift, scale = [], np.empty((k, x.shape[1])), np.empty((k, x.shape[1]))
@@ -109,6 +113,14 @@ def standardise(
                 f"cluster {i} has {member.sum()} points with weight, expected at least 5, and no "
                 "constant column, along which there is no density: remove the column, use fewer "
                 "clusters, or dissolve small ones by minimum= of Clustering.from_labels"
+            )
+        far = np.abs(x[member] - shift[i]).max(0)
+        if member.sum() > 50 and (far**2 > member.sum() * scale[i] ** 2 / 2).any():
+            warnings.warn(
+                f"one point lies {far.max():.3g} from the mean of cluster {i} and makes up most of "
+                "its variance, which the flow will show: remove it",
+                RuntimeWarning,
+                stacklevel=3,
             )
         parts = []
         for rows in (train, member & held_out):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .. import flows as architectures
 from ..files import read_state, write_state
 from ..flows import Flow, ResampledBase, StackedFlows
-from ..inputs import as_array, as_choice, as_number, as_tensor, as_whole
+from ..inputs import as_array, as_choice, as_number, as_tensor, as_whole, column_names
 from ..training import History, TensorBatches, fit, threads
 from .clustering import Clustering, choose_clusters, sample_weights
 from .pieces import PiecewiseHistory, Recipe, split, standardise, train_pieces
@@ -156,7 +156,7 @@ class PiecewiseFlow(nn.Module):
         batch_size = None if batch_size is None else as_whole(batch_size, "batch_size", least=1)
         clip_norm = None if clip_norm is None else as_number(clip_norm, "clip_norm", above=0)
         weight_decay = as_number(weight_decay, "weight_decay", least=0)
-        columns = _column_names(x)
+        columns = column_names(x)
         x = as_array(x, "x", ("n", "d"))
         weights = sample_weights(weights, len(x))
         clustering = self._cluster(x, clusters, weights)
@@ -405,11 +405,3 @@ def _piece_log_prob(flow: Flow, x: Tensor) -> Tensor:
         wide = copy.deepcopy(flow).double()
         log_prob = log_prob.index_put((lost,), wide.log_prob(x[lost]))
     return log_prob
-
-
-def _column_names(x: Any) -> list[Any] | None:
-    """Names of the columns of a DataFrame, a structured array or a mapping."""
-    if isinstance(x, Mapping):
-        return list(x)
-    names = getattr(x, "columns", getattr(getattr(x, "dtype", None), "names", None))
-    return None if names is None else list(names)

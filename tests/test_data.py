@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from galflow_lite import cli, data
-from galflow_lite.data import TabularData, published_galaxies, registry, uci
+from galflow_lite.data import TabularData, registry, uci
 from galflow_lite.galaxies import Catalogue
 
 
@@ -327,7 +327,7 @@ def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
     else:
         raw = raw / f"all_sims.{form}"
         raw.write_bytes((zipped if form == "zip" else tarred)(members))
-    found = published_galaxies.nihao(raw, tmp_path / "galaxies.h5")
+    found = registry.nihao(raw, tmp_path / "galaxies.h5")
     # A tenth of the stars at most goes, and the galaxy of 300.
     assert found[:3] == (3, 3300, 2)
     assert 2700 < found[3] <= 2850
@@ -346,7 +346,7 @@ def test_nothing_of_an_archive_leaves_its_folder(tmp_path, form, name):
     path = home / f"all_sims.{form}"
     if form == "zip":
         path.write_bytes(zipped({**GALAXIES, name: b"evil"}))
-        published_galaxies.nihao(path, home.parent / "galaxies.h5")
+        registry.nihao(path, home.parent / "galaxies.h5")
     else:
         with tarfile.open(path, "w") as packed:
             member = tarfile.TarInfo(name)
@@ -354,7 +354,7 @@ def test_nothing_of_an_archive_leaves_its_folder(tmp_path, form, name):
                 member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
             packed.addfile(member)
         with pytest.raises((tarfile.FilterError, ValueError)):
-            published_galaxies.nihao(path, home.parent / "galaxies.h5")
+            registry.nihao(path, home.parent / "galaxies.h5")
     assert not [p for p in tmp_path.rglob("evil*")]
     assert not Path("/tmp/evil.npy").exists()
 
@@ -383,21 +383,21 @@ def zoo(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("zoo")
     images = {f"images/{100 + k}.jpg": jpeg(40 + 7 * k) for k in range(12)}
     images |= {f"__MACOSX/images/._{100 + k}.jpg": b"no image" for k in range(12)}
-    (folder / published_galaxies.IMAGES).write_bytes(zipped(images))
+    (folder / registry.IMAGES).write_bytes(zipped(images))
     votes = [["OBJID", "RA", "P_EL", "P_CW", "P_ACW", "P_EDGE", "P_DK", "P_MG", "P_CS"]]
     for k in range(13):
         shares = [0.5 if i in (k % 6, 2 if k == 3 else k % 6) else 0.1 for i in range(6)]
         votes.append([FIRST + k, "00:00:01.23", *shares, 0.9])
-    (folder / published_galaxies.VOTES).write_bytes(gzip.compress(written(votes)))
+    (folder / registry.VOTES).write_bytes(gzip.compress(written(votes)))
     assets = [[FIRST + k, "original", 9999 if k in (5, 12) else 100 + k] for k in range(13)]
     mapping = written([["objid", "sample", "asset_id"], *assets[:4], *assets[5:]])
-    (folder / published_galaxies.MAPPING).write_bytes(mapping)
+    (folder / registry.MAPPING).write_bytes(mapping)
     return folder
 
 
 def test_galaxy_zoo_joins_images_and_votes(zoo, tmp_path):
     product = tmp_path / "zoo.npz"
-    assert published_galaxies.galaxy_zoo(zoo, product, count=9) == (9, 64, 64, 3)
+    assert registry.galaxy_zoo(zoo, product, count=9) == (9, 64, 64, 3)
     with np.load(product, allow_pickle=False) as arrays:
         x, y, objid = (arrays[name] for name in ("x", "y", "objid"))
     kept = [k for k in range(12) if k not in (3, 4, 5)]
@@ -410,7 +410,7 @@ def test_galaxy_zoo_joins_images_and_votes(zoo, tmp_path):
     # Fewer: a random choice that is the same every time.
     chosen = []
     for _ in range(2):
-        published_galaxies.galaxy_zoo(zoo, product, count=4)
+        registry.galaxy_zoo(zoo, product, count=4)
         with np.load(product) as arrays:
             chosen.append((arrays["objid"] - FIRST).tolist())
     assert chosen[0] == chosen[1] == sorted(set(chosen[0]))
@@ -422,7 +422,7 @@ def test_the_collection_of_galaxy_zoo_is_sorted_by_object_number(tmp_path):
     table = written([["OBJID", "CLASS"], [FIRST + 2, 3], [FIRST, 5], [FIRST + 1, 0]])
     images = {f"P/smallGZ1/Imagenes/{FIRST + k}.jpeg": jpeg(60 + 30 * k) for k in range(3)}
     raw.write_bytes(zipped({"P/smallGZ1/smallCSV_class.csv": table, "P/a.jpg": b"", **images}))
-    assert published_galaxies.galaxy_zoo_collection(raw, product) == (3, 64, 64, 3)
+    assert registry.galaxy_zoo_collection(raw, product) == (3, 64, 64, 3)
     with np.load(product) as arrays:
         assert arrays["y"].tolist() == [5, 0, 3]
         assert (arrays["objid"] - FIRST).tolist() == [0, 1, 2]
@@ -435,13 +435,13 @@ def test_the_central_square_is_averaged_by_area():
     picture = np.stack([ramp, ramp.T, np.full_like(ramp, 9)], axis=2)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
-    prepared = published_galaxies.central_square(buffer.getvalue(), size=53)
+    prepared = registry.central_square(buffer.getvalue(), size=53)
     expected = picture[106:318, 106:318].reshape(53, 4, 53, 4, 3).mean(axis=(1, 3))
     assert np.abs(prepared - expected).max() <= 0.5
     # Of a smaller image the central half; grey becomes three equal channels.
     buffer = io.BytesIO()
     Image.fromarray(np.pad(np.full((60, 60), 200, np.uint8), 30)).save(buffer, "PNG")
-    assert (published_galaxies.central_square(buffer.getvalue(), size=4) == 200).all()
+    assert (registry.central_square(buffer.getvalue(), size=4) == 200).all()
 
 
 # --- fetching ---------------------------------------------------------------------------------

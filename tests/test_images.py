@@ -16,11 +16,11 @@ from galflow_lite.images import (
     PARAMETERS,
     ImageSet,
     Stretch,
+    _render,
     galaxy_zoo,
     hubble_patches,
     parametric_galaxies,
 )
-from galflow_lite.images.parametric import _render
 
 # --- stretches --------------------------------------------------------------------------------
 

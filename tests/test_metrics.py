@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from galflow_lite.metrics import (
-    Estimate,
     c2st,
     energy_distance,
     gaussian_mmd,
@@ -101,12 +100,6 @@ def test_order_of_rows_units_and_kinds_of_input(name):
     assert after.standard_error == pytest.approx(before.standard_error * 1024**power, rel=1e-6)
 
 
-def test_estimate_prints_and_standardises():
-    estimate = Estimate(1.5, 0.25, 1.0)
-    assert estimate.z == 2.0
-    assert str(estimate) == "1.5 ± 0.25 (by chance 1)"
-
-
 # --- maximum mean discrepancy -----------------------------------------------------------------
 
 
@@ -123,18 +116,6 @@ def test_linear_mmd_by_hand():
     assert shifted.value == pytest.approx(estimate.value, rel=1e-6)
     with pytest.raises(ValueError, match="drop constant columns"):
         linear_mmd(np.ones((60, 2)), np.ones((60, 2)))
-
-
-def test_linear_mmd_sees_means_only():
-    x, ring = normal(4000, 2, 0), normal(4000, 2, 1)
-    signs = (-1.0) ** torch.arange(4000)[:, None].double()
-    for other in (
-        5 * normal(4000, 2, 3),
-        3 * ring / ring.norm(dim=1, keepdim=True),
-        normal(4000, 2, 2) + 4 * signs,
-    ):
-        assert abs(linear_mmd(x, other).z) < 3
-        assert gaussian_mmd(x, other).z > 20
 
 
 @pytest.mark.parametrize("dimensions", [1, 5])
@@ -220,17 +201,6 @@ def test_sliced_wasserstein_of_a_shift_is_exact():
     assert estimate.value == pytest.approx(float(shift.norm()) / math.sqrt(6), rel=1e-9)
 
 
-@pytest.mark.parametrize("p", [1, 2])
-def test_sliced_wasserstein_of_a_scaled_normal(p):
-    d, scale = 3, 2.0
-    x, y = normal(8000, d, 0), scale * normal(6000, d, 1)
-    # Along each direction W_p is |scale - 1| times (E|z|^p)^(1/p).
-    exact = (scale - 1) * (1.0 if p == 2 else math.sqrt(2 / math.pi))
-    estimate = sliced_wasserstein(x, y, p=p)
-    assert abs(estimate.value - exact) < 3 * estimate.standard_error
-    assert estimate.standard_error < 0.05 * exact
-
-
 @pytest.mark.parametrize(("n", "m"), [(50, 50), (40, 73), (6, 500)])
 def test_one_column_is_the_distance_of_quantile_functions(n, m):
     # In one dimension every direction is the axis; a common multiple of both sizes aligns them.
@@ -309,20 +279,16 @@ def test_ksd_is_the_double_loop(d, monkeypatch):
     assert u.null == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_stein_kernel_is_that_of_the_derivatives():
     """The loop's closed forms against automatic differentiation of the kernel itself."""
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (1 + (a - b).square().sum()) ** -0.5
-
     x = normal(2, 2, 3)
     s = Pair(1.0).score(x)
-    a, b = x
-    in_a, in_b = torch.func.grad(kernel, 0)(a, b), torch.func.grad(kernel, 1)(a, b)
-    trace = torch.func.jacfwd(torch.func.grad(kernel, 0), 1)(a, b).trace()
-    expected = s[0] @ s[1] * kernel(a, b) + s[0] @ in_b + s[1] @ in_a + trace
-    assert stein_matrix(x, s)[0, 1] == pytest.approx(float(expected))
+    a, b = x.clone().requires_grad_()
+    kernel = (1 + (a - b).square().sum()) ** -0.5
+    in_a, in_b = torch.autograd.grad(kernel, (a, b), create_graph=True)
+    trace = sum(torch.autograd.grad(in_a[i], b, retain_graph=True)[0][i] for i in range(2))
+    expected = s[0] @ s[1] * kernel + s[0] @ in_b + s[1] @ in_a + trace
+    assert stein_matrix(x, s)[0, 1] == pytest.approx(float(expected.detach()))
 
 
 def test_mean_square_of_exact_samples_is_the_floor():
@@ -410,21 +376,19 @@ def test_mode_weights_and_their_errors():
     assert str(one) == "0/100 % (off by up to 50.0 points)"
 
 
-@pytest.mark.parametrize(
-    "measure",
-    [
-        lambda x, y: ksd(x, -x),
-        energy_distance,
-        lambda x, y: gaussian_mmd(x, y, bandwidth=1.0, max_samples=None),
-        lambda x, y: sliced_wasserstein(x, y, n_projections=8),
-    ],
-    ids=["ksd", "energy_distance", "gaussian_mmd", "sliced_wasserstein"],
-)
-def test_memory_is_linear_in_the_rows(measure):
+MEASURES = {
+    "ksd": lambda x, y: ksd(x, -x),
+    "energy_distance": energy_distance,
+    "sliced_wasserstein": lambda x, y: sliced_wasserstein(x, y, n_projections=8),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_memory_is_linear_in_the_rows(name):
     def peak(n: int) -> int:
         x, y = normal(n, 2, 0), normal(n, 2, 1)
         with torch.profiler.profile(profile_memory=True) as profile:
-            measure(x, y)
+            MEASURES[name](x, y)
         # Each operator's own balance; what is freed between operators is an event of its own.
         events = sorted(profile.events(), key=lambda event: event.time_range.start)
         return max(accumulate(event.self_cpu_memory_usage for event in events))

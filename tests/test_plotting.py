@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 
 import matplotlib
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
-from PIL import Image
 
 from galflow_lite import plotting
 from galflow_lite.galaxies import COLUMNS, PROFILES, Galaxy
@@ -56,38 +53,7 @@ def test_show_stores_alt_text_and_caption_and_closes_the_figure(shown):
     assert not plt.fignum_exists(figure.number)
 
 
-def pixels(data: dict) -> Image.Image:
-    content = data["image/png"]
-    return Image.open(
-        io.BytesIO(base64.b64decode(content) if isinstance(content, str) else content)
-    )
-
-
-def test_pictures_have_at_most_256_colours_and_the_size_asked_for(shown):
-    figure = plt.figure(figsize=(2, 1.5), layout="none")
-    axis = figure.add_axes([0, 0, 1, 1])
-    axis.imshow(np.random.default_rng(0).random((60, 80, 3)))
-    axis.axis("off")
-    plotting.show(figure, caption="Noise.", alt="Noise.", dpi=80)
-    picture = pixels(shown[0][0])
-    assert picture.size == (160, 120)
-    assert 100 < len(picture.convert("RGB").getcolors(10**6)) <= 256
-
-
 # --- figures ----------------------------------------------------------------------------------
-
-
-SIZES = [(1, 1), (4, 3), (400, 300)]
-
-
-@pytest.mark.parametrize(("data", "model"), SIZES)
-def test_corner(data, model):
-    columns = COLUMNS[::3]
-    figure = plotting.corner(galaxy(data).select(columns), galaxy(model, seed=1))
-    figure.canvas.draw()
-    axes = np.reshape(figure.axes, (len(columns), len(columns)))
-    assert [axis.get_xlabel() for axis in axes[-1]] == [plotting.LABELS[c] for c in columns]
-    assert [axis.get_ylabel() for axis in axes[1:, 0]] == [plotting.LABELS[c] for c in columns[1:]]
 
 
 def test_corner_shows_data_below_and_model_above_as_mirror_images():
@@ -108,25 +74,6 @@ def test_corner_shows_data_below_and_model_above_as_mirror_images():
     assert axes[1, 0].images[0].get_clim() == axes[0, 1].images[0].get_clim()
 
 
-def test_corner_of_a_model_far_from_the_data_or_limits_without_stars():
-    data = galaxy(50).select(("x", "age"))
-    plotting.corner(data, galaxy(50, shift=100.0)).canvas.draw()
-    plotting.corner(data, galaxy(50), limits={"age": (50.0, 60.0)}).canvas.draw()
-
-
-@pytest.mark.parametrize(("data", "model"), SIZES)
-def test_face_on(data, model):
-    figure = plotting.face_on(galaxy(data), galaxy(model, seed=1), half_width=6.0, pixels=12)
-    figure.canvas.draw()
-    maps = np.reshape(figure.axes[:6], (2, 3))
-    assert {axis.get_xlabel() for axis in maps[1]} == {"$x$ [kpc]"}
-    assert {axis.get_ylabel() for axis in maps[:, 0]} == {"$y$ [kpc]"}
-    assert [a.get_title() for a in maps[0]] == ["data: density", "flow: density", "residual"]
-    labels = " ".join(axis.get_ylabel() for axis in figure.axes[6:])
-    for words in ("share of stars kpc", "(flow - data) / $\\sigma$", "dex", "flow - data [dex]"):
-        assert words in labels
-
-
 def test_face_on_has_north_up_and_residuals_of_flow_minus_data():
     """Data at the upper left, model at the lower right."""
     data, model = galaxy(100), galaxy(100)
@@ -141,10 +88,6 @@ def test_face_on_has_north_up_and_residuals_of_flow_minus_data():
     # 100 stars against none: 10 standard deviations of Poisson.
     assert residual.get_array()[1, 6] == pytest.approx(10)
     assert residual.get_array()[6, 1] == pytest.approx(-10)
-
-
-def test_face_on_of_a_model_out_of_sight():
-    plotting.face_on(galaxy(50), galaxy(5, shift=50.0), half_width=2.0).canvas.draw()
 
 
 def test_profiles():
@@ -212,30 +155,6 @@ def test_a_density_is_drawn_at_the_centres_of_the_pixels(axis):
     assert labelled(axis) == ("$x_1$", "$x_2$", 1.0)
 
 
-def test_the_colours_span_the_decades_below_the_peak(axis):
-    image = plotting.density_map(axis, normal, half_width=9.0, pixels=30, decades=4.0)
-    low, high = image.get_clim()
-    drawn = np.asarray(image.get_array())
-    assert high - low == pytest.approx(4.0)
-    assert high == drawn.max()
-    assert (drawn == low).any()
-    assert plotting.density_map(axis, normal, half_width=1.0, peak=0.5).get_clim() == (-5.5, 0.5)
-
-
-def test_no_density_has_the_palest_colour(axis):
-    def half(x):
-        return torch.where(x[:, 0] < 0, -math.inf, 0.0)
-
-    image = plotting.density_map(axis, half, half_width=1.0, pixels=4, decades=3.0)
-    assert np.array_equal(image.get_array(), [[-3, -3, 0, 0]] * 4)
-
-
-def test_models_and_targets_can_be_drawn_as_they_are(axis):
-    flow = torch.nn.Linear(2, 1)
-    plotting.density_map(axis, lambda x: flow(x)[:, 0], half_width=1.0, pixels=4)
-    plotting.density_map(axis, lambda x: normal(x.numpy()), half_width=1.0, pixels=4)
-
-
 # --- clusters ---------------------------------------------------------------------------------
 
 
@@ -265,20 +184,6 @@ def test_twenty_clusters_differ_and_the_nearest_ones_in_colour(axis, seed):
     assert len(set(zip(colors, shapes, strict=True))) == 20
     around = [colors[i] for i in np.argsort(angles)]
     assert all(one != other for one, other in zip(around, around[1:] + around[:1], strict=True))
-
-
-def test_every_shape_is_seen(axis):
-    """Small markers of some shapes vanish when they have no edge."""
-    x = np.stack(np.meshgrid(np.arange(5.0), np.arange(4.0)), axis=-1).reshape(-1, 2)
-    drawn = plotting.clusters(axis, x, list(range(20)))
-    for text in axis.texts:
-        text.set_visible(False)
-    axis.figure.canvas.draw()
-    picture = np.asarray(axis.figure.canvas.buffer_rgba())[::-1, :, :3].astype(int)
-    for place, each in zip(axis.transData.transform(x).round().astype(int), drawn, strict=True):
-        around = picture[place[1] - 1 : place[1] + 2, place[0] - 1 : place[0] + 2]
-        color = 255 * each.get_facecolor()[0, :3]
-        assert np.abs(around - color).max(-1).min() < 60
 
 
 # --- rows of images ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ stretch that leads back to fluxes. No pickle is loaded.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,16 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import convolve1d
-from skimage.data import hubble_deep_field
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import TqdmWarning
 
 from .inputs import as_choice, as_number, as_tensor, as_whole
+
+with warnings.catch_warnings():
+    # scikit-image brings pooch, which warns in a notebook without ipywidgets.
+    warnings.simplefilter("ignore", TqdmWarning)
+    from skimage.data import hubble_deep_field
 
 __all__ = [
     "PARAMETERS",

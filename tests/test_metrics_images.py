@@ -262,13 +262,13 @@ def network() -> FeatureNetwork:
 
 @pytest.fixture(scope="module", params=["parametric", "hubble"])
 def halves(request, network) -> tuple[Tensor, ImageSet]:
-    """Features of 700 images, and 700 other images of the same law."""
+    """Features of 500 images, and 500 other images of the same law."""
     if request.param == "parametric":
-        x, y = (parametric_galaxies(700, seed=seed, split="test") for seed in (1, 2))
+        x, y = (parametric_galaxies(500, seed=seed, split="test") for seed in (1, 2))
     else:
         patches = hubble_patches()
         order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(0))
-        x, y = patches[order[:700]], patches[order[700:1400]]
+        x, y = patches[order[:500]], patches[order[500:1000]]
     with torch.no_grad():
         return network(x.images), y
 
@@ -293,8 +293,6 @@ def holes(x: Tensor) -> Tensor:
 DAMAGES = {
     "blur of half a pixel": lambda x: blurred(x, pixels=0.5),
     "noise of a twentieth of the range": lambda x: x + 0.1 * normal(*x.shape, seed=0).float(),
-    "background of a fortieth of the range": lambda x: x + 0.05,
-    "every twentieth tile zero": lambda x: x * holes(x),
     "every twentieth tile dark": lambda x: torch.where(holes(x) > 0, x, torch.tensor(-1.0)),
 }
 
@@ -314,7 +312,7 @@ def test_turned_and_flipped_images_of_one_law_stay_at_chance(halves, network):
 
 
 def test_a_missing_class_and_one_handedness_are_far_above_chance(network):
-    x, y = (parametric_galaxies(n, seed=n, split="test") for n in (700, 1000))
+    x, y = (parametric_galaxies(n, seed=n, split="test") for n in (500, 750))
     with torch.no_grad():
         x, seen = network(x.images), network(y.images)
     for lost in range(3):

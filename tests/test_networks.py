@@ -14,7 +14,7 @@ from torch import nn
 from galflow_lite.files import share
 from galflow_lite.images import PARAMETERS, hubble_patches, parametric_galaxies
 from galflow_lite.networks import MLP, FeatureNetwork, UNet, train_feature_network
-from galflow_lite.networks.unet import Attention, TimeFeatures
+from galflow_lite.networks.mlp_and_unet import Attention, TimeFeatures
 
 
 def count(net: nn.Module) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from .chains import Chains, split_r_hat
-from .hamiltonian import hmc
-from .langevin import langevin
+from .chains import Chains, hmc, langevin, split_r_hat
 from .svgd import svgd
 
 __all__ = ["Chains", "hmc", "langevin", "split_r_hat", "svgd"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .feature_network import FeatureNetwork, train_feature_network
-from .mlp import MLP
-from .unet import UNet
+from .mlp_and_unet import MLP, UNet
 
 __all__ = ["MLP", "FeatureNetwork", "UNet", "train_feature_network"]

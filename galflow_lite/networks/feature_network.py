@@ -12,7 +12,7 @@ from ..files import read_state, sha256, share, write_state
 from ..images import PARAMETERS, ImageSet, hubble_patches, parametric_galaxies
 from ..inputs import as_tensor
 from ..training import fit, threads
-from .mlp import MLP
+from .mlp_and_unet import MLP
 
 _KIND = "a feature network"
 _FILE = "feature_network.safetensors"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from .curved import Donut, Funnel, Rosenbrock, Squiggle
-from .derived import FromLogDensity, Noised
+import torch
+
 from .energy_model import EnergyModel
-from .gaussians import GaussianMixture, RingOfGaussians
+from .gaussians import GaussianMixture, Noised
 from .logistic_regression import BayesianLogisticRegression
-from .multimodal import CircleOfGaussians, TwoMoons, TwoRings
-from .score_check import check_score
-from .target import Target
+from .planar import CircleOfGaussians, Donut, Funnel, Rosenbrock, Squiggle, TwoMoons, TwoRings
+from .target import FromLogDensity, Target, check_score
 
 __all__ = [
     "BENCHMARKS",
@@ -29,6 +28,8 @@ __all__ = [
 ]
 
 _two_gaussians = partial(GaussianMixture, [[-2.0, 0.0], [2.0, 0.0]])
+_angle = 2 * torch.pi * torch.arange(8, dtype=torch.float64) / 8
+_ring = partial(GaussianMixture, 4 * torch.stack([_angle.cos(), _angle.sin()], dim=1))
 
 # The densities of arXiv:2411.01453 are not known: names, shapes and parameters are ours. The hard
 # donut and squiggle have the shapes of the interactive MCMC gallery of C. Feng.
@@ -44,7 +45,7 @@ BENCHMARKS: dict[str, Callable[[], Target]] = {
     "funnel_hard": partial(Funnel, std=3.0),
     "squiggle": Squiggle,
     "squiggle_hard": partial(Squiggle, frequency=5.0),
-    "ring8": RingOfGaussians,
-    "ring8_hard": partial(RingOfGaussians, std=0.3),
+    "ring8": partial(_ring, 0.5**2),
+    "ring8_hard": partial(_ring, 0.3**2),
 }
 """Targets in the plane by name, easy and hard: Gaussians, banana, ring, funnel, wave."""

@@ -79,8 +79,8 @@ class EnergyModel(Target):
         batches = TensorBatches(x, batch_size=128, seed=seed)
         noise = torch.Generator(x.device).manual_seed(child_seed(as_whole(seed, "seed"), "noise"))
 
-        def loss(batch: Any) -> Tensor:
-            clean = batch[0] if isinstance(batch, tuple | list) else batch
+        def loss(batch: tuple[Tensor, ...]) -> Tensor:
+            (clean,) = batch
             e = torch.randn(clean.shape, dtype=x.dtype, generator=noise, device=x.device)
             noisy = (clean + self.sigma * e).requires_grad_()
             score = self._score(noisy, create_graph=True)

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians: everything about them is known in closed form."""
+"""Mixtures of Gaussians, with noise and without: all about them is known in closed form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inputs import as_number, as_whole
+from ..inputs import as_number
 from .target import Target, constant, grid
 
 
@@ -44,7 +44,7 @@ class GaussianMixture(Target):
         # Along the axes of the covariance the coordinates are independent, with noise as without.
         self._variances, axes = torch.linalg.eigh(self.covariance)
         symmetric = torch.allclose(self.covariance, self.covariance.T)
-        if not (symmetric and self._variances.min() > 0):
+        if not symmetric or self._variances.min() <= 0:
             raise ValueError(
                 "covariance is not symmetric and positive definite (smallest eigenvalue "
                 f"{float(self._variances.min()):.3g}), expected such a matrix: change it"
@@ -55,11 +55,9 @@ class GaussianMixture(Target):
         self._axes = None if round_ else axes
         if round_:
             self._variances = self.covariance.diagonal().clone()
-
-    @cached_property
-    def log_normalizer(self) -> float:
-        """log Z, in closed form."""
-        return float((2 * math.pi * self._variances).log().sum()) / 2
+        self.log_normalizer = float((2 * math.pi * self._variances).log().sum()) / 2
+        # Six standard deviations beyond the means.
+        self.box = float((self.modes.abs() + 6 * self.covariance.diagonal().sqrt()).max())
 
     @cached_property
     def mean_square_score(self) -> float:
@@ -75,11 +73,6 @@ class GaussianMixture(Target):
         square = self._closed_score(points).square().sum(1)
         total = weights @ (self._log_density(points).exp() * square)
         return float(total) / math.exp(self.log_normalizer)
-
-    @property
-    def box(self) -> float:
-        """Half-width of the square: six standard deviations beyond the means."""
-        return float((self.modes.abs() + 6 * self.covariance.diagonal().sqrt()).max())
 
     def assign(self, x: Any) -> Tensor:
         """Index of the Gaussian that x most likely came from, shape (n,)."""
@@ -117,22 +110,43 @@ class GaussianMixture(Target):
         return self.modes.to(noise)[mode] + noise
 
 
-class RingOfGaussians(GaussianMixture):
-    r"""Equal round Gaussians in the plane, centres on a ring.
+class Noised(Target):
+    """Law of x + sigma * noise, x from a mixture of Gaussians, noise from N(0, I); normalised.
 
-    The centres are :math:`R (\cos 2 \pi k / n, \sin 2 \pi k / n)` with R = `radius`, n = `count`.
-    `CircleOfGaussians` is another family: its widths shrink with their number.
+    A mixture with covariance C becomes one with C + sigma^2 I. Denoising Fisher training leaves the
+    target as it is; noising it is what relatives of it do.
 
     Args:
-        count: number of Gaussians, at least 2.
-        radius: of the ring of centres.
-        std: standard deviation of each.
+        target: a `GaussianMixture`.
+        sigma: positive: one number, or shape (n,) with a value for each of the n points that the
+            methods are then given.
+
+    Raises:
+        NotImplementedError: another target, for which no closed form is known.
     """
 
-    def __init__(self, count: int = 8, *, radius: float = 4.0, std: float = 0.5) -> None:
-        self.count = as_whole(count, "count", least=2)
-        self.radius = as_number(radius, "radius", above=0)
-        self.std = as_number(std, "std", above=0)
-        angle = 2 * torch.pi * torch.arange(self.count, dtype=torch.float64) / self.count
-        means = self.radius * torch.stack([angle.cos(), angle.sin()], dim=1)
-        super().__init__(means, self.std**2)
+    log_normalizer = 0.0
+
+    def __init__(self, target: Target, sigma: float | Tensor) -> None:
+        if not isinstance(target, GaussianMixture):
+            raise NotImplementedError(
+                f"the noised law of {type(target).__name__} is not known in closed form, expected "
+                "a mixture of Gaussians: noise its samples instead"
+            )
+        self.target, self.dim = target, target.dim
+        self.sigma = sigma if isinstance(sigma, Tensor) else as_number(sigma, "sigma", above=0)
+
+    def _variances(self, x: Tensor) -> Tensor:
+        """Variances along the axes, shape (dim,) or (n, dim)."""
+        sigma = self.sigma
+        if isinstance(sigma, Tensor) and sigma.ndim:
+            sigma = sigma.to(x)[:, None]
+        return self.target._variances.to(x) + sigma**2
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        variances = self._variances(x)
+        log_z = (2 * math.pi * variances).log().sum(-1) / 2
+        return torch.logsumexp(self.target._terms(x, variances), dim=1) - log_z
+
+    def _closed_score(self, x: Tensor) -> Tensor:
+        return self.target._closed_score(x, self._variances(x))

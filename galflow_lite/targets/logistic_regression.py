@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..inputs import as_whole, child_seed
-from .derived import Affine
-from .target import Target, constant
+from .target import Target, as_target, constant
 
 # Shape a_0 and rate b_0 of the prior of the precision.
 _SHAPE, _RATE = 1.0, 0.01
@@ -22,8 +20,38 @@ _SHAPE, _RATE = 1.0, 0.01
 _SETTLED = 1e-4
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Affine(Target):
+    """A target in coordinates u with x = mean + factor u, for example those of a Laplace fit.
+
+    Samplers work best where all directions are about equally wide; `to_original` brings their
+    points back.
+
+    Args:
+        target: any target.
+        mean: shape (dim,).
+        factor: shape (dim, dim), invertible; for a covariance C its Cholesky factor makes the
+            target about N(0, I).
+    """
+
+    def __init__(self, target: Target, mean: Any, factor: Any) -> None:
+        self.target, self.dim = as_target(target), target.dim
+        self.stochastic = target.stochastic
+        self.mean = constant(mean, "mean", (self.dim,))
+        self.factor = constant(factor, "factor", (self.dim, self.dim))
+
+    def to_original(self, u: Tensor) -> Tensor:
+        """Points of the target for points in these coordinates, both shape (n, dim)."""
+        return self.mean.to(u) + u @ self.factor.to(u).T
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        return self.target._log_density(self.to_original(x))
+
+    def _score(self, x: Tensor, *, create_graph: bool = False) -> Tensor:
+        score = self.target._score(self.to_original(x), create_graph=create_graph)
+        return score @ self.factor.to(x)
+
+
+class Prediction(NamedTuple):
     """How well labels are predicted.
 
     Attributes:

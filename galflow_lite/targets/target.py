@@ -1,9 +1,9 @@
-"""What every target offers: density and score; where they are known, normaliser and samples."""
+"""What every target offers, and the check that its score is the gradient of its log density."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -163,6 +163,31 @@ class Target:
         return as_tensor(x, name, ("n", self.dim), infinite=infinite)
 
 
+class FromLogDensity(Target):
+    """A target given by a function; `check_score` tells whether it is fit for use.
+
+    Args:
+        log_density: takes points, shape (n, dim), returns log f, shape (n,); written in torch.
+        dim: number of columns of a point.
+        score: the gradient of log f in closed form, shape (n, dim), differentiable; None takes it
+            by automatic differentiation.
+    """
+
+    def __init__(
+        self,
+        log_density: Callable[[Tensor], Tensor],
+        dim: int,
+        *,
+        score: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.dim = as_whole(dim, "dim", least=1)
+        self._log_density = log_density
+        self._function = score
+
+    def _closed_score(self, x: Tensor) -> Tensor | None:
+        return None if self._function is None else self._function(x)
+
+
 def as_target(value: Any) -> Target:
     """``value`` itself, if it is a `Target`.
 
@@ -192,3 +217,43 @@ def grid(lowest: Sequence[float], highest: Sequence[float], step: float) -> tupl
         torch.arange(*ends, step, dtype=torch.float64) for ends in zip(lowest, highest, strict=True)
     ]
     return torch.cartesian_prod(*lines).reshape(-1, len(lines)), step ** len(lines)
+
+
+def check_score(target: Target, x: Any) -> None:
+    """Compare score and log density of a target at points, in float64.
+
+    The score is compared with the gradient of log f, and that gradient and what flows back through
+    `differentiable_score`, which training needs, with finite differences
+    (`torch.autograd.gradcheck`).
+
+    Args:
+        target: not a stochastic one.
+        x: points where the target should be smooth, shape (n, dim).
+
+    Raises:
+        ValueError: the score is stochastic, has another shape, is NaN or infinite; the log density
+            has another shape, is not finite at the points, is not differentiable or does not match
+            the score; gradients through `differentiable_score` do not match it either.
+    """
+    name = type(as_target(target)).__name__
+    if target.stochastic:
+        raise ValueError(
+            f"the score of {name} is a fresh estimate on each call, expected one that repeats: "
+            "check the same target with all its data"
+        )
+    x = target._points(x).detach().double().requires_grad_()
+
+    def differentiable_score(x: Tensor) -> Tensor:
+        return target._score(x, create_graph=True)
+
+    try:
+        gradient = target._gradient(x, create_graph=False)
+        torch.testing.assert_close(target.score(x), gradient, rtol=1e-4, atol=1e-6)
+        torch.autograd.gradcheck(target._log_density, x)
+        torch.autograd.gradcheck(differentiable_score, x)
+    except (AssertionError, RuntimeError) as error:
+        found = str(error).splitlines()[0]
+        raise ValueError(
+            f"score and log density of {name} do not match ({found}): mend the formula (0/0, a "
+            "jump, an overflow, a detached tensor), or check it where it is smooth"
+        ) from error

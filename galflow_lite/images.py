@@ -17,7 +17,6 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import convolve1d
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import TqdmWarning
 
 from .inputs import as_choice, as_number, as_tensor, as_whole
@@ -36,6 +35,8 @@ __all__ = [
     "parametric_galaxies",
 ]
 
+_SOFTENING = 6.0
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -43,14 +44,13 @@ class Stretch:
 
     Most pixels of a galaxy are faint; the square root and the arcsinh spread them out. With
     u = flux / scale the value is 2 f(u) - 1, where f(u) is u, sqrt(u), or arcsinh(s u) / arcsinh(s)
-    with the softening s.
+    with s = 6.
 
     Attributes:
         kind: "linear", "square root" or "arcsinh".
         scale: Flux that becomes 1.
         low: Smallest flux, smaller ones are set to it; below zero for "linear" and "arcsinh" only.
         high: Largest flux, larger ones are set to it; None takes ``scale``.
-        softening: s of the arcsinh: the larger it is, the brighter the faint pixels.
 
     Example:
         >>> Stretch("square root", scale=0.6)(torch.tensor([0.0, 0.15, 0.6, 0.9]))
@@ -61,12 +61,10 @@ class Stretch:
     scale: float = 1.0
     low: float = 0.0
     high: float | None = None
-    softening: float = 6.0
 
     def __post_init__(self) -> None:
         as_choice(self.kind, "kind", ("linear", "square root", "arcsinh"))
         as_number(self.scale, "scale", above=0)
-        as_number(self.softening, "softening", above=0)
         least = 0 if self.kind == "square root" else -math.inf
         low = as_number(self.low, "low", least=least)
         object.__setattr__(self, "high", self.scale if self.high is None else self.high)
@@ -78,7 +76,7 @@ class Stretch:
         if self.kind == "square root":
             u = u.sqrt()
         elif self.kind == "arcsinh":
-            u = (self.softening * u).asinh() / math.asinh(self.softening)
+            u = (_SOFTENING * u).asinh() / math.asinh(_SOFTENING)
         return 2 * u - 1
 
     def inverse(self, values: Any) -> Tensor:
@@ -91,7 +89,7 @@ class Stretch:
         if self.kind == "square root":
             u = u * u.abs()
         elif self.kind == "arcsinh":
-            u = (u * math.asinh(self.softening)).sinh() / self.softening
+            u = (u * math.asinh(_SOFTENING)).sinh() / _SOFTENING
         return u * self.scale
 
 
@@ -178,14 +176,14 @@ class ImageSet:
         """
         images, labels = self.images.repeat(copies, 1, 1, 1), self.labels.repeat(copies)
         generator = torch.Generator().manual_seed(as_whole(seed, "seed"))
-        choice = torch.randint(8, (len(images),), generator=generator)
+        choice = torch.randint(8, (len(images),), generator=generator).to(images.device)
         turned = torch.empty_like(images)
         for k in range(8):
-            rows = (choice == k).nonzero()[:, 0].to(images.device)
+            rows = (choice == k).nonzero()[:, 0]
             these = images[rows].rot90(k % 4, dims=(2, 3))
             turned[rows] = these.flip(3) if k >= 4 else these
         mirror = torch.tensor(self.mirror, device=labels.device)
-        labels = torch.where((choice >= 4).to(labels.device), mirror[labels], labels)
+        labels = torch.where(choice >= 4, mirror[labels], labels)
         return replace(self, images=turned, labels=labels, targets=None, target_names=())
 
 
@@ -209,15 +207,14 @@ def hubble_patches(size: int = 32, *, split: str = "train") -> ImageSet:
         defaults 4,391 training and 993 test patches.
     """
     size = as_whole(size, "size", least=4)
-    as_choice(split, "split", ("train", "test"))
     sky = hubble_deep_field()
     first, end = (800, 1000) if split == "test" else (0, 768)
     centre = slice(size // 4, size - size // 4)
     grey = sliding_window_view(sky[:, first:end].mean(axis=2), (size, size))
     bright = grey[::8, ::8, centre, centre].max(axis=(2, 3)) > 90.0
-    rows, columns = (8 * corner for corner in bright.nonzero())
+    corners = 8 * np.argwhere(bright)
     windows = sliding_window_view(sky[:, first:end], (size, size), axis=(0, 1))
-    flux = torch.from_numpy(windows[rows, columns]).float() / 255
+    flux = torch.from_numpy(windows[tuple(corners.T)]).float() / 255
     stretch = Stretch("square root")
     return ImageSet(
         images=stretch(flux.mean(dim=1, keepdim=True)),
@@ -227,7 +224,7 @@ def hubble_patches(size: int = 32, *, split: str = "train") -> ImageSet:
         split=split,
         stretch=stretch,
         mirror=(0,),
-        targets=torch.from_numpy(np.stack([rows, columns + first], axis=1)).float(),
+        targets=torch.from_numpy(corners + [0, first]).float(),
         target_names=("row", "column"),
     )
 
@@ -256,7 +253,6 @@ def galaxy_zoo(
         FileNotFoundError: The file is not there; the message has the command.
         ValueError: It is another file, or ``size`` does not fit it.
     """
-    as_choice(split, "split", ("train", "test"))
     if not Path(source).is_file():
         raise FileNotFoundError(
             f"there is no file {source}, expected images of the Galaxy Zoo: run galflow-lite data "
@@ -276,12 +272,11 @@ def galaxy_zoo(
     stretch = Stretch("square root", scale=0.6)
     images = torch.empty(len(rows), channels, size, size)
     # In pieces: the whole set as float32 beside its means would not fit everywhere.
-    for start in range(0, len(rows), 1024):
-        part = slice(start, start + 1024)
+    for part in torch.arange(len(rows)).split(1024):
         pixels = torch.from_numpy(x[rows[part]]).float().div_(255).permute(0, 3, 1, 2)
         if channels == 1:
             pixels = pixels.mean(dim=1, keepdim=True)
-        images[part] = stretch(F.avg_pool2d(pixels, x.shape[1] // size))
+        images[part] = stretch(torch.nn.functional.avg_pool2d(pixels, x.shape[1] // size))
     spirals = ("clockwise spiral", "anticlockwise spiral")
     return ImageSet(
         images=images,
@@ -309,16 +304,10 @@ PARAMETERS = (
 )
 """Targets of `parametric_galaxies`; angles in rad, lengths in half sides of the image."""
 
-_CLASSES = ("elliptical", "spiral", "edge-on")
 _AXIS_RATIO = np.array([[0.6, 1.0], [0.55, 1.0], [0.12, 0.3]])
-_NOISE = 0.015
-_PSF = 0.8
-_PIXELS_AT_ONCE = 1 << 19
-
-_SOFTENING = 6.0
 # The flux whose value is -1.2, the smallest value that an image may have.
 _LOW = -math.sinh(0.1 * math.asinh(_SOFTENING)) / _SOFTENING
-_STRETCH = Stretch("arcsinh", low=_LOW, high=1.2, softening=_SOFTENING)
+_STRETCH = Stretch("arcsinh", low=_LOW, high=1.2)
 
 
 def parametric_galaxies(n: int, size: int = 32, *, seed: int = 0, split: str = "train") -> ImageSet:
@@ -340,26 +329,21 @@ def parametric_galaxies(n: int, size: int = 32, *, seed: int = 0, split: str = "
         Grey images of shape (n, 1, size, size), their classes, and the parameters that made them as
         targets (`PARAMETERS`, in this order). The sign of the pitch angle is the handedness.
     """
-    as_choice(split, "split", ("train", "test"))
     n, size = as_whole(n, "n", least=1), as_whole(size, "size", least=8)
     seed = as_whole(seed, "seed")
     images = torch.empty(n, 1, size, size)
-    labels = np.empty(n, dtype=np.int64)
-    targets = np.empty((n, len(PARAMETERS)))
+    labels, targets = np.empty(n, dtype=np.int64), np.empty((n, len(PARAMETERS)))
     # In pieces, so that beyond the images themselves memory grows neither with n nor with size.
-    piece = max(_PIXELS_AT_ONCE // size**2, 1)
-    for start in range(0, n, piece):
-        part = slice(start, min(start + piece, n))
-        labels[part], targets[part], noise = _draw(
-            range(part.start, part.stop), size=size, seed=seed, stream=split == "test"
-        )
+    piece = max((1 << 19) // size**2, 1)
+    for part in np.split(np.arange(n), range(piece, n, piece)):
+        labels[part], targets[part], noise = _draw(part, size, seed, split == "test")
         flux = _render(labels[part], targets[part], size=size)
         flux /= np.quantile(flux, 0.995, axis=(1, 2), keepdims=True)
-        images[part, 0] = _STRETCH(torch.from_numpy(flux + _NOISE * noise)).float()
+        images[part, 0] = _STRETCH(torch.from_numpy(flux + 0.015 * noise)).float()
     return ImageSet(
         images=images,
         labels=torch.from_numpy(labels),
-        class_names=_CLASSES,
+        class_names=("elliptical", "spiral", "edge-on"),
         name="parametric galaxies",
         split=split,
         stretch=_STRETCH,
@@ -369,9 +353,7 @@ def parametric_galaxies(n: int, size: int = 32, *, seed: int = 0, split: str = "
     )
 
 
-def _draw(
-    numbers: range, *, size: int, seed: int, stream: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _draw(numbers: np.ndarray, size: int, seed: int, stream: bool) -> tuple[np.ndarray, ...]:
     """Classes, parameters and noise of the images with these numbers."""
     uniform, normal = np.empty((len(numbers), 9)), np.empty((len(numbers), 2))
     noise = np.empty((len(numbers), size, size))
@@ -386,19 +368,17 @@ def _draw(
     def between(column: int, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
         return low + (high - low) * uniform[:, column]
 
-    elliptical, spiral = label == 0, label == 1
     # The halves of the unit interval are the two handednesses.
     side = 2 * uniform[:, 6] - 1
-    pitch = np.sign(side) * (0.25 + 0.3 * np.abs(side))
     parameters = {
         "axis ratio": between(1, *_AXIS_RATIO[label].T),
         "position angle": between(2, 0.0, np.pi),
         "effective radius": between(3, 0.18, 0.38),
-        "bulge fraction": np.where(elliptical, 1.0, between(4, 0.1, 0.5)),
-        "Sersic index": np.where(elliptical, between(5, 2.5, 4.0), 1.0),
-        "pitch angle": np.where(side == 0, 0.25, pitch),
+        "bulge fraction": np.where(label == 0, 1.0, between(4, 0.1, 0.5)),
+        "Sersic index": np.where(label == 0, between(5, 2.5, 4.0), 1.0),
+        "pitch angle": np.copysign(0.25 + 0.3 * np.abs(side), side),
         "arm phase": between(7, 0.0, 2 * np.pi),
-        "arm amplitude": np.where(spiral, between(8, 0.5, 0.95), 0.0),
+        "arm amplitude": np.where(label == 1, between(8, 0.5, 0.95), 0.0),
         "x offset": 0.04 * normal[:, 0],
         "y offset": 0.04 * normal[:, 1],
     }
@@ -417,9 +397,8 @@ def _render(label: np.ndarray, parameters: np.ndarray, *, size: int) -> np.ndarr
     spiral = theta - np.log(r / radius + 0.05) / np.tan(pitch) - phase
     disc *= 1 + amplitude * np.cos(2 * spiral)
     bulge_radius = np.where((label == 0)[:, None, None], radius, 0.35 * radius)
-    slope = 2 * index - 1 / 3
-    light = 0.12 * np.exp(-slope * ((r / bulge_radius) ** (1 / index) - 1))
-    kernel = np.exp(-0.5 * (np.arange(-2, 3) / _PSF) ** 2)
+    light = 0.12 * np.exp((1 / 3 - 2 * index) * ((r / bulge_radius) ** (1 / index) - 1))
+    kernel = np.exp(-0.5 * (np.arange(-2, 3) / 0.8) ** 2)
     flux = (1 - bulge) * disc + bulge * light
     for direction in (1, 2):
         flux = convolve1d(flux, kernel / kernel.sum(), axis=direction, mode="nearest")

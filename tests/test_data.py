@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import io
@@ -10,6 +9,7 @@ import tarfile
 import threading
 import zipfile
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,24 +42,10 @@ def tarred(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-PACKINGS = {
-    "plain": ("{}", lambda name, content: content),
-    "gz": ("{}.gz", lambda name, content: gzip.compress(content)),
-    "zip": ("a.zip", lambda name, content: zipped({"Index.txt": b"other", name: content})),
-    "gz in zip": ("a.zip", lambda name, content: zipped({f"{name}.gz": gzip.compress(content)})),
-    "tar": ("a.tar.gz", lambda name, content: tarred({"data/x": b"1", f"data/{name}": content})),
-}
-
-
-@pytest.fixture(params=PACKINGS)
-def packed(request, tmp_path):
-    def write(name: str, content: bytes) -> Path:
-        form, pack = PACKINGS[request.param]
-        path = tmp_path / form.format(name)
-        path.write_bytes(pack(name, content))
-        return path
-
-    return write
+def text(table: np.ndarray, header: str = "", **options) -> bytes:
+    buffer = io.BytesIO()
+    np.savetxt(buffer, table, header=header, comments="", **options)
+    return buffer.getvalue() if header else buffer.getvalue().lstrip()
 
 
 def joined(table: TabularData) -> np.ndarray:
@@ -68,62 +54,42 @@ def joined(table: TabularData) -> np.ndarray:
 
 # --- the four tables --------------------------------------------------------------------------
 
-POWER_FILE = "household_power_consumption.txt"
-POWER_HEADER = (
-    "Date;Time;Global_active_power;Global_reactive_power;Voltage;Global_intensity;"
-    "Sub_metering_1;Sub_metering_2;Sub_metering_3"
-)
+
+def power_lines(n: int, delimiter: str) -> list[str]:
+    """POWER, one minute after another from 23:30 on 31 December 2006."""
+    lines = []
+    for i, row in enumerate(np.random.default_rng(0).uniform(0, 40, (n, 7))):
+        when = datetime(2006, 12, 31, 23, 30) + timedelta(minutes=i)
+        # The comma-separated layout has an index, and early days have a year of two digits.
+        year = when.year % 100 if delimiter == "," and when.day <= 12 else when.year
+        index = [str(i)] if delimiter == "," else []
+        date = f"{when.day}/{when.month}/{year:02}"
+        readings = [f"{value:.3f}" for value in row]
+        lines.append(delimiter.join([*index, date, f"{when:%H:%M:%S}", *readings]))
+    return lines
 
 
-def power_rows(n: int = 60) -> list[list[str]]:
-    """Rows of POWER, one minute after another from 23:30 on 31 December 2006."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(n):
-        day, time = str(np.datetime64("2006-12-31T23:30") + np.timedelta64(i, "m")).split("T")
-        year, month, date = map(int, day.split("-"))
-        readings = [f"{rng.uniform(0.1, 9):.3f}", f"{rng.uniform(0, 1):.3f}"]
-        readings += [f"{rng.normal(240, 3):.3f}", f"{rng.uniform(1, 40):.3f}"]
-        readings += [f"{rng.integers(0, 40)}.000" for _ in range(3)]
-        rows.append([f"{date}/{month}/{year}", f"{time}:00", *readings])
-    return rows
+def power_file(path: Path, lines: list[str], delimiter: str = ";") -> Path:
+    header = delimiter.join(f"column {i}" for i in range(9))
+    path.write_text("\r\n".join([header, *lines, ""]))
+    return path
 
 
-def power_text(rows: list[list[str]]) -> bytes:
-    """The layout of UCI."""
-    return "\r\n".join([POWER_HEADER, *(";".join(row) for row in rows), ""]).encode()
-
-
-def power_csv(rows: list[list[str]]) -> bytes:
-    """The comma-separated layout: an index, and days up to the 12th with a year of two digits."""
-    lines = ["index," + POWER_HEADER.replace(";", ",")]
-    for i, (date, *row) in enumerate(rows):
-        day, month, year = date.split("/")
-        lines.append(
-            ",".join([str(i), f"{day}/{month}/{year[2:] if int(day) <= 12 else year}", *row])
-        )
-    return "\n".join([*lines, ""]).encode()
-
-
-def power_numbers(rows: list[list[str]]) -> np.ndarray:
-    """Readings and minute of the day, by another way than the reader's."""
-    minutes = [60 * int(row[1][:2]) + int(row[1][3:5]) for row in rows]
-    return np.column_stack([np.array([row[2:] for row in rows], float), minutes])
-
-
-@pytest.mark.parametrize("layout", [power_text, power_csv])
-def test_power_is_prepared_as_published(packed, layout):
-    rows = power_rows()
-    broken = [row[:] for row in rows]
+@pytest.mark.parametrize("delimiter", [";", ","])
+def test_power_is_prepared_as_published(tmp_path, delimiter):
+    lines = power_lines(60, delimiter)
+    readings = [line.split(delimiter)[-7:] for line in lines]
     # Rows that lack a reading are left out, in both ways in which the file says so.
-    broken[20:20] = [[*rows[0][:2], *"???????"], [*rows[0][:2], *["1"] * 6, ""]]
-    table = uci.power(packed(POWER_FILE, layout(broken)))
+    start = lines[0].split(delimiter)[:-7]
+    lines[20:20] = [delimiter.join([*start, *values]) for values in ("???????", [*"111111", ""])]
+    table = uci.power(power_file(tmp_path / "power.txt", lines, delimiter))
     assert table.shape == (49, 5, 6, 6)
     assert table.columns[:2] == ("global_active_power", "voltage")
     assert table.columns[5] == "time"
     # The published recipe, step by step.
     rng = np.random.RandomState(42)
-    expected = power_numbers(rows)
+    minutes = (23 * 60 + 30 + np.arange(60)) % 1440
+    expected = np.column_stack([np.array(readings, float), minutes])
     rng.shuffle(expected)
     expected = expected[:, [0, 2, 4, 5, 6, 7]]
     voltage, active, metering = rng.rand(60, 1), rng.rand(60, 1), rng.rand(60, 3)
@@ -135,15 +101,14 @@ def test_power_is_prepared_as_published(packed, layout):
     assert np.abs(table.test.mean(axis=0)).max() > 0.1
 
 
-@pytest.mark.parametrize("layout", [power_text, power_csv])
-def test_half_a_year_of_power_is_that_of_2007(tmp_path, layout):
-    rows = power_rows(120)
-    for row in rows[-40:]:
-        row[0] = "1/7/2007"
-    (tmp_path / POWER_FILE).write_bytes(layout(rows))
-    (tmp_path / "kept").write_bytes(layout(rows[30:-40]))
-    table = uci.power_half_year(tmp_path / POWER_FILE)
-    np.testing.assert_array_equal(joined(table), joined(uci.power(tmp_path / "kept")))
+@pytest.mark.parametrize("delimiter", [";", ","])
+def test_half_a_year_of_power_is_that_of_2007(tmp_path, delimiter):
+    lines = power_lines(120, delimiter)
+    july = [line.replace("/1/07", "/7/07").replace("/1/2007", "/7/2007") for line in lines[80:]]
+    whole = power_file(tmp_path / "whole", [*lines[:80], *july], delimiter)
+    kept = power_file(tmp_path / "kept", lines[30:80], delimiter)
+    table = uci.power(whole, dates=uci.HALF_YEAR)
+    np.testing.assert_array_equal(joined(table), joined(uci.power(kept)))
     assert table.name == "power_half_year"
 
 
@@ -160,124 +125,103 @@ def test_the_half_year_behind_the_stored_reference(real_data, tmp_path):
     assert np.abs(table.test.mean(axis=0)).max() < 5 / np.sqrt(len(table.test))
 
 
-def sensors(n: int = 203) -> np.ndarray:
-    """Time, two concentrations and 16 sensors, of which 3 follows 1, and 5 follows 4 and 6."""
+def test_gas_keeps_a_quarter_and_one_of_correlated_sensors(tmp_path):
+    # Time, two concentrations and 16 sensors, of which 3 follows 1, and 5 follows 4 and 6.
     rng = np.random.default_rng(0)
-    table = np.round(rng.normal(1000, 100, size=(n, 16)), 2)
-    near = np.round(rng.normal(0, 5, size=(n, 3)), 2)
-    table[:, 2] = table[:, 0] + near[:, 0]
-    table[:, 4] = table[:, 3] + near[:, 1]
-    table[:, 5] = table[:, 4] + near[:, 2]
+    raw = rng.normal(1000, 100, size=(203, 19))
+    raw[:, 5] = raw[:, 3] + rng.normal(0, 5, 203)
+    raw[:, 7] = raw[:, 6] + rng.normal(0, 5, 203)
+    raw[:, 8] = raw[:, 7] + rng.normal(0, 5, 203)
     # The opposite of a sensor is no near-copy by the published rule, which takes no absolute value.
-    table[:, 9] = -table[:, 8]
-    return np.column_stack([np.arange(n) * 0.01, np.zeros(n), np.full(n, 20.0), table])
-
-
-def gas_text(table: np.ndarray) -> bytes:
-    header = "Time (seconds), CO conc (ppm), Ethylene conc (ppm), sensor readings (16 channels) "
-    lines = [header, *("  ".join(f"{value:.2f}" for value in row) for row in table)]
-    return "\n".join([*lines, ""]).encode()
-
-
-def test_gas_keeps_a_quarter_and_one_of_correlated_sensors(packed):
-    raw = sensors()
-    table = uci.gas(packed("ethylene_CO.txt", gas_text(raw)))
+    raw[:, 12] = -raw[:, 11]
+    path = tmp_path / "ethylene_CO.txt"
+    path.write_bytes(text(raw, "Time (seconds), CO conc (ppm), sensors", delimiter="  "))
+    table = uci.gas(path)
     # Of 1 and 3 the first goes; of 4, 5 and 6 the first and then the next.
     kept = [2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
     assert table.columns == tuple(f"sensor_{i}" for i in kept)
     assert table.shape == (42, 4, 5, 13)
-    found = joined(table)
-    rows = raw[:, [2 + i for i in kept]]
-    quarter = np.random.default_rng(0).permutation(len(raw))[:51]
-    expected = (rows[quarter] - rows[quarter].mean(0)) / rows[quarter].std(0, ddof=1)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
+    rows = raw[:, [2 + i for i in kept]][np.random.default_rng(0).permutation(203)[:51]]
+    expected = (rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1)
+    np.testing.assert_allclose(joined(table), expected, rtol=0, atol=1e-11)
 
 
-def collisions(n: int, seed: int) -> np.ndarray:
-    """Class and 27 features; f5 repeats its smallest value, f9 its largest."""
-    rng = np.random.default_rng(seed)
-    table = rng.normal(size=(n, 28))
-    table[:, 0] = rng.integers(0, 2, size=n)
-    table[:, 6] = np.where(rng.uniform(size=n) < 0.5, 0.0, 1.0 + table[:, 6] ** 2)
-    table[:, 10] = np.where(rng.uniform(size=n) < 0.5, 9.0, table[:, 10])
+def repeating(n: int, d: int, *, smallest: int, largest: int) -> np.ndarray:
+    """Normal numbers, of which one column repeats its smallest value and one its largest."""
+    rng = np.random.default_rng(n)
+    table = rng.normal(size=(n, d))
+    table[:, smallest] = np.where(rng.uniform(size=n) < 0.5, 0.0, 1 + table[:, smallest] ** 2)
+    table[:, largest] = np.where(rng.uniform(size=n) < 0.5, 9.0, table[:, largest])
     return table
-
-
-def hepmass_text(table: np.ndarray, names: int = 27) -> bytes:
-    """A file of HEPMASS; the header of the published training file is one name short."""
-    lines = [",".join(["# label", *(f"f{i}" for i in range(names - 1))])]
-    lines += [",".join(f"{value:.18e}" for value in row) for row in table]
-    return "\n".join([*lines, ""]).encode()
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_hepmass_is_prepared_as_published(tmp_path, pack, suffix):
-    train, test = collisions(300, 1), collisions(100, 2)
-    files = {"1000_test.csv": hepmass_text(test, 28), "1000_train.csv": hepmass_text(train)}
-    compress = gzip.compress if suffix else bytes
-    members = {f"data/hepmass/{name}{suffix}": compress(text) for name, text in files.items()}
+    members = {"data/gas/ethylene_CO.pickle": b"\x80"}
+    events = []
+    # The class and 27 features; the header of the published training file is one name short.
+    for name, n, names in (("test", 100, 28), ("train", 300, 27)):
+        table = repeating(n, 28, smallest=6, largest=10)
+        table[:, 0] = np.arange(n) % 2
+        content = text(table, ",".join(map(str, range(names))), delimiter=",")
+        compressed = gzip.compress(content) if suffix else content
+        members[f"data/hepmass/1000_{name}.csv{suffix}"] = compressed
+        events.append(table[1::2, 1:27])
     path = tmp_path / "data"
-    path.write_bytes(pack({"data/gas/ethylene_CO.pickle": b"\x80", **members}))
+    path.write_bytes(pack(members))
     table = uci.hepmass(path)
     kept = [i for i in range(26) if i != 5]
     assert table.columns == tuple(f"f{i}" for i in kept)
-    train, test = (t[t[:, 0] == 1][:, [1 + i for i in kept]] for t in (train, test))
-    n = len(train)
-    assert table.shape == (n - n // 10, n // 10, len(test), 25)
+    assert table.shape == (135, 15, 50, 25)
+    test, train = (part[:, kept] for part in events)
     expected = (np.concatenate([train, test]) - train.mean(axis=0)) / train.std(axis=0, ddof=1)
     np.testing.assert_allclose(joined(table), expected, rtol=0, atol=1e-12)
 
 
-def events(signal: int = 120) -> np.ndarray:
-    """50 features: 2 rows failed (-999), feature 7 repeats its smallest value, 8 its largest."""
-    rng = np.random.default_rng(0)
-    table = rng.normal(size=(signal, 50))
-    table[:, 7] = np.where(rng.uniform(size=signal) < 0.5, 0.0, 1.0 + table[:, 7] ** 2)
-    table[:, 8] = np.where(rng.uniform(size=signal) < 0.5, 9.0, table[:, 8])
-    table[:5, 9], table[5:11, 10] = -50.0, -50.0  # 5 repeats are allowed, 6 are not
-    table[[20, 50]] = -999.0
-    return table
+PACKINGS = {
+    "MiniBooNE_PID.txt": lambda content: content,
+    "MiniBooNE_PID.txt.gz": gzip.compress,
+    "a.zip": lambda content: zipped({"Index.txt": b"other", "MiniBooNE_PID.txt": content}),
+    "a.tar.gz": lambda content: tarred({"data/x": b"1", "data/MiniBooNE_PID.txt": content}),
+}
 
 
-def miniboone_text(signal: np.ndarray) -> bytes:
+@pytest.mark.parametrize("name", PACKINGS)
+def test_miniboone_is_prepared_as_published(tmp_path, name):
+    signal = repeating(120, 50, smallest=7, largest=8)
+    signal[:5, 9], signal[5:11, 10] = -50.0, -50.0  # 5 repeats are allowed, 6 are not
+    signal[[20, 50]] = -999.0  # failed events
     rows = np.concatenate([signal, np.full((30, 50), 5.0)])
-    lines = [f" {len(signal)} 30", *("  ".join(f"{v:.8e}" for v in row) for row in rows)]
-    return "\n".join([*lines, ""]).encode()
-
-
-def test_miniboone_is_prepared_as_published(packed):
-    table = uci.miniboone(packed("MiniBooNE_PID.txt", miniboone_text(events())))
+    (tmp_path / name).write_bytes(PACKINGS[name](text(rows, " 120 30", delimiter="  ")))
+    table = uci.miniboone(tmp_path / name)
     # The background, the 2 failed rows, features 7 and 10 are gone; the largest value may repeat.
     assert table.shape == (97, 10, 11, 48)
     assert table.columns == tuple(f"x{i}" for i in range(50) if i not in (7, 10))
-    expected = np.delete(np.delete(events(), [20, 50], axis=0), [7, 10], axis=1)
+    expected = np.delete(np.delete(signal, [20, 50], axis=0), [7, 10], axis=1)
     expected = (expected - expected[:107].mean(axis=0)) / expected[:107].std(axis=0)
-    np.testing.assert_allclose(joined(table), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(joined(table), expected, rtol=0, atol=1e-11)
 
 
-def small(train: int = 30) -> TabularData:
+def small() -> TabularData:
     rng = np.random.default_rng(0)
-    parts = (rng.normal(size=(n, 3)) for n in (train, 8, 10))
+    parts = (rng.normal(size=(n, 3)) for n in (40, 8, 10))
     return TabularData("small", *parts, columns=("a", "b", "c"))
 
 
 def test_a_table_is_written_read_and_matched_by_name(tmp_path):
     table, path = small(), tmp_path / "new" / "small.h5"
-    table.write(path, source="somewhere")
+    table.write(path)
     again = TabularData.read(path)
-    assert (again.name, again.columns, again.shape) == ("small", ("a", "b", "c"), (30, 8, 10, 3))
+    assert (again.name, again.columns, again.shape) == ("small", ("a", "b", "c"), (40, 8, 10, 3))
     np.testing.assert_array_equal(joined(again), joined(table))
-    assert [p.name for p in path.parent.iterdir()] == ["small.h5"]
     named = {name: table.train[:, i] for i, name in reversed(list(enumerate("abc")))}
     np.testing.assert_array_equal(replace(table, train=named).train, table.train)
-    with pytest.raises(ValueError, match="train has NaN, infinite or masked values"):
-        replace(table, train=np.full((4, 3), np.nan))
 
 
 def test_subset_draws_with_replacement():
-    table = small(train=40)
-    part = data.subset(table, train=200, test=100, seed=3)
+    table = small()
+    part, again, other = (data.subset(table, train=200, test=100, seed=s) for s in (3, 3, 4))
     assert part.shape == (200, 8, 100, 3)
     np.testing.assert_array_equal(part.validation, table.validation)
     for drawn, whole in ((part.train, table.train), (part.test, table.test)):
@@ -285,40 +229,34 @@ def test_subset_draws_with_replacement():
         assert where.any(axis=1).all()
         # 200 draws of 40 rows leave out one row with a probability of 0.6 %, hardly ever five.
         assert len(whole) - 5 < len(np.unique(where.argmax(axis=1))) <= len(whole)
-    again, other = (data.subset(table, train=200, test=100, seed=seed) for seed in (3, 4))
     np.testing.assert_array_equal(joined(part), joined(again))
     assert not np.array_equal(joined(part), joined(other))
-    assert data.subset(table, seed=0).shape == (25_000, 8, 10_000, 3)
 
 
 # --- galaxies ---------------------------------------------------------------------------------
 
 
-def npy(array: np.ndarray) -> bytes:
+def galaxy(n: int) -> bytes:
+    """An array of the published layout: shape (11, n)."""
+    scale = np.array([4, 4, 1, 100, 100, 50, 0.005, 0.3, 0.1, 0, 2])[:, None]
+    shift = np.array([0, 0, 0, 0, 0, 0, 0.02, -0.4, 0.2, 1e5, 6])[:, None]
     buffer = io.BytesIO()
-    np.save(buffer, array)
+    np.save(buffer, np.random.default_rng(n).normal(size=(11, n)) * scale + shift)
     return buffer.getvalue()
 
 
-def published(n: int, seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    scale = np.array([4, 4, 1, 100, 100, 50, 0.005, 0.3, 0.1, 0, 2])[:, None]
-    shift = np.array([0, 0, 0, 0, 0, 0, 0.02, -0.4, 0.2, 1e5, 6])[:, None]
-    return npy(rng.normal(size=(11, n)) * scale + shift)
-
-
 GALAXIES = {
-    "all_sims/nihao_g1.05e11_1.1e11.npy": published(1000, 1),
-    "all_sims/nihao_g4.99e09_5.2e09.npy": published(300, 2),
-    "all_sims/nihao_g8.26e11_9.1e11.npy": published(2000, 3),
+    "all_sims/nihao_g1.05e11_1.1e11.npy": galaxy(1000),
+    "all_sims/nihao_g4.99e09_5.2e09.npy": galaxy(300),
+    "all_sims/nihao_g8.26e11_9.1e11.npy": galaxy(2000),
 }
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.gz", "folder"])
 def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
-    # Other arrays, and a Mac's second files, do no harm.
+    # Another array, and a Mac's second files, do no harm.
     extra = {f"__MACOSX/all_sims/._{name[9:]}": b"x" for name in GALAXIES}
-    members = {**GALAXIES, **extra, "losses.npy": npy(np.zeros(5)), "README": b"hello"}
+    members = {**GALAXIES, **extra, "losses.npy": galaxy(5)}
     raw = tmp_path / "raw"
     raw.mkdir()
     if form == "folder":
@@ -338,7 +276,7 @@ def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
     assert {p.name for p in tmp_path.iterdir()} == {"raw", "galaxies.h5"}
 
 
-@pytest.mark.parametrize("name", ["../evil.npy", "/tmp/evil.npy", "a/../../evil.npy", "link"])
+@pytest.mark.parametrize("name", ["../evil.npy", "a/../../evil.npy", "link"])
 @pytest.mark.parametrize("form", ["zip", "tar"])
 def test_nothing_of_an_archive_leaves_its_folder(tmp_path, form, name):
     home = tmp_path / "home" / "raw"
@@ -353,68 +291,63 @@ def test_nothing_of_an_archive_leaves_its_folder(tmp_path, form, name):
             if name == "link":
                 member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
             packed.addfile(member)
-        with pytest.raises((tarfile.FilterError, ValueError)):
+        with pytest.raises(tarfile.FilterError):
             registry.nihao(path, home.parent / "galaxies.h5")
     assert not [p for p in tmp_path.rglob("evil*")]
-    assert not Path("/tmp/evil.npy").exists()
 
 
 FIRST = 587722981741363294  # larger than a float64 holds exactly
 
 
-def jpeg(shade: int) -> bytes:
-    """A dark picture of 424 x 424 with a coloured square of 212 pixels in its centre."""
-    picture = np.zeros((424, 424, 3), dtype=np.uint8)
-    picture[106:318, 106:318] = (shade, shade // 2, 2 * shade)
+def picture(pixels: np.ndarray, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=95)
+    Image.fromarray(pixels).save(buffer, kind, quality=95)
     return buffer.getvalue()
 
 
+def jpeg(shade: int) -> bytes:
+    """A dark picture of 424 x 424 with a coloured square of 212 pixels in its centre."""
+    pixels = np.zeros((424, 424, 3), dtype=np.uint8)
+    pixels[106:318, 106:318] = (shade, shade // 2, 2 * shade)
+    return picture(pixels, "JPEG")
+
+
 def written(rows: list[list]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
+    return "\r\n".join(",".join(map(str, row)) for row in rows).encode()
 
 
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory) -> Path:
-    """Galaxy k has class k mod 6; 3 a tie, 4 no row, 5 an image that is not there."""
-    folder = tmp_path_factory.mktemp("zoo")
+def test_galaxy_zoo_joins_images_and_votes(tmp_path):
+    # Galaxy k has class k mod 6; 3 a tie, 4 no row, 5 an image that is not there.
     images = {f"images/{100 + k}.jpg": jpeg(40 + 7 * k) for k in range(12)}
-    images |= {f"__MACOSX/images/._{100 + k}.jpg": b"no image" for k in range(12)}
-    (folder / registry.IMAGES).write_bytes(zipped(images))
+    images["__MACOSX/images/._100.jpg"] = b"no image"
+    (tmp_path / registry.IMAGES).write_bytes(zipped(images))
     votes = [["OBJID", "RA", "P_EL", "P_CW", "P_ACW", "P_EDGE", "P_DK", "P_MG", "P_CS"]]
     for k in range(13):
         shares = [0.5 if i in (k % 6, 2 if k == 3 else k % 6) else 0.1 for i in range(6)]
         votes.append([FIRST + k, "00:00:01.23", *shares, 0.9])
-    (folder / registry.VOTES).write_bytes(gzip.compress(written(votes)))
+    (tmp_path / registry.VOTES).write_bytes(gzip.compress(written(votes)))
     assets = [[FIRST + k, "original", 9999 if k in (5, 12) else 100 + k] for k in range(13)]
     mapping = written([["objid", "sample", "asset_id"], *assets[:4], *assets[5:]])
-    (folder / registry.MAPPING).write_bytes(mapping)
-    return folder
+    (tmp_path / registry.MAPPING).write_bytes(mapping)
 
+    def chosen(count: int) -> tuple[np.ndarray, ...]:
+        product = tmp_path / "zoo.npz"
+        assert registry.galaxy_zoo(tmp_path, product, count=count) == (count, 64, 64, 3)
+        with np.load(product, allow_pickle=False) as arrays:
+            return arrays["x"], arrays["y"], arrays["objid"] - FIRST
 
-def test_galaxy_zoo_joins_images_and_votes(zoo, tmp_path):
-    product = tmp_path / "zoo.npz"
-    assert registry.galaxy_zoo(zoo, product, count=9) == (9, 64, 64, 3)
-    with np.load(product, allow_pickle=False) as arrays:
-        x, y, objid = (arrays[name] for name in ("x", "y", "objid"))
+    x, y, numbers = chosen(9)
     kept = [k for k in range(12) if k not in (3, 4, 5)]
-    assert (objid - FIRST).tolist() == kept
+    assert numbers.tolist() == kept
     assert y.tolist() == [k % 6 for k in kept]
-    assert (x.dtype, y.dtype, objid.dtype) == (np.uint8, np.uint8, np.int64)
+    assert x.dtype == np.uint8
     for image, k in zip(x, kept, strict=True):
         shade = 40 + 7 * k
         assert np.abs(image[16:48, 16:48].astype(int) - (shade, shade // 2, 2 * shade)).max() <= 4
     # Fewer: a random choice that is the same every time.
-    chosen = []
-    for _ in range(2):
-        registry.galaxy_zoo(zoo, product, count=4)
-        with np.load(product) as arrays:
-            chosen.append((arrays["objid"] - FIRST).tolist())
-    assert chosen[0] == chosen[1] == sorted(set(chosen[0]))
-    assert set(chosen[0]) < set(kept)
+    first, second = (chosen(4)[2].tolist() for _ in range(2))
+    assert first == second == sorted(set(first))
+    assert set(first) < set(kept)
 
 
 def test_the_collection_of_galaxy_zoo_is_sorted_by_object_number(tmp_path):
@@ -432,16 +365,13 @@ def test_the_collection_of_galaxy_zoo_is_sorted_by_object_number(tmp_path):
 def test_the_central_square_is_averaged_by_area():
     # A gradient, so that a shift or another filter would show; PNG, so that nothing is lost.
     ramp = np.arange(424, dtype=np.uint8)[:, None] // 2 + np.zeros((1, 424), dtype=np.uint8)
-    picture = np.stack([ramp, ramp.T, np.full_like(ramp, 9)], axis=2)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    prepared = registry.central_square(buffer.getvalue(), size=53)
-    expected = picture[106:318, 106:318].reshape(53, 4, 53, 4, 3).mean(axis=(1, 3))
+    pixels = np.stack([ramp, ramp.T, np.full_like(ramp, 9)], axis=2)
+    prepared = registry.central_square(picture(pixels), size=53)
+    expected = pixels[106:318, 106:318].reshape(53, 4, 53, 4, 3).mean(axis=(1, 3))
     assert np.abs(prepared - expected).max() <= 0.5
     # Of a smaller image the central half; grey becomes three equal channels.
-    buffer = io.BytesIO()
-    Image.fromarray(np.pad(np.full((60, 60), 200, np.uint8), 30)).save(buffer, "PNG")
-    assert (registry.central_square(buffer.getvalue(), size=4) == 200).all()
+    grey = picture(np.pad(np.full((60, 60), 200, np.uint8), 30))
+    assert (registry.central_square(grey, size=4) == 200).all()
 
 
 # --- fetching ---------------------------------------------------------------------------------
@@ -452,96 +382,84 @@ COVERTYPE = gzip.compress(written(COVER_TYPES.tolist()), mtime=0)
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """The registered cover types, from a folder that a server on the loopback address serves."""
-    served, asked = tmp_path / "served", []
-    served.mkdir()
-    (served / "5976039").write_bytes(COVERTYPE)
-
-    class Handler(SimpleHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            super().do_GET()
-
-        def log_message(self, *_) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=served))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/5976039"
-    checksum = "sha256:" + hashlib.sha256(COVERTYPE).hexdigest()
-    entry = data.DATASETS["covertype"]
-    entry = replace(entry, files={address: checksum}, expected=(21, 54, 7))
-    monkeypatch.setitem(data.DATASETS, "covertype", entry)
-    monkeypatch.setenv("GALFLOW_DOWNLOADS", str(tmp_path / "cache"))
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    yield served, asked
-    server.shutdown()
-    server.server_close()
+def served(tmp_path, monkeypatch):
+    """The registered cover types, in a file that a server on the loopback address serves."""
+    file = tmp_path / "served" / "5976039"
+    file.parent.mkdir()
+    file.write_bytes(COVERTYPE)
+    handler = partial(SimpleHTTPRequestHandler, directory=file.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/5976039"
+        checksum = "sha256:" + hashlib.sha256(COVERTYPE).hexdigest()
+        entry = data.DATASETS["covertype"]
+        entry = replace(entry, files={address: checksum}, expected=(21, 54, 7))
+        monkeypatch.setitem(data.DATASETS, "covertype", entry)
+        monkeypatch.setenv("GALFLOW_DOWNLOADS", str(tmp_path / "cache"))
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        yield file
+        server.shutdown()
 
 
 def files_below(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_fetch_downloads_converts_and_loads(server, tmp_path):
-    path = data.fetch("covertype", progress=False)
+def test_fetch_downloads_converts_and_loads(served, tmp_path):
+    path = data.fetch("covertype")
     assert data.cache_folder() == tmp_path / "cache"
     assert files_below(tmp_path / "cache/covertype") == {"covertype.npz", "raw/5976039"}
     with np.load(path, allow_pickle=False) as table:
         np.testing.assert_array_equal(table["x"], COVER_TYPES[:, :-1])
         np.testing.assert_array_equal(table["y"], COVER_TYPES[:, -1])
     # Once it is there, nothing is asked for; nor for a raw file that is there and right.
-    assert server[1] == ["/5976039"]
-    assert data.fetch("covertype", progress=False) == path
+    served.unlink()
+    assert data.fetch("covertype") == path
     path.unlink()
-    data.fetch("covertype", progress=False)
-    assert server[1] == ["/5976039"]
+    assert data.fetch("covertype") == path
 
 
-def test_a_wrong_checksum_leaves_nothing_and_is_mended_by_another_try(server, tmp_path):
-    (server[0] / "5976039").write_bytes(COVERTYPE[:-1])
+def test_a_wrong_checksum_leaves_nothing_and_is_mended_by_another_try(served, tmp_path):
+    served.write_bytes(COVERTYPE[:-1])
     with pytest.raises(ConnectionError, match="covertype cannot be downloaded .*hash"):
-        data.fetch("covertype", progress=False)
+        data.fetch("covertype")
     assert files_below(tmp_path / "cache") == set()
-    (server[0] / "5976039").write_bytes(COVERTYPE)
-    assert data.fetch("covertype", progress=False).is_file()
+    served.write_bytes(COVERTYPE)
+    assert data.fetch("covertype").is_file()
 
 
-@pytest.mark.parametrize("content", [COVERTYPE[:200], b"<html>moved</html>", gzip.compress(b"1,x")])
-def test_a_file_that_is_another_one_leaves_no_product(server, tmp_path, content):
+SHORTER = gzip.compress(written(COVER_TYPES[:20].tolist()))
+
+
+@pytest.mark.parametrize("content", [COVERTYPE[:200], b"<html>moved</html>", SHORTER])
+def test_a_file_that_is_another_one_leaves_no_product(served, tmp_path, content):
     raw = tmp_path / "raw.gz"
     raw.write_bytes(content)
     with pytest.raises(ValueError, match="raw.gz cannot be converted .* published files of cover"):
         data.fetch("covertype", source=raw)
-    raw.write_bytes(gzip.compress(written(COVER_TYPES[:20].tolist())))
-    with pytest.raises(ValueError, match=r"holds \(20, 54, 7\), expected \(21, 54, 7\)"):
-        data.fetch("covertype", source=raw)
     assert files_below(tmp_path / "cache") == set()
 
 
-def test_a_record_gives_its_files_and_their_checksums(server, tmp_path, monkeypatch):
+def test_a_record_gives_its_files_and_their_checksums(served, tmp_path, monkeypatch):
     address = next(iter(data.DATASETS["covertype"].files))
 
     def listed(boy):
-        boy.registry = {
-            "5976039": "md5:" + hashlib.md5(COVERTYPE).hexdigest(),
-            "model.pth": "md5:0",
-        }
+        checksum = "md5:" + hashlib.md5(COVERTYPE).hexdigest()
+        boy.registry = {"5976039": checksum, "model.pth": "md5:0"}
         boy.urls = dict.fromkeys(boy.registry, address)
 
     monkeypatch.setattr(registry.pooch.Pooch, "load_registry_from_doi", listed)
     entry = replace(data.DATASETS["covertype"], files={}, doi="doi:10.1/x", suffixes=("39",))
     monkeypatch.setitem(data.DATASETS, "covertype", entry)
-    data.fetch("covertype", progress=False)
+    data.fetch("covertype")
     assert files_below(tmp_path / "cache/covertype/raw") == {"5976039"}
 
 
 def test_the_commands_list_and_fetch(tmp_path, monkeypatch, capsys):
-    raw = tmp_path / "raw.zip"
-    raw.write_bytes(zipped({POWER_FILE: power_text(power_rows())}))
-    small = replace(data.DATASETS["power"], expected=(49, 5, 6, 6))
-    monkeypatch.setitem(data.DATASETS, "power", small)
+    raw = power_file(tmp_path / "raw.txt", power_lines(60, ";"))
+    monkeypatch.setitem(
+        data.DATASETS, "power", replace(data.DATASETS["power"], expected=(49, 5, 6, 6))
+    )
     words = ["data", "fetch", "power", "--folder", str(tmp_path), "--source", str(raw)]
     for command in (words, ["data", "list"]):
         with pytest.raises(SystemExit) as ended:
@@ -551,8 +469,6 @@ def test_the_commands_list_and_fetch(tmp_path, monkeypatch, capsys):
     assert f"power is at {tmp_path / 'power' / 'power.h5'}\n" in shown
     with h5py.File(tmp_path / "power" / "power.h5") as file:
         digest = hashlib.sha256(raw.read_bytes()).hexdigest()
-        assert file.attrs["source"] == f"raw.zip, SHA-256 {digest}"
+        assert file.attrs["source"] == f"raw.txt, SHA-256 {digest}"
     for name, entry in data.DATASETS.items():
         assert f"{name}: {entry.description}" in shown
-        assert f"galflow-lite data fetch {name}\n" in shown
-        assert entry.doi or entry.files

@@ -9,11 +9,4 @@ from __future__ import annotations
 from .registry import DATASETS, cache_folder, data_folder, fetch
 from .uci import TabularData, subset
 
-__all__ = [
-    "DATASETS",
-    "TabularData",
-    "cache_folder",
-    "data_folder",
-    "fetch",
-    "subset",
-]
+__all__ = ["DATASETS", "TabularData", "cache_folder", "data_folder", "fetch", "subset"]

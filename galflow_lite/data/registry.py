@@ -29,7 +29,6 @@ IMAGES = "images_gz2.zip"
 MAPPING = "gz2_filename_mapping.csv"
 VOTES = "GalaxyZoo1_DR_table2.csv.gz"
 _SHARES = ("P_EL", "P_CW", "P_ACW", "P_EDGE", "P_DK", "P_MG")
-_SIZE = 64
 
 
 def nihao(raw: Path, product: Path) -> tuple[int, int, int, int]:
@@ -100,8 +99,8 @@ def _jpegs(packed: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
 def _write(
     product: Path, images: Iterable[bytes], classes: list[int], numbers: list[int]
 ) -> tuple[int, ...]:
-    """Write ``x`` (n, size, size, 3) uint8, ``y`` (n,) uint8 and ``objid`` (n,) int64."""
-    x = np.stack([central_square(image, size=_SIZE) for image in images])
+    """Write ``x`` (n, 64, 64, 3) uint8, ``y`` (n,) uint8 and ``objid`` (n,) int64."""
+    x = np.stack([central_square(image, size=64) for image in images])
     # An open file, since numpy would add .npz to the temporary name.
     with product.open("wb") as file:
         np.savez_compressed(
@@ -188,7 +187,7 @@ DATASETS: dict[str, Dataset] = {
         "POWER from January to June 2007: the rows behind the stored reference of notebook 02 "
         "(UCI, doi:10.24432/C58K54); about 20 MB, licence: CC BY 4.0",
         "power_half_year.h5",
-        partial(uci.convert, uci.power_half_year),
+        partial(uci.convert, partial(uci.power, dates=uci.HALF_YEAR)),
         (208_065, 23_118, 25_686, 6),
         _POWER,
     ),
@@ -241,11 +240,7 @@ DATASETS: dict[str, Dataset] = {
         partial(galaxy_zoo, count=20_000),
         (20_000, 64, 64, 3),
         # Galaxy Zoo publishes no checksum; this one is what two users of the file report.
-        {
-            f"https://galaxy-zoo-1.s3.amazonaws.com/{VOTES}": (
-                "md5:766cb56d64f936e00d26699a55f0669b"
-            )
-        },
+        {f"https://galaxy-zoo-1.s3.amazonaws.com/{VOTES}": "md5:766cb56d64f936e00d26699a55f0669b"},
         doi="doi:10.5281/zenodo.3565489",
         suffixes=(IMAGES, MAPPING),
     ),
@@ -275,17 +270,10 @@ def data_folder() -> Path:
 
 def cache_folder() -> Path:
     """Folder of downloads: ``GALFLOW_DOWNLOADS``, else the cache folder of the user."""
-    chosen = os.environ.get("GALFLOW_DOWNLOADS")
-    return Path(chosen) if chosen else Path(pooch.os_cache("galflow-lite"))
+    return Path(os.environ.get("GALFLOW_DOWNLOADS") or pooch.os_cache("galflow-lite"))
 
 
-def fetch(
-    name: str,
-    folder: Path | str | None = None,
-    *,
-    source: Path | str | None = None,
-    progress: bool = True,
-) -> Path:
+def fetch(name: str, folder: Path | str | None = None, *, source: Path | str | None = None) -> Path:
     """Download a set, convert it and compare it with what was published.
 
     The files go to ``folder/<name>/raw``, the product to ``folder/<name>``. Where the product is
@@ -297,7 +285,6 @@ def fetch(
         folder: Where to put it; None takes `cache_folder`.
         source: The raw file, or the folder of the raw files where there are several, if you have
             them: nothing is downloaded then.
-        progress: Show progress bars.
 
     Returns:
         Path of the product.
@@ -311,25 +298,22 @@ def fetch(
     product = home / entry.product
     if product.is_file():
         return product
-    raw = Path(source) if source is not None else _download(name, entry, home / "raw", progress)
+    raw = Path(source) if source is not None else _download(name, entry, home / "raw")
     with written_aside(product) as aside:
         try:
             found = entry.convert(raw, aside)
+            if found != entry.expected:
+                raise ValueError(f"it holds {found}, not {entry.expected}")
         # Another or a damaged file can fail in any way, in any of five libraries.
         except Exception as error:
             raise ValueError(
                 f"{raw} cannot be converted ({error}), expected the published files of {name}: "
                 "delete what is damaged and run the same command again"
             ) from error
-        if found != entry.expected:
-            raise ValueError(
-                f"{raw} holds {found}, expected {entry.expected} as published for {name}: the "
-                "files at the source have changed"
-            )
     return product
 
 
-def _download(name: str, entry: Dataset, raw: Path, progress: bool) -> Path:
+def _download(name: str, entry: Dataset, raw: Path) -> Path:
     """The file, or the folder of several."""
     boy = pooch.create(path=raw, base_url=f"{entry.doi}/", retry_if_failed=2)
     try:
@@ -341,11 +325,10 @@ def _download(name: str, entry: Dataset, raw: Path, progress: bool) -> Path:
             file = address.rpartition("/")[2]
             boy.registry[file], boy.urls[file] = checksum, address
         for file in sorted(boy.registry):
-            boy.fetch(file, progressbar=progress)
+            boy.fetch(file, progressbar=os.environ.get("GALFLOW_PROGRESS") != "0")
         return raw / file if len(boy.registry) == 1 else raw
     except (OSError, ValueError, LookupError) as error:
         raise ConnectionError(
-            f"{name} cannot be downloaded ({error}), expected {entry.doi or 'its files'} to "
-            "answer: check the connection and run the same command again, or bring the files "
-            "with --source"
+            f"{name} cannot be downloaded ({error}), expected its source to answer: check the "
+            "connection and run the same command again, or bring the files with --source"
         ) from error

@@ -24,6 +24,9 @@ import numpy as np
 from ..files import sha256, written_aside
 from ..inputs import as_array, as_whole
 
+HALF_YEAR = r"\d+/0?[1-6]/(20)?07"
+"""Dates of POWER from January to June 2007, an eighth of the set."""
+
 _PARTS = ("train", "validation", "test")
 
 
@@ -122,30 +125,9 @@ def power(path: Path, *, dates: str = ".*") -> TabularData:
 
     Args:
         path: The UCI file or archive, or the comma-separated variant with an index.
-        dates: Regular expression of the dates to take, day/month/year.
+        dates: Regular expression of the dates to take, day/month/year; see `HALF_YEAR`.
     """
-    values = _readings(path, dates)
-    # The published splits come from this generator; a new one would give others.
-    rng = np.random.RandomState(42)
-    rng.shuffle(values)
-    table = np.delete(values, (1, 3), axis=1)
-    del values
-    n = len(table)
-    table[:, 1] += 0.01 * rng.rand(n)
-    table[:, 0] += 0.001 * rng.rand(n)
-    table[:, 2:5] += rng.rand(n, 3)
-    meters = [f"sub_metering_{i}" for i in (1, 2, 3)]
-    name = "power" if dates == ".*" else "power_half_year"
-    return _split(name, table, ("global_active_power", "voltage", *meters, "time"))
-
-
-def power_half_year(path: Path) -> TabularData:
-    """`power`, from the rows of January to June 2007 alone: an eighth of the set."""
-    return power(path, dates=r"\d+/0?[1-6]/(20)?07")
-
-
-def _readings(path: Path, dates: str) -> np.ndarray:
-    """Complete rows of POWER: seven readings and the minute of the day, shape (n, 8)."""
+    # Complete rows: seven readings and the minute of the day.
     values, wanted = array("d"), re.compile(dates).fullmatch
     with _opened(path, "household_power_consumption") as lines:
         delimiter = ";" if ";" in lines.readline() else ","
@@ -157,7 +139,18 @@ def _readings(path: Path, dates: str) -> np.ndarray:
             hour, minute, second = map(int, fields[-8].split(":"))
             values.extend(map(float, readings))
             values.append(hour * 60 + minute + second / 60)
-    return np.frombuffer(values).reshape(-1, 8)
+    table = np.frombuffer(values).reshape(-1, 8)
+    # The published splits come from this generator; a new one would give others.
+    rng = np.random.RandomState(42)
+    rng.shuffle(table)
+    table = np.delete(table, (1, 3), axis=1)
+    n = len(table)
+    table[:, 1] += 0.01 * rng.rand(n)
+    table[:, 0] += 0.001 * rng.rand(n)
+    table[:, 2:5] += rng.rand(n, 3)
+    meters = [f"sub_metering_{i}" for i in (1, 2, 3)]
+    name = "power" if dates == ".*" else "power_half_year"
+    return _split(name, table, ("global_active_power", "voltage", *meters, "time"))
 
 
 def gas(path: Path) -> TabularData:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from galflow_lite import cli, environment_check, files, notebooks, reproduction
-from galflow_lite.reproduction import results
 
 
 def run(*words):
@@ -180,7 +179,7 @@ def test_reproduce_runs_lesson_and_audit_and_leaves_them_alone(here, pair, capsy
 
 
 def numbers(scale):
-    found = results.Results.stored("01", scale)
+    found = reproduction.Results.stored("01", scale)
     return {name: entry["value"] for name, entry in found.rows.items()}
 
 
@@ -208,7 +207,7 @@ def test_reproduce_ends_with_1_when_a_cell_fails_and_stores_nothing(here, pair, 
     assert (here / "runs" / "01_tiny.ipynb").is_file()
     assert (here / "runs" / "audit_01_tiny.html").is_file()
     assert pair[0].read_bytes() == before
-    assert results.Results.stored("01", "lite") is None
+    assert reproduction.Results.stored("01", "lite") is None
 
 
 def test_ctrl_c_ends_the_kernel_and_keeps_what_was_executed(here):

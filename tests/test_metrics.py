@@ -167,7 +167,7 @@ def require_calibrated(found: list, *, largest: float = 1.15) -> np.ndarray:
 
 def test_energy_distance_is_the_double_loop(monkeypatch):
     # Blocks of 7 rows, the last one short.
-    monkeypatch.setattr("galflow_lite.metrics.mmd_and_energy.PAIRS", 7 * 30)
+    monkeypatch.setattr("galflow_lite.metrics.kernels.PAIRS", 7 * 30)
     x, y = normal(30, 3, 0) + 20, 1.5 * normal(25, 3, 1) + 20.5
     n, m = len(x), len(y)
     xx = sum(math.dist(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
@@ -269,7 +269,7 @@ def stein_matrix(x: Tensor, s: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("d", [1, 3])
 def test_ksd_is_the_double_loop(d, monkeypatch):
-    monkeypatch.setattr("galflow_lite.metrics.kernel_stein.PAIRS", 7 * 40)
+    monkeypatch.setattr("galflow_lite.metrics.kernels.PAIRS", 7 * 40)
     x, s = normal(40, d, 0) + 50, normal(40, d, 1)
     matrix = stein_matrix(x, s)
     off = matrix.sum() - matrix.trace()

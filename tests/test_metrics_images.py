@@ -21,7 +21,7 @@ from galflow_lite.metrics import (
     masked_error,
     spectrum_ratio,
 )
-from galflow_lite.metrics.spectra import ring_power
+from galflow_lite.metrics.image_errors import ring_power
 from galflow_lite.networks import FeatureNetwork
 
 LINEAR = Stretch("linear", low=-10.0, high=10.0)

@@ -35,7 +35,7 @@ def shown(monkeypatch) -> list:
     """What is displayed, as Jupyter would store it: pairs of data and metadata."""
     found: list = []
     monkeypatch.setattr(
-        plotting.style, "display", lambda o: found.append(DisplayFormatter().format(o))
+        plotting.figures, "display", lambda o: found.append(DisplayFormatter().format(o))
     )
     return found
 

@@ -12,9 +12,8 @@ import torch
 
 from galflow_lite import reproduction
 from galflow_lite.files import share
-from galflow_lite.reproduction import Summary, bands, results
-from galflow_lite.reproduction.rows import Row, verdict
-from galflow_lite.reproduction.summaries import format_number, prediction_interval
+from galflow_lite.reproduction import Results, Summary, bands
+from galflow_lite.reproduction.rows import Row, format_number, prediction_interval, verdict
 
 VALUES = [3.0, 3.1, 3.2, 3.3, 3.4]
 
@@ -147,7 +146,7 @@ def test_numbers_are_appended_to_the_file_in_the_environment(data, monkeypatch, 
     assert [line["value"] for line in lines] == [3.2, 1.5, "cut short"]
     assert [line["checked"] for line in lines] == [True, False, False]
     assert [line["scale"] for line in lines] == ["lite", "paper", "paper"]
-    found = results.Results.of_run("98", "paper", 90.04, lines)
+    found = Results.of_run("98", "paper", 90.04, lines)
     assert found.rows == {
         "another": {"value": 1.5, "standard_error": 0.5, "scatter": summary.scatter, "runs": 2}
     }
@@ -390,14 +389,14 @@ def test_targets_and_errors_are_those_of_the_quotation():
 
 def stored(scale, value):
     entry = {"value": value, "standard_error": 0.02, "scatter": 0.05, "runs": 6}
-    return results.Results("98", scale, 90.0, [0], {"a.number": entry, "no.row": {"value": 7}})
+    return Results("98", scale, 90.0, [0], {"a.number": entry, "no.row": {"value": 7}})
 
 
 def test_results_round_trip(data):
     before = stored("lite", 1.5)
     assert before.save() == data / "results" / "lite_98.json"
-    assert results.Results.stored("98", "lite") == before
-    assert results.Results.stored("98", "paper") is None
+    assert Results.stored("98", "lite") == before
+    assert Results.stored("98", "paper") is None
     with pytest.raises(ValueError, match=r"found a\.number not finite"):
         stored("paper", math.nan).save()
     assert not (data / "results" / "paper_98.json").exists()
@@ -406,7 +405,7 @@ def test_results_round_trip(data):
 def test_shipped_results_can_be_read_and_shown():
     for path in sorted((share("data") / "results").glob("*_[0-9][0-9].json")):
         scale, notebook = path.stem.split("_")
-        found = results.Results.stored(notebook, scale)
+        found = Results.stored(notebook, scale)
         assert found.rows, path.name
         assert {"cpu", "vector"} <= set(found.hardware)
         assert all(name in str(found) for name in found.rows)

@@ -5,16 +5,11 @@ Distances between samples also give the value expected by chance.
 
 from __future__ import annotations
 
-from .classifier_test import c2st
-from .estimate import Estimate
-from .frechet import frechet_distance, gaussian_frechet
-from .image_errors import flux_conservation, masked_error
-from .kernel_stein import ksd, ksd_floor
+from .estimate import Estimate, c2st, mode_weights
+from .image_errors import flux_conservation, masked_error, spectrum_ratio
+from .kernels import energy_distance, gaussian_mmd, ksd, ksd_floor, linear_mmd
 from .kl import effective_sample_size, forward_kl, reverse_kl, self_normalised_kl
-from .mmd_and_energy import energy_distance, gaussian_mmd, linear_mmd
-from .modes import mode_weights
-from .spectra import spectrum_ratio
-from .wasserstein import sliced_wasserstein
+from .wasserstein import frechet_distance, gaussian_frechet, sliced_wasserstein
 
 __all__ = [
     "Estimate",

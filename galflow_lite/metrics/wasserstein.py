@@ -1,14 +1,16 @@
-"""Sliced Wasserstein distance: transport in one dimension, along random directions."""
+"""Distances of optimal transport: sliced Wasserstein between samples, Frechet between Gaussians."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..inputs import as_number, as_whole
+from ..inputs import as_number, as_tensor, as_whole
+from ..networks import FeatureNetwork
 from .estimate import Estimate, sample_pair, subsample
 
 
@@ -125,3 +127,160 @@ def _relabellings(n: int, m: int, count: int, generator: torch.Generator) -> Ten
     for label in labels:
         label[torch.randperm(n + m, generator=generator)[:n]] = True
     return labels
+
+
+_BATCH = 500
+
+
+def frechet_distance(
+    x: Any,
+    y: Any,
+    *,
+    features: Callable[[Tensor], Tensor] | None = None,
+    paired: bool = False,
+    resamplings: int = 100,
+    seed: int = 0,
+) -> Estimate:
+    r"""Squared Frechet distance of the Gaussians fitted to the features of two sets of images.
+
+    .. math:: |m_x - m_y|^2 + \mathrm{tr}\,(S_x + S_y - 2 (S_x^{1/2} S_y S_x^{1/2})^{1/2})
+
+    with the means m and the covariances S of the features: the squared Wasserstein distance of
+    order 2 of the two Gaussians (Dowson & Landau 1982, J. Multivariate Analysis 12:450). It sees
+    means and covariances of features and nothing else.
+
+    **This is not the FID** and must not be compared with a published one: that has 2,048 features
+    of another network, trained on photographs. Nor do distances under different features, sizes of
+    images or sizes of samples compare.
+
+    A finite sample is at a positive distance from another one of the same law, roughly in
+    proportion to 1 / n + 1 / m. The null is that bias at these sizes: the mean distance over random
+    relabellings of the pooled images. It is close to the bias when the laws differ as well, unless
+    they do so strongly, so ``value - null`` compares better between sample sizes than ``value``;
+    it is never subtracted here. The standard error is a bootstrap over images. Near the null, where
+    the distance is quadratic in the noise, the bootstrap counts its spread three times; two of them
+    are taken off by the spread over the relabellings, which is also the least it may be. It covers
+    neither the choice of the features nor images that depend on one another, such as patches that
+    overlap or several samples for one input: there it is too small.
+
+    Args:
+        x: First images, shape (n, 1, height, width), values in about [-1, 1].
+        y: Second images, shape (m, 1, height, width), under the same stretch.
+        features: Maps a batch of images to features, shape (batch, d); by default
+            `networks.FeatureNetwork.shipped()`, d = 64, for galaxies in grey. With ``lambda x: x``
+            the rows of x and y, shape (n, d), are the features, of any kind.
+        paired: Whether row i of x belongs to row i of y, as a completion does to the image that
+            its known pixels come from. The bootstrap then draws pairs and the relabelling
+            exchanges within pairs; the null is lower, for the known pixels agree in any case.
+        resamplings: Number of resamplings of the images, for the standard error, and of
+            relabellings, for the null.
+        seed: Of both.
+
+    Returns:
+        The distance, in float64, in units of squared features; those of the shipped network have
+        variance 1 in every direction over galaxies. It is 0 for identical samples.
+
+    Raises:
+        ValueError: If images have unequal shapes, NaN or infinite values, or are too few (d + 1
+            in each sample, else the covariance says nothing of some directions), or the features
+            have another shape or are not finite.
+    """
+    x = as_tensor(x, "x").detach()
+    rows = len(x) if paired else "n"
+    y = as_tensor(y, "y", (rows, *x.shape[1:]), like=x).detach()
+    if features is None:
+        features = FeatureNetwork.shipped().to(x.device)
+    x, y = _features("x", x, features), _features("y", y, features)
+    generator = torch.Generator().manual_seed(as_whole(seed, "seed"))
+    value = _distances([(x, y)])
+    resampled = (_resampled(x, y, paired, generator) for _ in range(resamplings))
+    relabelled = (_relabelled(x, y, paired, generator) for _ in range(resamplings))
+    spread = _distances(resampled).var()
+    chance = _distances(relabelled)
+    variance = torch.maximum(spread - 2 * chance.var(), chance.var())
+    return Estimate(float(value), float(variance.sqrt()), float(chance.mean()))
+
+
+def gaussian_frechet(mean_x: Any, covariance_x: Any, mean_y: Any, covariance_y: Any) -> Tensor:
+    r"""Squared Frechet distance of Gaussians from their moments, the formula of `frechet_distance`.
+
+    The trace of the root is the sum of the singular values of
+    :math:`S_x^{1/2} S_y^{1/2}`, and these roots come from eigenvalues: a singular covariance needs
+    no ridge and raises no warning.
+
+    Args:
+        mean_x: Shape (\*batch, d), and so ``mean_y``.
+        covariance_x: Symmetric, shape (\*batch, d, d), and so ``covariance_y``.
+
+    Returns:
+        Shape (\*batch,), at least 0, float64.
+    """
+    mean_x, mean_y, covariance_x, covariance_y = (
+        as_tensor(value, name, dtype=torch.float64)
+        for name, value in (
+            ("mean_x", mean_x),
+            ("mean_y", mean_y),
+            ("covariance_x", covariance_x),
+            ("covariance_y", covariance_y),
+        )
+    )
+    cross = torch.linalg.svdvals(_root(covariance_x) @ _root(covariance_y)).sum(-1)
+    traces = (covariance_x + covariance_y).diagonal(dim1=-2, dim2=-1).sum(-1)
+    # Rounding leaves +-1e-15 of the traces where nothing is different.
+    return ((mean_x - mean_y).square().sum(-1) + traces - 2 * cross).clamp(min=0)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    # An eigenvalue at the level of rounding is a zero, and its root would not be small.
+    least = values[..., -1:] * values.shape[-1] * torch.finfo(values.dtype).eps
+    roots = values.where(values > least, torch.zeros_like(values)).sqrt()
+    return vectors * roots[..., None, :] @ vectors.mT
+
+
+def _distances(pairs: Any) -> Tensor:
+    """Distances of pairs of samples of features, in float64 on the CPU."""
+    moments = [(*_moments(x), *_moments(y)) for x, y in pairs]
+    return gaussian_frechet(*(torch.stack(part).cpu() for part in zip(*moments, strict=True)))
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    mean = values.mean(0)
+    values = values - mean
+    return mean, values.T @ values / (len(values) - 1)
+
+
+def _resampled(
+    x: Tensor, y: Tensor, paired: bool, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    rows = torch.randint(len(x), (len(x),), generator=generator)
+    others = rows if paired else torch.randint(len(y), (len(y),), generator=generator)
+    return x[rows.to(x.device)], y[others.to(y.device)]
+
+
+def _relabelled(
+    x: Tensor, y: Tensor, paired: bool, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    if paired:
+        swap = (torch.rand(len(x), 1, dtype=torch.float32, generator=generator) < 0.5).to(x.device)
+        return torch.where(swap, y, x), torch.where(swap, x, y)
+    order = torch.randperm(len(x) + len(y), generator=generator).to(x.device)
+    pool = torch.cat([x, y])[order]
+    return pool[: len(x)], pool[len(x) :]
+
+
+@torch.no_grad()
+def _features(name: str, images: Tensor, features: Callable[[Tensor], Tensor]) -> Tensor:
+    """Features in float64, shape (n, d), a batch at a time."""
+    if isinstance(features, nn.Module):
+        images = as_tensor(images, name, like=features)
+    values = torch.cat([features(batch) for batch in images.split(_BATCH)])
+    values = as_tensor(
+        values, f"the features of {name}", (len(images), "features"), dtype=torch.float64
+    )
+    if len(values) <= values.shape[1]:
+        raise ValueError(
+            f"{name} has {len(values)} images, expected more than the {values.shape[1]} features, "
+            "and better many times as many: use a larger sample"
+        )
+    return values

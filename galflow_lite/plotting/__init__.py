@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from .figures import COLORS, clusters, density_map, image_rows, show, use_style
 from .galaxy_figures import LABELS, abundance_plane, corner, face_on, profiles
-from .image_grid import image_rows
-from .planar_maps import clusters, density_map
-from .style import COLORS, show, use_style
 
 __all__ = [
     "COLORS",

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from ..galaxies import PROFILES, UNITS, Galaxy, face_on_map, radial_profile
-from .style import COLORS, DENSITY_MAP, RESIDUAL_MAP, VALUE_MAP, draw_map
+from .figures import COLORS, DENSITY_MAP, RESIDUAL_MAP, VALUE_MAP, draw_map
 
 LABELS = {
     "x": "$x$ [kpc]",

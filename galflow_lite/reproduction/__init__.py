@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from .bands import band_values
 from .checks import OutOfBand, check, record, records, remark
-from .results import Results, reference
-from .rows import rows
+from .rows import Summary, rows
 from .runs import Runs, repeat
 from .settings import hardware, settings, versions
-from .summaries import Summary
-from .table import table
+from .table import Results, reference, table
 
 __all__ = [
     "OutOfBand",

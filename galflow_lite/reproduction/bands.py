@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from ..files import share, write_aside
 from ..notebooks import execute, find_notebooks, read_records
-from .rows import rows
+from .rows import ALLOWANCE, COVERAGE, Summary, prediction_interval, rows
 from .settings import hardware, versions
-from .summaries import ALLOWANCE, COVERAGE, Summary, prediction_interval
 
 FEWEST = 5
 RULE = (

@@ -10,9 +10,8 @@ from typing import Any
 
 from ..files import append_line
 from .bands import read_bands
-from .rows import rows
+from .rows import Summary, format_number, rows
 from .settings import current
-from .summaries import Summary, format_number
 
 REMARK = "remark"
 """The name under which :func:`remark` keeps its text."""

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from ..files import append_line, share
 from ..inputs import as_whole
 from .checks import OutOfBand
+from .rows import ALLOWANCE, Summary, prediction_interval
 from .settings import hardware, versions
-from .summaries import ALLOWANCE, Summary, prediction_interval
 
 # With fewer other seeds an interval says nothing.
 _FEWEST_OTHERS = 4

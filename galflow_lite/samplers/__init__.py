@@ -6,8 +6,15 @@ Denoising Fisher training (arXiv:2411.01453), Fisher and KL training (arXiv:2306
 from __future__ import annotations
 
 from .alternating_training import train_sampler
-from .annealing import LogUniform, geometric, linear_decay
-from .divergences import dft_loss, fisher_loss, kl_loss, score_matching_loss
+from .divergences import (
+    LogUniform,
+    dft_loss,
+    fisher_loss,
+    geometric,
+    kl_loss,
+    linear_decay,
+    score_matching_loss,
+)
 from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
 
 __all__ = [

@@ -16,8 +16,16 @@ from ..inputs import as_choice, as_number, as_whole, child_seed
 from ..targets import Noised, Target
 from ..targets.target import as_target
 from ..training import TrainingDiverged, fit, threads
-from .annealing import LogUniform, Schedule, linear_decay, value_at
-from .divergences import dft_loss, fisher_loss, kl_loss, score_matching_loss
+from .divergences import (
+    LogUniform,
+    Schedule,
+    dft_loss,
+    fisher_loss,
+    kl_loss,
+    linear_decay,
+    score_matching_loss,
+    value_at,
+)
 from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
 
 # Steps of the score network before the first one of the sampler, as far as that takes as many.

@@ -11,8 +11,7 @@ from torch import nn
 from ..inputs import child_seed
 from ..targets import Target
 from .alternating_training import train_sampler
-from .annealing import LogUniform, geometric, linear_decay
-from .divergences import dft_loss
+from .divergences import LogUniform, dft_loss, geometric, linear_decay
 from .implicit_sampler import ImplicitSampler
 
 __all__ = ["ONE_STEP", "RECIPE", "train_stages"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from .loop import fit
-from .minibatches import TensorBatches
-from .processes import process_rank, start_processes, threads
+from .minibatches import TensorBatches, process_rank, start_processes, threads
 from .state import History, TrainingDiverged
 
 __all__ = [

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..inputs import as_choice, as_number, as_whole
-from .minibatches import by_step
-from .processes import broadcast, data_parallel, process_rank
+from .minibatches import broadcast, by_step, data_parallel, process_rank
 from .state import History, TrainingState, fingerprint, restore_random_state
 
 

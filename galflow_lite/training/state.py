@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files import read_state, write_state
-from .processes import broadcast, gather, process_rank, start_processes, sum_over
+from .minibatches import broadcast, gather, process_rank, start_processes, sum_over
 
 _KIND = "a training checkpoint"
 

@@ -1,0 +1,260 @@
+"""The style of all figures, maps of densities in the plane, and rows of images."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import Image, Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from ..inputs import as_array, as_tensor
+
+# Okabe & Ito's palette: told apart in every common form of colour blindness.
+COLORS = {
+    "data": "#000000",
+    "flow": "#D55E00",
+    "nearest": "#0072B2",
+    "mixture": "#009E73",
+    "other": "#CC79A7",
+    "light": "#56B4E9",
+}
+
+DENSITY_MAP, VALUE_MAP, RESIDUAL_MAP = "magma_r", "viridis", "RdBu_r"
+
+
+def use_style() -> None:
+    """Apply the figure style of the notebooks to matplotlib."""
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 10,
+            "axes.labelsize": 10,
+            "legend.frameon": False,
+            "legend.fontsize": 9,
+            "image.origin": "lower",
+            "axes.prop_cycle": plt.cycler(color=[c for k, c in COLORS.items() if k != "data"]),
+        }
+    )
+
+
+def draw_map(axis: Axes, values: np.ndarray, extent: list[float], **style: Any) -> AxesImage:
+    """Pixels of a map of the plane, the lowest row at the bottom; NaN stays blank."""
+    return axis.imshow(values, extent=extent, interpolation="nearest", origin="lower", **style)
+
+
+def show(figure: Figure, *, caption: str, alt: str, dpi: int = 100) -> None:
+    """Display a figure in a notebook with its caption and a text for those who cannot see it.
+
+    The picture is stored with at most 256 colours, which keeps a notebook small.
+
+    Args:
+        figure: Figure to show; closed afterwards.
+        caption: One or two sentences under the figure, Markdown.
+        alt: What the figure shows, in words.
+        dpi: Resolution.
+    """
+    buffer, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    plt.close(figure)
+    picture = PillowImage.open(buffer).convert("RGB")
+    picture.quantize(256, dither=PillowImage.Dither.NONE).save(small, "PNG", optimize=True)
+    display(Image(small.getvalue(), alt=" ".join(alt.split())))
+    display(Markdown(f"**Figure.** {' '.join(caption.split())}"))
+
+
+_HUES = tuple(COLORS.values())
+_SHAPES = ("o", "s", "^", "D", "v", "*", "<", ">", "p", "h", "d")
+
+
+def density_map(
+    axis: Axes,
+    log_prob: Callable[[Tensor], Tensor],
+    *,
+    half_width: float,
+    pixels: int = 200,
+    decades: float = 6.0,
+    peak: float | None = None,
+) -> AxesImage:
+    """Draw log10 of a density on a square around the origin.
+
+    The logarithm shows what a linear scale hides: the bridges that a flow leaves between modes.
+
+    Args:
+        axis: where to draw.
+        log_prob: natural logarithm of the density: points of shape (n, 2) to shape (n,).
+        half_width: the square reaches from -half_width to half_width.
+        pixels: pixels on a side; the density is taken at their centres.
+        decades: range of the colours below the peak; lower densities have the palest colour.
+        peak: log10 of the density with the darkest colour, for maps that share a scale (the
+            ``norm.vmax`` of the first one); left out, the highest of this map.
+
+    Returns:
+        The image, for a colour bar.
+
+    Raises:
+        ValueError: ``log_prob`` is NaN somewhere, or has another shape.
+    """
+    centres = half_width * (2 * (torch.arange(pixels) + 0.5) / pixels - 1)
+    second, first = torch.meshgrid(centres, centres, indexing="ij")
+    with torch.no_grad():
+        found = log_prob(torch.stack([first.flatten(), second.flatten()], dim=1))
+    found = as_tensor(found, "log_prob", (pixels**2,), dtype=torch.float64, infinite=True)
+    log10 = found.cpu().numpy().reshape(pixels, pixels) / math.log(10)
+    top = float(np.nanmax(log10)) if peak is None else float(peak)
+    image = draw_map(
+        axis,
+        # The palest colour in place of -inf, which would be blank.
+        np.maximum(log10, top - decades),
+        [-half_width, half_width] * 2,
+        vmin=top - decades,
+        vmax=top,
+        cmap=DENSITY_MAP,
+    )
+    axis.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    return image
+
+
+def clusters(axis: Axes, x: Any, labels: Any, *, size: float = 10.0) -> list[PathCollection]:
+    """Draw labelled points; clusters differ by colour, shape and a number written on them.
+
+    There are fewer colours than clusters: those that share one lie far apart and have other shapes.
+    The number stands at the point that is nearest to the mean of the cluster, so that it lies on
+    the cluster even where that is bent.
+
+    Args:
+        axis: where to draw.
+        x: points, shape (n, 2).
+        labels: one whole number a point; about 20 different ones can be told apart.
+        size: area of a marker in square points.
+
+    Returns:
+        The drawn points of each cluster, in the order of the labels.
+    """
+    points = as_array(x, "x", ("n", 2))
+    labels = as_array(labels, "labels", (len(points),), dtype=np.int64)
+    names = np.unique(labels)
+    drawn = []
+    looks = _looks(np.array([points[labels == name].mean(0) for name in names]))
+    for name, (color, shape) in zip(names, looks, strict=True):
+        own = points[labels == name]
+        drawn.append(axis.scatter(*own.T, s=size, color=color, marker=shape, lw=0, label=str(name)))
+        axis.annotate(
+            str(name),
+            own[((own - own.mean(0)) ** 2).sum(1).argmin()],
+            ha="center",
+            va="center",
+            weight="bold",
+            zorder=3,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )
+    axis.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    return drawn
+
+
+def _looks(centres: np.ndarray) -> list[tuple[str, str]]:
+    """Colour and shape for each centre, one by one; the colour is that whose nearest centre so far
+    is farthest."""
+    taken: dict[str, list[np.ndarray]] = {hue: [] for hue in _HUES}
+    looks = []
+    for centre in centres:
+        room = {
+            hue: min((float(np.hypot(*(centre - other))) for other in others), default=math.inf)
+            for hue, others in taken.items()
+        }
+        _, _, hue = max((room[hue], -len(taken[hue]), hue) for hue in _HUES)
+        looks.append((hue, _SHAPES[(_HUES.index(hue) + len(taken[hue])) % len(_SHAPES)]))
+        taken[hue].append(centre)
+    return looks
+
+
+# Dots an inch, margins for names and titles, and the gap between images, in dots.
+_DPI, _LEFT, _TOP, _GAP = 100, 120, 30, 8
+
+
+def image_rows(
+    rows: Mapping[str, Any],
+    *,
+    columns: Sequence[str] | None = None,
+    width: float = 0.72,
+    maps: Mapping[str, tuple[str, float, float]] | None = None,
+) -> Figure:
+    """Draw images in rows, each with its name at the left.
+
+    Args:
+        rows: name to images, shape (n, height, width), (n, 1, height, width), or
+            (n, 3, height, width) for colour, -1 black and 1 white; the same n in all rows.
+        columns: a title over each column.
+        width: of an image, in inches; without `maps` rounded so that at 100 dots an inch every
+            pixel of the largest images covers a whole number of dots: it keeps noise as it is, and
+            files small.
+        maps: rows that are not images but maps of something: colour map and limits by name; each
+            gets a colour bar.
+    """
+    arrays = {name: _images(name, row) for name, row in rows.items()}
+    n = len(next(iter(arrays.values())))
+    maps = maps or {}
+    figure, axes = plt.subplots(
+        len(arrays), n, squeeze=False, figsize=(1.3 + width * n, 0.3 + width * len(arrays))
+    )
+    for (name, row), line in zip(arrays.items(), axes, strict=True):
+        cmap, low, high = maps.get(name, ("gray", -1.0, 1.0))
+        for image, axis in zip(row, line, strict=True):
+            # Colour images take no limits: they are scaled here.
+            shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
+            drawn = axis.imshow(
+                shown,
+                cmap=cmap,
+                vmin=low,
+                vmax=high,
+                interpolation="nearest",
+                origin="upper",  # rows as in memory, whatever the style says of maps
+                aspect="equal" if maps else "auto",
+            )
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        if name in maps:
+            figure.colorbar(drawn, ax=list(line), shrink=0.9, pad=0.01)
+    for axis, title in zip(axes[0], columns or [""] * n, strict=True):
+        axis.set_title(title, fontsize=8)
+    if not maps:
+        _place(axes, max((row[0].shape[:2] for row in arrays.values()), key=max), width)
+    return figure
+
+
+def _place(axes: np.ndarray, shape: tuple[int, int], width: float) -> None:
+    """Put the axes where pixels of images of this shape fall on whole dots."""
+    rows, columns = axes.shape
+    scale = max(1, round(width * _DPI / shape[1]))
+    height, side = scale * shape[0], scale * shape[1]
+    total = (_LEFT + columns * (side + _GAP), _TOP + rows * (height + _GAP))
+    axes[0, 0].figure.set_size_inches(total[0] / _DPI, total[1] / _DPI)
+    for (i, j), axis in np.ndenumerate(axes):
+        x, y = _LEFT + j * (side + _GAP), total[1] - _TOP - (i + 1) * height - i * _GAP
+        axis.set_position((x / total[0], y / total[1], side / total[0], height / total[1]))
+
+
+def _images(name: str, row: Any) -> np.ndarray:
+    """Images, shape (n, height, width), or (n, height, width, 3) in colour."""
+    array = as_array(row, name, finite=False)
+    if array.ndim == 4:
+        array = array.transpose(0, 2, 3, 1)
+    return array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array

@@ -6,16 +6,14 @@ nflows 0.14 is not maintained, so only transforms that pass the contract tests o
 * :class:`Flow` accepts arrays, tables and NumPy integers, samples in float64, and returns the same
   shape and the same draws with and without ``batch_size``;
 * :class:`LULinear` solves its triangular systems without deprecated functions;
-* :class:`SplineCoupling` is a faster rational-quadratic coupling (see :mod:`.splines`);
+* :class:`SplineCoupling` is a faster rational-quadratic coupling (see :mod:`.coupling_layers`);
 * :class:`StackedFlows` runs many flows of one architecture as one batched model.
 """
 
 from .architectures import masked_autoregressive_flow, neural_spline_flow, real_nvp
 from .base_distributions import GaussianMixtureBase, ResampledBase
-from .coupling_layers import SplineCoupling
-from .flow import Flow
-from .splines import compile_splines, rational_quadratic_spline
-from .stacked_flows import StackedFlows
+from .coupling_layers import SplineCoupling, compile_splines, rational_quadratic_spline
+from .flow import Flow, StackedFlows
 
 __all__ = [
     "Flow",

@@ -11,9 +11,9 @@ from nflows.transforms import (
 )
 from nflows.transforms.base import Transform
 
-from ..inputs import as_choice, as_number, as_whole
+from ..inputs import as_number, as_whole
 from .base_distributions import GaussianMixtureBase, ResampledBase
-from .coupling_layers import CONDITIONERS, ActNorm, AffineCoupling, SplineCoupling
+from .coupling_layers import ActNorm, AffineCoupling, SplineCoupling
 from .flow import Flow, LULinear
 
 
@@ -25,15 +25,13 @@ def neural_spline_flow(
     hidden: int = 128,
     bins: int = 10,
     tail_bound: float = 3.0,
-    conditioner: str = "product",
 ) -> Flow:
     """The flow of GalacticFlow (arXiv:2312.06017, settings of its public code).
 
     Each layer is a fixed random permutation with an LU-decomposed linear map, then two
     rational-quadratic couplings that together transform both halves. Parameters with the defaults
     and 10 features, 4 conditions: 2,937,788 (the paper's code has 2,939,188: it stores L and U as
-    full matrices and has no bias). With ``conditioner="residual"`` the couplings are those of
-    nflows, 2,446,304 parameters. A minimum bin size of 0.001, which the paper's code lacks, keeps
+    full matrices and has no bias). A minimum bin size of 0.001, which the paper's code lacks, keeps
     long runs from NaN.
 
     Args:
@@ -44,7 +42,6 @@ def neural_spline_flow(
         bins: Bins of each spline.
         tail_bound: The splines act on [-tail_bound, tail_bound], in the units of the data:
             standardise first.
-        conditioner: ``"product"`` (the paper's) or ``"residual"`` (nflows').
 
     Example:
         >>> flow = neural_spline_flow(10, 4, layers=2, hidden=32)
@@ -58,7 +55,6 @@ def neural_spline_flow(
         "hidden": hidden,
         "bins": as_whole(bins, "bins", least=2),
         "tail_bound": as_number(tail_bound, "tail_bound", above=0),
-        "conditioner": as_choice(conditioner, "conditioner", CONDITIONERS),
     }
     transforms: list[Transform] = []
     for _ in range(layers):
@@ -68,8 +64,7 @@ def neural_spline_flow(
             SplineCoupling(first_half, **settings),
             SplineCoupling([not is_first for is_first in first_half], **settings),
         ]
-    shares = conditioner == "product"
-    return Flow(CompositeTransform(transforms), features, context_features, shares_context=shares)
+    return Flow(CompositeTransform(transforms), features, context_features, shares_context=True)
 
 
 def masked_autoregressive_flow(

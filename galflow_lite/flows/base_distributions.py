@@ -32,8 +32,10 @@ class ResampledBase(Distribution):
     Args:
         features: Dimension of the noise.
         hidden: Widths of the hidden layers of the acceptance network, which ends in a sigmoid.
-        truncation: Number of proposals T, the last of which is always accepted; 100 in the paper.
-        momentum: Weight of the latest draws in the running mean; 0.1 in the paper's code.
+
+    Attributes:
+        truncation: Number of proposals T, the last of which is always accepted; as in the paper.
+        momentum: Weight of the latest draws in the running mean; as in the paper's code.
         draws: Draws from N(0, I) at each step of the training.
 
     Example:
@@ -41,20 +43,13 @@ class ResampledBase(Distribution):
         torch.Size([3])
     """
 
-    def __init__(
-        self,
-        features: int,
-        *,
-        hidden: tuple[int, ...] = (128, 128),
-        truncation: int = 100,
-        momentum: float = 0.1,
-        draws: int = 1024,
-    ) -> None:
+    truncation = 100
+    momentum = 0.1
+    draws = 1024
+
+    def __init__(self, features: int, *, hidden: tuple[int, ...] = (128, 128)) -> None:
         super().__init__()
         self.features = as_whole(features, "features", least=1)
-        self.truncation = as_whole(truncation, "truncation", least=1)
-        self.draws = as_whole(draws, "draws", least=1)
-        self.momentum = as_number(momentum, "momentum", above=0, most=1)
         self.network = MLP(self.features, 1, hidden=hidden)
         self.register_buffer("normalizer", torch.tensor(0.5))
         self.refine(10_000)
@@ -78,8 +73,6 @@ class ResampledBase(Distribution):
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         normal = _log_normal(inputs).sum(dim=1)
-        if self.truncation == 1:
-            return normal
         # Logarithms throughout: far out a(z) is too small for a float, and so may be alpha.
         z = self._normalizer()
         log_alpha = (self.truncation - 1) * torch.log1p(-z.clamp(max=1 - 1e-6))

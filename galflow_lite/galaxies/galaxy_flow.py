@@ -45,8 +45,8 @@ class GalaxyFlow:
     Args:
         columns: Columns of the stars to model, any subset of a catalogue's columns.
         condition_columns: Conditions to depend on, any subset of a catalogue's conditions.
-        layers, hidden, bins, tail_bound, conditioner: As in
-            :func:`galflow_lite.flows.neural_spline_flow`; the defaults are the paper's.
+        layers, hidden, bins, tail_bound: As in :func:`galflow_lite.flows.neural_spline_flow`; the
+            defaults are the paper's.
         log: Columns and conditions that enter as log10; the paper has the stellar mass alone.
         bounds: Columns with sharp edges and their (low, high), in physical units; they enter
             through a logit (see `Scaling`), and samples lie strictly inside. The paper has none.
@@ -68,13 +68,11 @@ class GalaxyFlow:
         hidden: int = 128,
         bins: int = 10,
         tail_bound: float = 3.0,
-        conditioner: str = "product",
         log: Sequence[str] = ("M_stars",),
         bounds: Mapping[str, tuple[float, float]] | None = None,
         seed: int = 0,
     ) -> None:
-        sizes = dict(layers=layers, hidden=hidden, bins=bins, tail_bound=tail_bound)
-        self.settings = dict(**sizes, conditioner=conditioner)
+        self.settings = dict(layers=layers, hidden=hidden, bins=bins, tail_bound=tail_bound)
         self.columns, self.condition_columns = tuple(columns), tuple(condition_columns)
         self.stars = Scaling(self.columns, tuple(log), bounds or {})
         self.conditions = Conditions(Scaling(self.condition_columns, tuple(log)))

@@ -26,14 +26,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)
     from skimage.data import hubble_deep_field
 
-__all__ = [
-    "PARAMETERS",
-    "ImageSet",
-    "Stretch",
-    "galaxy_zoo",
-    "hubble_patches",
-    "parametric_galaxies",
-]
+__all__ = ["ImageSet", "Stretch", "galaxy_zoo", "hubble_patches", "parametric_galaxies"]
 
 _SOFTENING = 6.0
 

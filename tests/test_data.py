@@ -42,10 +42,10 @@ def tarred(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def text(table: np.ndarray, header: str = "", **options) -> bytes:
+def text(table: np.ndarray, header: str, **options) -> bytes:
     buffer = io.BytesIO()
     np.savetxt(buffer, table, header=header, comments="", **options)
-    return buffer.getvalue() if header else buffer.getvalue().lstrip()
+    return buffer.getvalue()
 
 
 def joined(table: TabularData) -> np.ndarray:
@@ -156,17 +156,14 @@ def repeating(n: int, d: int, *, smallest: int, largest: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_hepmass_is_prepared_as_published(tmp_path, pack, suffix):
-    members = {"data/gas/ethylene_CO.pickle": b"\x80"}
-    events = []
+def test_hepmass_is_prepared_as_published(tmp_path, pack):
+    members, events = {"data/gas/ethylene_CO.pickle": b"\x80"}, []
     # The class and 27 features; the header of the published training file is one name short.
     for name, n, names in (("test", 100, 28), ("train", 300, 27)):
         table = repeating(n, 28, smallest=6, largest=10)
         table[:, 0] = np.arange(n) % 2
         content = text(table, ",".join(map(str, range(names))), delimiter=",")
-        compressed = gzip.compress(content) if suffix else content
-        members[f"data/hepmass/1000_{name}.csv{suffix}"] = compressed
+        members[f"data/hepmass/1000_{name}.csv.gz"] = gzip.compress(content)
         events.append(table[1::2, 1:27])
     path = tmp_path / "data"
     path.write_bytes(pack(members))
@@ -252,19 +249,13 @@ GALAXIES = {
 }
 
 
-@pytest.mark.parametrize("form", ["zip", "tar.gz", "folder"])
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
 def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
     # Another array, and a Mac's second files, do no harm.
     extra = {f"__MACOSX/all_sims/._{name[9:]}": b"x" for name in GALAXIES}
     members = {**GALAXIES, **extra, "losses.npy": galaxy(5)}
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    if form == "folder":
-        for name, content in GALAXIES.items():
-            (raw / Path(name).name).write_bytes(content)
-    else:
-        raw = raw / f"all_sims.{form}"
-        raw.write_bytes((zipped if form == "zip" else tarred)(members))
+    raw = tmp_path / f"all_sims.{form}"
+    raw.write_bytes((zipped if form == "zip" else tarred)(members))
     found = registry.nihao(raw, tmp_path / "galaxies.h5")
     # A tenth of the stars at most goes, and the galaxy of 300.
     assert found[:3] == (3, 3300, 2)
@@ -273,27 +264,24 @@ def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
         assert catalogue.n_stars.sum() == found[3]
         assert catalogue.ids == ("g1.05e11", "g8.26e11")
         assert catalogue[1].attributes == {"M_dm": 9.1e11}
-    assert {p.name for p in tmp_path.iterdir()} == {"raw", "galaxies.h5"}
+    assert {p.name for p in tmp_path.iterdir()} == {raw.name, "galaxies.h5"}
+    # Arrays in a folder are taken as they are.
+    (tmp_path / "all_sims").mkdir()
+    for name, content in GALAXIES.items():
+        (tmp_path / name).write_bytes(content)
+    assert registry.nihao(tmp_path / "all_sims", tmp_path / "again.h5") == found
 
 
-@pytest.mark.parametrize("name", ["../evil.npy", "a/../../evil.npy", "link"])
-@pytest.mark.parametrize("form", ["zip", "tar"])
-def test_nothing_of_an_archive_leaves_its_folder(tmp_path, form, name):
-    home = tmp_path / "home" / "raw"
-    home.mkdir(parents=True)
-    path = home / f"all_sims.{form}"
-    if form == "zip":
-        path.write_bytes(zipped({**GALAXIES, name: b"evil"}))
-        registry.nihao(path, home.parent / "galaxies.h5")
-    else:
-        with tarfile.open(path, "w") as packed:
-            member = tarfile.TarInfo(name)
-            if name == "link":
-                member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
-            packed.addfile(member)
-        with pytest.raises(tarfile.FilterError):
-            registry.nihao(path, home.parent / "galaxies.h5")
-    assert not [p for p in tmp_path.rglob("evil*")]
+def test_nothing_of_an_archive_leaves_its_folder(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    for form, pack in (("zip", zipped), ("tar.gz", tarred)):
+        path = home / f"all_sims.{form}"
+        path.write_bytes(pack({**GALAXIES, "../evil.npy": b"evil"}))
+    registry.nihao(home / "all_sims.zip", home / "galaxies.h5")
+    with pytest.raises(tarfile.FilterError):
+        registry.nihao(path, home / "galaxies.h5")
+    assert not [*tmp_path.rglob("evil*")]
 
 
 FIRST = 587722981741363294  # larger than a float64 holds exactly
@@ -457,18 +445,16 @@ def test_a_record_gives_its_files_and_their_checksums(served, tmp_path, monkeypa
 
 def test_the_commands_list_and_fetch(tmp_path, monkeypatch, capsys):
     raw = power_file(tmp_path / "raw.txt", power_lines(60, ";"))
-    monkeypatch.setitem(
-        data.DATASETS, "power", replace(data.DATASETS["power"], expected=(49, 5, 6, 6))
-    )
-    words = ["data", "fetch", "power", "--folder", str(tmp_path), "--source", str(raw)]
-    for command in (words, ["data", "list"]):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(command)
-        assert not ended.value.code
+    small = replace(data.DATASETS["power"], expected=(49, 5, 6, 6))
+    monkeypatch.setitem(data.DATASETS, "power", small)
+    fetch = f"data fetch power --folder {tmp_path} --source {raw}"
+    for command in (fetch, "data list"):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(command.split())
     shown = capsys.readouterr().out
-    assert f"power is at {tmp_path / 'power' / 'power.h5'}\n" in shown
-    with h5py.File(tmp_path / "power" / "power.h5") as file:
+    product = tmp_path / "power" / "power.h5"
+    assert f"power is at {product}\n" in shown
+    assert all(f"{name}: {entry.description}" in shown for name, entry in data.DATASETS.items())
+    with h5py.File(product) as file:
         digest = hashlib.sha256(raw.read_bytes()).hexdigest()
         assert file.attrs["source"] == f"raw.txt, SHA-256 {digest}"
-    for name, entry in data.DATASETS.items():
-        assert f"{name}: {entry.description}" in shown

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
-import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +38,7 @@ def test_a_stretch_and_its_inverse(stretch):
     assert (values.diff() > 0).all()
     torch.testing.assert_close(stretch.inverse(values), flux, rtol=1e-12, atol=1e-12)
     ends = torch.tensor([0.0, stretch.scale], dtype=torch.float64)
-    torch.testing.assert_close(stretch(ends), torch.tensor([-1.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(stretch(ends).tolist(), [-1.0, 1.0])
     # Fluxes outside are set to the ends; values outside go on.
     outside = torch.tensor([stretch.low - 1, stretch.high + 1], dtype=torch.float64)
     torch.testing.assert_close(stretch(outside), values[[0, -1]])
@@ -57,38 +56,26 @@ def test_the_values_of_a_stretch():
 # --- sets and their augmentation --------------------------------------------------------------
 
 
-def small_set(**changes) -> ImageSet:
-    values = {
-        "images": torch.arange(4 * 9.0).reshape(4, 1, 3, 3) / 36,
-        "labels": torch.tensor([0, 1, 2, 1]),
-        "class_names": ("round", "left", "right"),
-        "name": "signs",
-        "split": "train",
-        "stretch": Stretch("linear"),
-        "mirror": (0, 2, 1),
-    }
-    return ImageSet(**(values | changes))
+def small_set(images: Any, **options) -> ImageSet:
+    names, labels = ("round", "left", "right"), np.array([0, 1, 2, 1], np.uint8)
+    stretch = Stretch("linear")
+    return ImageSet(images, labels, names, "signs", "train", stretch, mirror=(0, 2, 1), **options)
 
 
-def test_the_repr_says_what_a_set_is():
-    assert repr(small_set()) == "<ImageSet signs, train: 4 images, 1 x 3 x 3>"
+PLAIN = torch.arange(4 * 9.0).reshape(4, 1, 3, 3) / 36
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, np.float64, ">f4", np.uint8])
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ">f4"])
 def test_images_of_any_floating_type_become_float32(dtype):
-    images = small_set().images
-    given = images.to(dtype) if isinstance(dtype, torch.dtype) else images.numpy().astype(dtype)
-    if dtype is np.uint8:
-        with pytest.raises(ValueError, match="whole numbers, .* apply a Stretch"):
-            small_set(images=given)
-        return
-    found = small_set(images=given, labels=np.array([0, 1, 2, 1], np.uint8))
+    found = small_set(PLAIN.numpy().astype(dtype))
     assert (found.images.dtype, found.labels.dtype) == (torch.float32, torch.int64)
-    torch.testing.assert_close(found.images, images, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.images, PLAIN, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="whole numbers, .* apply a Stretch"):
+        small_set(PLAIN.int())
 
 
 def test_parts_of_a_set():
-    full = small_set(targets=torch.arange(8.0).reshape(4, 2), target_names=("a", "b"))
+    full = small_set(PLAIN, targets=torch.arange(8.0).reshape(4, 2), target_names=("a", "b"))
     assert (len(full), full.shape) == (4, (1, 3, 3))
     for rows in (slice(1, 3), torch.tensor([1, 2]), full.labels.cumsum(0) % 3 == 1):
         part = full[rows]
@@ -99,7 +86,7 @@ def test_parts_of_a_set():
 
 
 def test_all_eight_views_come_out_and_the_classes_follow_the_mirror():
-    one = small_set()[1]
+    one = small_set(PLAIN)[1]
     views = one.augmented(copies=400, seed=0)
     turned = [one.images[0, 0].rot90(k) for k in range(4)]
     found = np.zeros(8, dtype=int)
@@ -111,12 +98,9 @@ def test_all_eight_views_come_out_and_the_classes_follow_the_mirror():
         assert label == (1 if any(plain) else 2)
         found += plain + flipped
     # 50 expected of each of 400, standard deviation 6.6.
-    assert found.sum() == 400
     assert found.min() > 23
     assert found.max() < 77
-    again, other = (one.augmented(copies=400, seed=seed) for seed in (0, 1))
-    assert torch.equal(again.images, views.images)
-    assert not torch.equal(other.images, views.images)
+    assert torch.equal(one.augmented(copies=400, seed=0).images, views.images)
 
 
 # --- the Hubble deep field --------------------------------------------------------------------
@@ -125,15 +109,6 @@ def test_all_eight_views_come_out_and_the_classes_follow_the_mirror():
 @pytest.fixture(scope="module")
 def patches() -> dict[str, ImageSet]:
     return {split: hubble_patches(split=split) for split in ("train", "test")}
-
-
-def test_the_patches_need_no_connection(monkeypatch):
-    def refused(*_, **__):
-        raise AssertionError("a connection was tried")
-
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    monkeypatch.setattr(socket, "getaddrinfo", refused)
-    assert hubble_patches(64, split="test").shape == (1, 64, 64)
 
 
 def test_training_and_test_patches_share_no_pixel(patches):
@@ -163,8 +138,7 @@ def test_patches_are_the_sky_at_their_position(patches):
 
 @pytest.fixture
 def zoo(tmp_path) -> tuple[Path, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, size=(40, 16, 16, 3), dtype=np.uint8)
+    x = np.random.default_rng(0).integers(0, 256, size=(40, 16, 16, 3), dtype=np.uint8)
     x[:, 0, 0] = np.arange(40)[:, None]
     y = (np.arange(40) % 6).astype(np.uint8)
     np.savez(tmp_path / "galaxies.npz", x=x, y=y)
@@ -185,15 +159,9 @@ def test_galaxy_zoo_in_colour_grey_and_smaller(zoo):
     small = galaxy_zoo(path, size=4, channels=1)
     means = full[:34].mean(1).reshape(34, 4, 4, 4, 4).mean((2, 4)).clamp(max=0.6)
     torch.testing.assert_close(small.flux[:, 0], means, rtol=1e-4, atol=1e-6)
-    # Grey files have one channel.
-    np.savez(path, x=x[..., 0], y=y)
-    grey = galaxy_zoo(path, size=16, channels=1)
-    torch.testing.assert_close(grey.flux[:, 0], full[:34, 0].clamp(max=0.6), rtol=1e-4, atol=1e-6)
     # The two spirals change places in a mirror.
-    old, views = grey.labels.repeat(30), grey.augmented(copies=30, seed=0)
-    for k, mirrored in enumerate((0, 2, 1, 3, 4, 5)):
-        assert set(views.labels[old == k].tolist()) == {k, mirrored}
-        assert (grey.class_names[k] == grey.class_names[mirrored]) == (k == mirrored)
+    assert small.mirror == (0, 2, 1, 3, 4, 5)
+    assert small.class_names[1:3] == ("clockwise spiral", "anticlockwise spiral")
 
 
 def test_files_that_are_no_galaxy_zoo(zoo, tmp_path):
@@ -202,13 +170,8 @@ def test_files_that_are_no_galaxy_zoo(zoo, tmp_path):
         galaxy_zoo(tmp_path / "nothing.npz")
     with pytest.raises(ValueError, match="expected uint8 and sides that are multiples of 5"):
         galaxy_zoo(path, size=5)
-    np.savez(path, x=x / 255, y=y)
-    with pytest.raises(ValueError, match="x of type float64"):
-        galaxy_zoo(path, size=16)
     # An array of objects is a pickle, which is never loaded.
-    pickled = io.BytesIO()
-    np.savez(pickled, x=np.array([{}, []], dtype=object), y=y[:2])
-    path.write_bytes(pickled.getvalue())
+    np.savez(path, x=np.array([{}, []], dtype=object), y=y[:2])
     with pytest.raises(ValueError, match="allow_pickle=False"):
         galaxy_zoo(path)
 
@@ -267,13 +230,10 @@ def test_an_image_does_not_depend_on_how_many_are_drawn(galaxies):
         assert torch.equal(few.targets, galaxies.targets[:n])
     # Neither does the size change the parameters.
     assert torch.equal(parametric_galaxies(50, 64, seed=5).targets, galaxies.targets[:50])
-
-
-@pytest.mark.parametrize("other", [{"seed": 6}, {"seed": 5, "split": "test"}])
-def test_seeds_and_parts_differ(galaxies, other):
-    # A shift by one image is caught as well.
-    found = parametric_galaxies(50, **other).targets[:, 0]
-    assert not torch.isin(found, galaxies.targets[:, 0]).any()
+    # Another seed or part has other galaxies; a shift by one image is caught as well.
+    for other in ({"seed": 6}, {"seed": 5, "split": "test"}):
+        found = parametric_galaxies(50, **other).targets[:, 0]
+        assert not torch.isin(found, galaxies.targets[:, 0]).any()
 
 
 def test_the_parameters_are_those_of_the_recipe(galaxies):
@@ -326,33 +286,25 @@ def test_a_mirrored_galaxy_is_the_galaxy_of_mirrored_parameters(galaxies):
     assert np.abs(flipped - plain)[spirals].max(axis=(1, 2)).min() > 0.05
 
 
-def test_the_profile_of_a_face_on_galaxy():
-    # 1 - B of an exponential disc with two logarithmic arms, B of an exponential bulge a third as
-    # wide; on a fine grid, where the blur of 0.8 pixels changes next to nothing.
-    size, radius, pitch, phase = 512, 0.3, 0.4, 1.0
+# Row and column on a fine grid, where the blur of 0.8 pixels changes next to nothing.
+@pytest.mark.parametrize(("row", "column"), [(256, 300), (256, 420), (330, 200), (100, 256)])
+def test_profiles_of_face_on_galaxies(row, column):
+    def flux(label: int, share: float, index: float, amplitude: float) -> float:
+        parameters = [1, 0, 0.3, share, index, 0.4, 1.0, amplitude, 0, 0]
+        return _render(np.array([label]), np.array([parameters]), size=512)[0, row, column]
+
+    x, y = ((pixel + 0.5) / 256 - 1 for pixel in (column, row))
+    r, theta = math.hypot(x, y), math.atan2(y, x)
+    # The radius is softened by 0.001, below 1 % of the flux. First a disc with two logarithmic
+    # arms, and an exponential bulge a third as wide.
+    arms = math.cos(2 * (theta - math.log(r / 0.3 + 0.05) / math.tan(0.4) - 1.0))
+    bulge = 0.12 * math.exp(-5 / 3 * (r / (0.35 * 0.3) - 1))
     for amplitude in (0.0, 0.8):
-        parameters = np.array([[1, 0, radius, 0.4, 1, pitch, phase, amplitude, 0, 0]])
-        flux = _render(np.array([1]), parameters, size=size)[0]
-        axis = (np.arange(size) + 0.5) / (size / 2) - 1
-        for row, column in ((256, 300), (256, 420), (330, 200), (100, 256)):
-            x, y = axis[column], axis[row]
-            r, theta = math.hypot(x, y), math.atan2(y, x)
-            arms = math.cos(2 * (theta - math.log(r / radius + 0.05) / math.tan(pitch) - phase))
-            disc = math.exp(-1.68 * r / radius) * (1 + amplitude * arms)
-            bulge = 0.12 * math.exp(-5 / 3 * (r / (0.35 * radius) - 1))
-            # The radius is softened by 0.001, below 1 % of the flux.
-            assert flux[row, column] == pytest.approx(0.6 * disc + 0.4 * bulge, rel=0.03)
-
-
-def test_the_profile_of_an_elliptical():
-    # Only the Sersic bulge, here with index 3; 0.12 at the effective radius.
-    parameters = np.array([[1, 0, 0.3, 1, 3, 0.4, 0, 0, 0, 0]])
-    flux = _render(np.array([0]), parameters, size=512)[0]
-    for r in (0.1, 0.3, 0.6):
-        column = round((r + 1) * 256 - 0.5)
-        r = (column + 0.5) / 256 - 1
-        expected = 0.12 * math.exp(-(17 / 3) * ((r / 0.3) ** (1 / 3) - 1))
-        assert flux[256, column] == pytest.approx(expected, rel=0.03)
+        disc = math.exp(-1.68 * r / 0.3) * (1 + amplitude * arms)
+        assert flux(1, 0.4, 1, amplitude) == pytest.approx(0.6 * disc + 0.4 * bulge, rel=0.03)
+    # An elliptical is the Sersic bulge alone, here of index 3; 0.12 at the effective radius.
+    elliptical = 0.12 * math.exp(-(17 / 3) * ((r / 0.3) ** (1 / 3) - 1))
+    assert flux(0, 1, 3, 0) == pytest.approx(elliptical, rel=0.03)
 
 
 def test_shape_and_centre_of_a_rendered_galaxy():

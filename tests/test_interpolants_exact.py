@@ -1,14 +1,78 @@
-"""Exact mixtures: the theorems of arXiv:2310.03725, and the score that follows from a velocity."""
+"""Schedules; exact mixtures: the theorems of arXiv:2310.03725, and the score of a velocity."""
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
 from exact_mixtures import MODES, WIDTH, ExactMixture, figure_two, from_noise, seeded
 
-from galflow_lite.interpolants import GaussianBase, Schedule, score_from_velocity
+from galflow_lite.interpolants import Gamma, GaussianBase, Schedule
+from galflow_lite.interpolants.sampling import score_from_velocity
+
+GAMMAS = ["zero", "brownian", "quadratic", "smooth"]
+MAKERS = [Schedule.linear, Schedule.trigonometric, Schedule.variance_preserving]
+NAMED = [make(gamma=gamma) for make in MAKERS for gamma in GAMMAS]
+NAMED += [Schedule.encoding_decoding(), Schedule.encoding_decoding(gamma="brownian")]
+OWN = Schedule.custom(lambda t: (1 - t) ** 2, lambda t: t**3, lambda t: t * torch.sin(math.pi * t))
+
+
+def name_of(schedule: Schedule) -> str:
+    return f"{schedule.name}-{schedule.gamma.name}"
+
+
+@pytest.mark.parametrize("schedule", [*NAMED, OWN], ids=name_of)
+def test_boundary_values(schedule):
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    curves = (schedule.alpha, [1, 0]), (schedule.beta, [0, 1]), (schedule.gamma.value, [0, 0])
+    for curve, expected in curves:
+        assert torch.allclose(curve(ends), torch.tensor(expected).double(), atol=1e-15)
+
+
+@pytest.mark.parametrize("schedule", [*NAMED, OWN], ids=name_of)
+def test_rates_are_derivatives_and_not_their_negatives(schedule):
+    torch.manual_seed(0)
+    x0, x1, z = torch.randn(3, 40, 2, dtype=torch.float64)
+    t, step = torch.linspace(0.03, 0.97, 40, dtype=torch.float64), 1e-6
+    rate = schedule.interpolate(x0, x1, t, z).rate
+    after, before = (schedule.interpolate(x0, x1, t + s, z).value for s in (step, -step))
+    assert torch.allclose(rate, (after - before) / (2 * step), atol=1e-7)
+    gamma = schedule.gamma
+    difference = (gamma.value(t + step) ** 2 - gamma.value(t - step) ** 2) / (2 * step)
+    assert torch.allclose(2 * gamma.product(t), difference, atol=1e-7)
+
+
+def test_brownian_product_is_finite_where_its_rate_is_not():
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    gamma = Gamma.of("brownian")
+    assert torch.isinf(gamma.rate(ends)).all()
+    assert gamma.product(ends).tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_that_of_the_data(dtype):
+    x = torch.zeros(4, 2, dtype=dtype)
+    point = Schedule.trigonometric(gamma="smooth").interpolate(x, x, 0.3, x)
+    assert point.value.dtype == point.rate.dtype == dtype
+
+
+@pytest.mark.parametrize("schedule", NAMED, ids=name_of)
+def test_schedules_can_be_sent_to_another_process(schedule):
+    t = torch.linspace(0.1, 0.9, 5)
+    for again in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule)):
+        assert torch.equal(again.alpha_rate(t), schedule.alpha_rate(t))
+        assert torch.equal(again.gamma.value(t), schedule.gamma.value(t))
+
+
+def test_a_schedule_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="t = 0 is the base"):
+        Schedule.custom(lambda t: t, lambda t: 1 - t)
+    with pytest.raises(ValueError, match="never all zero"):
+        Schedule.encoding_decoding(gamma="zero")
+
 
 LINEAR = Schedule.linear()
 SCHEDULES = [
@@ -61,13 +125,6 @@ def test_score_follows_from_the_velocity_alone(schedule, mean, sigma):
             schedule, GRID, t, mixture.velocity(GRID, t), base=mixture.base(GRID)
         )
         assert torch.allclose(found, mixture.score(GRID, t), rtol=1e-9, atol=1e-9)
-
-
-def test_score_of_the_linear_schedule_as_in_its_simple_form():
-    mixture, t = from_noise(LINEAR, mean=1.3, sigma=0.5), 0.4
-    b = mixture.velocity(GRID, t)
-    simple = -(GRID - t * b - 1.3) / ((1 - t) * 0.25)
-    assert torch.allclose(mixture.score(GRID, t), simple, atol=1e-12)
 
 
 def test_score_from_a_point_mass_needs_latent_noise():

@@ -10,26 +10,14 @@ on the data. A velocity learned by :func:`velocity_loss` carries one to the othe
     found = sample_ode(velocity, coupling(images, mask), mask, method="heun", steps=20)
 """
 
-from .closed_form import MixtureInterpolant
-from .couplings import Coupling, GaussianBase, custom, independent, optimal_transport
-from .diffusion import decreasing, sample_sde, score_from_velocity
-from .image_couplings import (
-    MaskedVelocity,
-    downsample,
-    inpainting,
-    super_resolution,
-    tile_mask,
-    upsample,
-)
-from .image_models import train_velocity
-from .likelihood import log_likelihood
-from .losses import denoiser_loss, draw_interpolant, velocity_loss
-from .sampling import sample_ode
+from .couplings import GaussianBase, custom, independent, optimal_transport
+from .image_models import downsample, inpainting, super_resolution, tile_mask, train_velocity
+from .integrals import flow_costs, log_likelihood, transport_bound
+from .sampling import decreasing, sample_ode, sample_sde
 from .schedules import Gamma, Schedule
-from .transport import flow_costs, transport_bound
+from .velocities import MaskedVelocity, MixtureInterpolant, velocity_loss
 
 __all__ = [
-    "Coupling",
     "Gamma",
     "GaussianBase",
     "MaskedVelocity",
@@ -37,9 +25,7 @@ __all__ = [
     "Schedule",
     "custom",
     "decreasing",
-    "denoiser_loss",
     "downsample",
-    "draw_interpolant",
     "flow_costs",
     "independent",
     "inpainting",
@@ -47,11 +33,9 @@ __all__ = [
     "optimal_transport",
     "sample_ode",
     "sample_sde",
-    "score_from_velocity",
     "super_resolution",
     "tile_mask",
     "train_velocity",
     "transport_bound",
-    "upsample",
     "velocity_loss",
 ]

@@ -1,18 +1,102 @@
-"""ρ(x0, x1) = ρ1(x1) ρ0(x0 | x1): where the base of each sample comes from (eqs. 16-20)."""
+"""ρ(x0, x1) = ρ1(x1) ρ0(x0 | x1): where the base of each sample comes from (eqs. 16-20).
+
+A condition is what a velocity is told beside x and t: nothing, one tensor, or a mapping of named
+parts. A coupling adds its own part to it, such as a mask.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..inputs import as_number, as_tensor
-from .conditions import Condition, Random, as_condition, shaped_as
+
+Random = torch.Generator | None
+Condition = Tensor | Mapping[str, Any] | None
+Field = Callable[[Tensor, Tensor, Condition], Tensor]
+
+
+def as_condition(condition: Any, x: Tensor) -> Condition:
+    """Arrays as tensors on the device of `x`, those of real numbers in its type."""
+    if isinstance(condition, Mapping):
+        return {name: as_condition(part, x) for name, part in condition.items()}
+    if isinstance(condition, np.ndarray):
+        whole = torch.long if condition.dtype.kind in "biu" else None
+        condition = as_tensor(condition, "the condition", like=x, dtype=whole)
+    if not isinstance(condition, Tensor):
+        return condition
+    return condition.to(x if condition.is_floating_point() else x.device)
+
+
+def entry(condition: Condition, name: str) -> Tensor:
+    """The named part of a condition: the tensor itself, or the entry of a mapping.
+
+    Raises:
+        ValueError: it is not there. To invent it would answer another question than the one asked.
+    """
+    if isinstance(condition, Mapping) and name in condition:
+        return condition[name]
+    if condition is not None and not isinstance(condition, Mapping):
+        return condition
+    found = ", ".join(condition) if condition else "nothing"
+    raise ValueError(
+        f"the condition holds {found}, expected a tensor or a mapping with {name!r}: add it"
+    )
+
+
+def extend(condition: Condition, name: str, make: Callable[[], Tensor]) -> Condition:
+    """The condition with one more part, unless it is there; a part alone is a plain tensor."""
+    if condition is None:
+        return make()
+    if not isinstance(condition, Mapping) or name in condition:
+        return condition
+    return {**condition, name: make()}
+
+
+def shaped_as(x: Tensor, found: Tensor, name: str) -> Tensor:
+    """`found`, what a velocity or a coupling returned, if it has the shape of `x`.
+
+    Raises:
+        ValueError: it has not; torch would broadcast it.
+    """
+    if not isinstance(found, Tensor) or found.shape != x.shape:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"the {name} returns {shape}, expected a tensor of the shape {tuple(x.shape)} of what "
+            "it was given: correct it"
+        )
+    return found
+
+
+def hole_of(condition: Condition, x: Tensor) -> Tensor:
+    """Where the mask of a condition is 0, as booleans of the shape of `x`.
+
+    Args:
+        condition: has the mask ξ, boolean or of zeros and ones, of the shape of `x` up to axes of
+            length 1.
+        x: shape (batch, *dim).
+
+    Raises:
+        ValueError: another shape, or other values, which nobody could tell from known pixels.
+    """
+    mask = as_tensor(entry(condition, "mask"), "mask", like=x)
+    fits = mask.ndim == x.ndim and all(
+        have in (1, want) for have, want in zip(mask.shape, x.shape, strict=True)
+    )
+    if not fits or not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError(
+            f"the mask has shape {tuple(mask.shape)} and values from {float(mask.min()):g} to "
+            f"{float(mask.max()):g}, expected 1 for known pixels and 0 for holes and the shape "
+            f"{tuple(x.shape)}, or 1 along some axes, such as one channel: correct it"
+        )
+    return (mask == 0).expand(x.shape)
 
 
 @dataclass(frozen=True)
@@ -32,7 +116,7 @@ class GaussianBase:
 
     def sample(self, *, generator: Random = None) -> Tensor:
         """Draw x0 = m + σζ, shape (batch, *dim); outside the hole x0 equals m bit by bit."""
-        noise = normal_like(self.mean, generator)
+        noise = normal(self.mean, generator)
         return self.restrict(self.mean + self.scale * noise, outside=self.mean)
 
     def log_prob(self, x0: Tensor) -> Tensor:
@@ -44,9 +128,7 @@ class GaussianBase:
 
     def restrict(self, x: Tensor, *, outside: Tensor | float = 0.0) -> Tensor:
         """`x` in the hole, `outside` elsewhere."""
-        if self.hole is None:
-            return x
-        return torch.where(self.hole, x, torch.as_tensor(outside, dtype=x.dtype, device=x.device))
+        return x if self.hole is None else torch.where(self.hole, x, outside)
 
     def require_noise(self, purpose: str) -> None:
         """Refuse σ = 0, where x0 lies on a surface of lower dimension.
@@ -162,7 +244,7 @@ class OptimalTransport(Coupling):
     """x0 ~ N(0, I), dealt to the data of a batch at least total squared distance."""
 
     def draw(self, x1: Tensor, condition: Condition, generator: Random):
-        x0 = normal_like(x1, generator)
+        x0 = normal(x1, generator)
         # The squared norms are the same for every permutation.
         cost = -(x1.flatten(1).double() @ x0.flatten(1).double().T)
         order = linear_sum_assignment(cost.cpu().numpy())[1]
@@ -212,20 +294,18 @@ def custom(
     """A user's coupling, any function (x1, condition) -> x0.
 
     Args:
-        function: draws x0, of the shape of x1, with torch's global generator.
+        function: draws x0, of the shape of x1, with torch's global generator. A coupling is given
+            back as it is.
         mean: m, if x0 = m + σζ with ζ ~ N(0, I) independent of x1 given the condition: a function
             (x1, condition) -> m whose result depends on the condition alone in law. It makes the
             score follow from the velocity, and a likelihood possible.
         sigma: σ; needed with `mean`.
     """
+    if isinstance(function, Coupling):
+        return function
     return Custom(function, mean, None if mean is None else as_number(sigma, "sigma", least=0))
 
 
-def as_coupling(coupling: Any) -> Coupling:
-    """A `Coupling` as it is, a function by `custom`."""
-    return coupling if isinstance(coupling, Coupling) else custom(coupling)
-
-
-def normal_like(x: Tensor, generator: Random) -> Tensor:
+def normal(x: Tensor, generator: Random) -> Tensor:
     """N(0, I) of the shape, type and device of `x`."""
     return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)

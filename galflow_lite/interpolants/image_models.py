@@ -1,4 +1,7 @@
-"""Algorithm 1 of arXiv:2310.03725 for images: a U-Net trained with a coupling, ready to sample."""
+"""Couplings of images, and Algorithm 1 of arXiv:2310.03725 for them: a U-Net, ready to sample.
+
+x0 = ξ∘x1 + (1-ξ)∘ζ (in-painting, with masks ξ) and x0 = U(D(x1)) + σζ (super-resolution).
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,181 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..images import ImageSet
-from ..inputs import as_tensor, as_whole
+from ..inputs import as_number, as_tensor, as_whole
 from ..networks import UNet
 from ..training import History, fit
-from .conditions import Condition, Random, entry
-from .couplings import Coupling
-from .image_couplings import MaskedVelocity
-from .losses import velocity_loss
+from .couplings import Condition, Coupling, GaussianBase, Random, Uncoupled, entry, extend, hole_of
 from .sampling import Samples, sample_ode
 from .schedules import Schedule
+from .velocities import MaskedVelocity, velocity_loss
+
+
+def tile_mask(
+    batch: int,
+    size: int | tuple[int, int],
+    *,
+    tiles: int = 8,
+    hole_probability: float = 0.3,
+    generator: Random = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Random masks of square tiles, ξ = 1 known and 0 hole (section 4.1 of arXiv:2310.03725).
+
+    Args:
+        batch: number of masks.
+        size: height and width of the image in pixels.
+        tiles: tiles along each side; the paper has 64 tiles, 8 x 8.
+        hole_probability: each tile is a hole with this probability, independently.
+        generator: source of the draw.
+        device: of the result; by default that of the generator.
+
+    Returns:
+        Shape (batch, 1, height, width), the same mask for all channels.
+
+    Raises:
+        ValueError: the tiles do not divide the image.
+    """
+    batch, tiles = as_whole(batch, "batch"), as_whole(tiles, "tiles", least=1)
+    hole_probability = as_number(hole_probability, "hole_probability", least=0, most=1)
+    sides = size if isinstance(size, tuple | list | torch.Size) else (size, size)
+    height, width = (as_whole(side, "size", least=1) for side in sides)
+    _require_divisor(tiles, height, width)
+    home = generator.device if generator is not None else device
+    draw = torch.rand(batch, 1, tiles, tiles, generator=generator, device=home, dtype=torch.float32)
+    known = (draw >= hole_probability).to(dtype=torch.float32, device=device)
+    known = known.repeat_interleave(height // tiles, dim=2)
+    return known.repeat_interleave(width // tiles, dim=3)
+
+
+def downsample(x: Tensor, factor: int) -> Tensor:
+    """D: means over blocks of factor x factor pixels.
+
+    Args:
+        x: images, shape (batch, channels, height, width).
+        factor: side of a block in pixels.
+
+    Returns:
+        Shape (batch, channels, height / factor, width / factor).
+
+    Raises:
+        ValueError: the factor does not divide the images.
+    """
+    x = as_tensor(x, "x", ("batch", "channels", "height", "width"), finite=False)
+    factor = as_whole(factor, "factor", least=1)
+    _require_divisor(factor, *x.shape[-2:])
+    return functional.avg_pool2d(x, factor)
+
+
+def _require_divisor(number: int, height: int, width: int) -> None:
+    if height % number or width % number:
+        raise ValueError(
+            f"{number} does not divide the sides of an image of {height} x {width} pixels: crop "
+            "it, or use another number of tiles or another factor"
+        )
+
+
+@dataclass(eq=False)
+class Inpainting(Coupling):
+    """Known pixels from the data, noise in the holes; see `inpainting`."""
+
+    tiles: int
+    hole_probability: float
+    needs = "mask"
+
+    def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
+        """The mask ξ: kept if it is there, else drawn anew for each sample."""
+        x1 = as_tensor(x1, "x1", finite=False)
+
+        def draw() -> Tensor:
+            options = {"tiles": self.tiles, "hole_probability": self.hole_probability}
+            options |= {"generator": generator, "device": x1.device}
+            return tile_mask(len(x1), x1.shape[-2:], **options).to(x1)
+
+        return extend(super().condition(x1, condition), "mask", draw)
+
+    def base(self, x1: Tensor, condition: Condition = None) -> GaussianBase:
+        """m = ξ∘x1 and σ = 1 in the hole; holes of `x1` are not read.
+
+        Raises:
+            ValueError: no mask or a wrong one, NaN in known pixels.
+        """
+        hole = hole_of(condition, x1)
+        return GaussianBase(as_tensor(x1.masked_fill(hole, 0), "the known pixels"), 1.0, hole)
+
+    def uncoupled(self) -> Coupling:
+        """x0 ~ N(0, I) on all pixels, for a model that sees ξ and ξ∘x1."""
+        return UncoupledInpainting(self)
+
+
+class UncoupledInpainting(Uncoupled):
+    """The fair baseline: the condition has the entries "mask", ξ, and "known", ξ∘x1."""
+
+    def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
+        full = super().condition(x1, condition, generator=generator)
+        full = {"mask": full} if isinstance(full, Tensor) else full
+        return extend(full, "known", lambda: self.coupling.base(x1, full).mean)
+
+
+@dataclass(eq=False)
+class SuperResolution(Coupling):
+    """The enlarged low-resolution image plus noise; see `super_resolution`."""
+
+    factor: int
+    sigma: float
+    needs = "low_resolution"
+
+    def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
+        """ξ = U(D(x1)): kept if it is there."""
+        x1 = as_tensor(x1, "x1", finite=False)
+
+        def enlarged() -> Tensor:
+            low = downsample(x1, self.factor).repeat_interleave(self.factor, dim=-2)
+            return low.repeat_interleave(self.factor, dim=-1)
+
+        return extend(super().condition(x1, condition), "low_resolution", enlarged)
+
+    def base(self, x1: Tensor, condition: Condition = None) -> GaussianBase:
+        """m = U(D(x1)) from the condition, and σ.
+
+        Raises:
+            ValueError: no image in the condition, another shape than `x1`, NaN.
+        """
+        mean = entry(condition, "low_resolution")
+        mean = as_tensor(mean, "the enlarged low_resolution", x1.shape, like=x1)
+        return GaussianBase(mean, self.sigma)
+
+
+def inpainting(*, tiles: int = 8, hole_probability: float = 0.3) -> Coupling:
+    """Section 4.1 of arXiv:2310.03725: x0 = ξ∘x1 + (1-ξ)∘ζ, separate noise for each channel.
+
+    The condition is the mask ξ (1 known, 0 hole), alone or as the entry "mask" of a mapping. In
+    training `tile_mask` draws one for each sample where none is given.
+
+    Args:
+        tiles: tiles along each side, 8 x 8 = 64 in the paper.
+        hole_probability: of each tile, 0.3 in the paper.
+    """
+    hole_probability = as_number(hole_probability, "hole_probability", least=0, most=1)
+    return Inpainting(as_whole(tiles, "tiles", least=1), hole_probability)
+
+
+def super_resolution(*, factor: int = 4, sigma: float = 1.0) -> Coupling:
+    """Section 4.2 of arXiv:2310.03725: x0 = U(D(x1)) + σζ.
+
+    The condition is U(D(x1)), alone or as the entry "low_resolution" of a mapping; D takes means
+    over blocks, U repeats pixels (nearest neighbour). To start from a low-resolution image alone,
+    call the coupling with the enlarged image as x1 and as condition. The paper states none of D, U
+    and σ: these are our choice.
+
+    Args:
+        factor: of the resolution, a whole number; the paper enlarges 64 to 256 pixels, 4 times.
+        sigma: σ in the units of the data. With 0 there is no score and no likelihood.
+    """
+    return SuperResolution(as_whole(factor, "factor", least=1), as_number(sigma, "sigma", least=0))
+
 
 # Adam at a constant rate with averaged weights: our choice, for a small network.
 TRAINING: dict[str, Any] = {"learning_rate": 1e-3, "clip_norm": 1.0, "ema_decay": 0.995}
@@ -124,14 +291,11 @@ def train_velocity(
         several = len(images.class_names) > 1
         return chosen.images, {"label": chosen.labels} if several else None
 
-    options = {"schedule": schedule, "coupling": coupling, "reduction": "mean"}
+    def loss(drawn: tuple[Tensor, Condition]) -> Tensor:
+        options = {"schedule": schedule, "coupling": coupling, "reduction": "mean"}
+        return velocity_loss(velocity, *drawn, **options)
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        history = fit(
-            lambda drawn: velocity_loss(velocity, *drawn, **options),
-            velocity,
-            batch,
-            steps,
-            **TRAINING,
-        )
+        history = fit(loss, velocity, batch, steps, **TRAINING)
     return ImageModel(coupling, velocity, schedule, history)

@@ -1,26 +1,35 @@
-"""X_1 from X_0 by dX = b dt: Algorithm 2 of arXiv:2310.03725 and finer solvers."""
+"""X_1 from X_0 by dX = b dt or dX = (b + ε s) dt + √(2ε) dW, of the same law for every ε_t ≥ 0.
+
+The score s = ∇log ρ_t follows from the velocity b where the law of the base is known: from
+x = α η0 + β η1 + γ g and b = α̇ η0 + β̇ η1 + γ̇ g with η_i = E[x_i | x_t = x] and g = E[z|x_t]
+(eqs. 4.4-4.5 of arXiv:2303.08797), s = -g/γ (eq. 6 of arXiv:2310.03725) and, where
+x0 = m + σζ with a known m, η0 = m - α σ² s.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
 from ..inputs import as_choice, as_number, as_tensor, as_whole
-from .conditions import Condition, Field, as_condition, shaped_as
-from .image_couplings import MaskedVelocity
+from .couplings import Condition, Field, GaussianBase, Random, as_condition, normal, shaped_as
+from .schedules import Schedule
+from .velocities import MaskedVelocity
 
 # Names of the solvers here and in torchdiffeq, whose rk4 is the 3/8 rule.
-METHODS = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4": "rk4"}
-METHODS |= {"heun3": "heun3", "dopri5": "dopri5"}
+METHODS = {name: name for name in ("euler", "midpoint", "heun3", "rk4", "dopri5")}
+METHODS["heun"] = "heun2"
 MOST_EVALUATIONS = 10_000
-
-State = tuple[Tensor, ...]
+# Within this time of the ends the score may be singular, and ε is taken as zero.
+MARGIN = 1e-3
+Diffusion = Callable[[float], float]
 
 
 class SolverError(RuntimeError):
@@ -130,7 +139,7 @@ def sample_ode(
 
 def solve(
     derivative: Callable[[float, Any], Any],
-    state: Tensor | State,
+    state: Tensor | tuple[Tensor, ...],
     *,
     method: str,
     start: float,
@@ -154,7 +163,7 @@ def solve(
         The state at `end`, and those at `times`, stacked along a new first axis (None without).
     """
     name = METHODS[as_choice(method, "method", METHODS)]
-    start, end = require_span(start, end)
+    start, end = _span(start, end)
     low, high = sorted((start, end))
     times = None if times is None else [as_number(t, "times", least=low, most=high) for t in times]
     wanted = sorted({start, end, *(times or ())}, reverse=end < start)
@@ -167,8 +176,7 @@ def solve(
         # A step that ends at the end: none is evaluated beyond t = 1.
         options = {"step_t": at[-1:]}
     else:
-        steps = as_whole(steps, "steps", least=1)
-        grid = [start + (end - start) * n / steps for n in range(steps)] + [end]
+        grid = _grid(start, end, steps)
         options = {"grid_constructor": lambda *_: torch.tensor(grid, **double)}
         if method == "euler" and times is None and isinstance(state, Tensor):
             for t, after in pairwise(grid):
@@ -195,7 +203,115 @@ def solve(
     return found[-1], None if times is None else found[rows]
 
 
-def require_span(start: float, end: float) -> tuple[float, float]:
-    """Two different times in [0, 1]."""
+def _span(start: float, end: float) -> tuple[float, float]:
     start = as_number(start, "start", least=0, most=1)
-    return start, as_number(end, "end (another time than start)", least=0, most=1)
+    return start, as_number(end, "end", least=0, most=1)
+
+
+def _grid(start: float, end: float, steps: int) -> list[float]:
+    steps = as_whole(steps, "steps", least=1)
+    return [start + (end - start) * n / steps for n in range(steps)] + [end]
+
+
+def decreasing(epsilon: float) -> Diffusion:
+    """ε_t = ε(1-t): vanishes at t = 1 as fast as the score may grow."""
+    return lambda t: epsilon * (1 - t)
+
+
+def score_from_velocity(
+    schedule: Schedule, x: Tensor, t: Tensor | float, velocity: Tensor, *, base: GaussianBase
+) -> Tensor:
+    """The score without a second network, where the mean m and the scale σ of x0 are known.
+
+    s = [(β b - β̇ x) - (βα̇ - αβ̇) m] / [β̇ (α²σ² + γ²) - β (αα̇σ² + γγ̇)] (our derivation; for the
+    linear schedule without γ it is -(x - t b - m) / ((1-t) σ²)). Zero outside the hole of the base,
+    where there is no density. At t = 1 it needs γ or a base that has not shrunk to nothing: it is
+    infinite there without γ.
+
+    Raises:
+        ValueError: σ = 0 where γ = 0 too.
+    """
+    c = schedule.at(t, x)
+    if not schedule.has_noise:
+        base.require_noise("a score")
+    variance = base.scale**2
+    spread = c.alpha.square() * variance + c.gamma.square()
+    # αα̇ is finite where α̇ is not only in the limit: σ = 0 must not meet an infinite rate.
+    slope = c.gamma_product + (c.alpha * c.alpha_rate * variance if variance else 0)
+    wronskian = c.beta * c.alpha_rate - c.alpha * c.beta_rate
+    numerator = c.beta * velocity - c.beta_rate * x - wronskian * base.mean
+    return base.restrict(numerator / (c.beta_rate * spread - c.beta * slope))
+
+
+def sample_sde(
+    velocity: Field,
+    x0: Tensor,
+    condition: Condition = None,
+    *,
+    schedule: Schedule,
+    diffusion: Diffusion | float,
+    base: GaussianBase,
+    method: Literal["euler", "heun"] = "euler",
+    steps: int = 200,
+    start: float = 0.0,
+    end: float = 1.0,
+    generator: Random = None,
+) -> Samples:
+    """Solve the stochastic equation of Corollary 3.1 of arXiv:2310.03725, without gradients.
+
+    The score comes from the velocity alone and the law of x0 (`score_from_velocity`). It may be
+    singular at the ends: within 0.001 of them ε is taken as zero. A last step that ends at t = 1 is
+    x + (1-t) b: the mean E[x1 | x_t] of the linear schedule, without noise.
+
+    Args:
+        velocity: callable (x, t, condition) -> tensor of the shape of x.
+        x0: start, shape (batch, *dim); cast to the type of a `velocity` that is a module.
+        condition: passed on to the velocity.
+        schedule: that the velocity was learned with.
+        diffusion: ε_t as a function of a number t, or one number; such as `decreasing(1.0)`.
+        base: law of x0 given the condition, for example `coupling.base(x1, condition)`. Only
+            pixels in its hole move.
+        method: "euler" (Euler-Maruyama) or "heun" (two evaluations a step).
+        steps: equal steps.
+        start: time of `x0`.
+        end: time of the result; before `start` the backward equation is solved (eqs. 13-14).
+        generator: source of the noise.
+
+    Raises:
+        SolverError: NaN or infinite values on the way.
+    """
+    heun = as_choice(method, "method", ("euler", "heun")) == "heun"
+    start, end = _span(start, end)
+    grid = _grid(start, end, steps)
+    field = CountedField(velocity, x0, condition, base.hole)
+    x, sign = field.start, -1 if end < start else 1
+
+    def drift(x: Tensor, t: float, epsilon: float) -> Tensor:
+        b = field(t, x)
+        if epsilon == 0:
+            return b
+        return b + sign * epsilon * score_from_velocity(schedule, x, t, b, base=base)
+
+    with torch.no_grad():
+        for t, after in pairwise(grid):
+            h = after - t
+            if after == 1.0:
+                x = field.held(x + h * field(t, x))
+                continue
+            now, then = (_epsilon(diffusion, time) for time in (t, after))
+            # Noise and drift belong to the same ε: at the left end, or at the mean of both ends.
+            scale = math.sqrt((now + then if heun else 2 * now) * abs(h))
+            noise = normal(x, generator)
+            first = drift(x, t, now)
+            new = field.held(x + h * first + scale * noise)
+            if heun:
+                second = drift(new, after, then)
+                new = field.held(x + h / 2 * (first + second) + scale * noise)
+            x = new
+    return Samples(x, field.evaluations)
+
+
+def _epsilon(diffusion: Diffusion | float, t: float) -> float:
+    if not MARGIN <= t <= 1 - MARGIN:
+        return 0.0
+    return as_number(diffusion(t) if callable(diffusion) else diffusion, "diffusion", least=0)

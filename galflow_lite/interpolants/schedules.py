@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..inputs import as_choice, as_number
+from ..inputs import as_choice
 
 TimeFunction = Callable[[Tensor], Tensor]
 
@@ -56,53 +56,41 @@ class Gamma:
         return torch.where(product == 0, product, product / self.value(t))
 
     @staticmethod
-    def brownian(a: float = 2.0) -> Gamma:
-        """γ = √(a t(1-t)); a = 2 is the example of Definition 3.1.
-
-        γ̇ is infinite at both ends, so that the bound of Proposition 3.1 is infinite.
-        """
-        return Gamma(partial(_brownian, as_number(a, "a", above=0)), "brownian")
-
-    @staticmethod
-    def quadratic(scale: float = 1.0) -> Gamma:
-        """γ = scale · t(1-t)."""
-        return Gamma(partial(_quadratic, as_number(scale, "scale", above=0)), "quadratic")
-
-    @staticmethod
-    def smooth(scale: float = 1.0) -> Gamma:
-        """γ = scale · sin²(πt), with γ̇ = 0 at both ends."""
-        return Gamma(partial(_smooth, as_number(scale, "scale", above=0)), "smooth")
-
-    @staticmethod
     def of(gamma: str | Gamma | TimeFunction) -> Gamma:
-        """A `Gamma` from a name, a `Gamma`, or a function γ of time written in torch."""
+        """A `Gamma` from its name, a `Gamma`, or a function γ of time written in torch.
+
+        Named are "zero"; "brownian", γ = √(2t(1-t)), the example of Definition 3.1, whose γ̇ is
+        infinite at both ends, so that the bound of Proposition 3.1 is infinite; "quadratic",
+        γ = t(1-t); and "smooth", γ = sin²(πt), with γ̇ = 0 at both ends.
+        """
         if isinstance(gamma, Gamma):
             return gamma
         if callable(gamma):
             return Gamma(partial(_square_of, gamma))
-        named = {"zero": partial(Gamma, _zero, "zero"), "brownian": Gamma.brownian}
-        named |= {"quadratic": Gamma.quadratic, "smooth": Gamma.smooth}
-        return named[as_choice(gamma, "gamma", named)]()
+        return Gamma(_SQUARES[as_choice(gamma, "gamma", _SQUARES)], gamma)
 
 
 def _zero(t: Tensor) -> Tensor:
     return 0 * t
 
 
+def _brownian(t: Tensor) -> Tensor:
+    return 2 * t * (1 - t)
+
+
+def _quadratic(t: Tensor) -> Tensor:
+    return (t * (1 - t)).square()
+
+
+def _smooth(t: Tensor) -> Tensor:
+    return torch.sin(math.pi * t).square().square()
+
+
 def _square_of(gamma: TimeFunction, t: Tensor) -> Tensor:
     return gamma(t).square()
 
 
-def _brownian(a: float, t: Tensor) -> Tensor:
-    return a * t * (1 - t)
-
-
-def _quadratic(scale: float, t: Tensor) -> Tensor:
-    return (scale * t * (1 - t)).square()
-
-
-def _smooth(scale: float, t: Tensor) -> Tensor:
-    return (scale * torch.sin(math.pi * t).square()).square()
+_SQUARES = {"zero": _zero, "brownian": _brownian, "quadratic": _quadratic, "smooth": _smooth}
 
 
 class Coefficients(NamedTuple):

@@ -8,8 +8,7 @@ from pathlib import Path
 from ..files import read_state, sha256, share, write_state
 from ..images import ImageSet, hubble_patches
 from .couplings import Coupling
-from .image_couplings import inpainting, super_resolution
-from .image_models import ImageModel, new_velocity
+from .image_models import ImageModel, inpainting, new_velocity, super_resolution
 
 __all__ = ["SIGMA", "shipped_couplings", "shipped_models", "write_models"]
 
@@ -27,10 +26,11 @@ def shipped_couplings() -> dict[tuple[str, str], Coupling]:
     know the same and get the same network; the uncoupled in-painter, which starts from noise on all
     pixels, sees the known ones as one more channel.
     """
+    made = {}
     tasks = {"inpainting": inpainting(), "super_resolution": super_resolution(sigma=SIGMA)}
-    pairs = {task: (made, made.uncoupled()) for task, made in tasks.items()}
-    kinds = ("dependent", "uncoupled")
-    return {(task, kind): pairs[task][k] for task in tasks for k, kind in enumerate(kinds)}
+    for task, coupling in tasks.items():
+        made |= {(task, "dependent"): coupling, (task, "uncoupled"): coupling.uncoupled()}
+    return made
 
 
 def shipped_models(images: ImageSet | None = None) -> dict[tuple[str, str], ImageModel]:
@@ -40,8 +40,8 @@ def shipped_models(images: ImageSet | None = None) -> dict[tuple[str, str], Imag
         images: such a set, whose shape the models get; None takes the Hubble patches.
 
     Raises:
-        ValueError: the file is damaged or is not the one that data/SHA256SUMS names, or it is for
-            other images.
+        ValueError: the file is damaged or is not the one that data/SHA256SUMS names.
+        RuntimeError: its weights are for other images (grey ones without classes).
     """
     path = share("data") / FILE
     if f"{sha256(path)}  {FILE}" not in (share("data") / "SHA256SUMS").read_text():
@@ -52,13 +52,7 @@ def shipped_models(images: ImageSet | None = None) -> dict[tuple[str, str], Imag
     for name, weights in read_state(path, kind=_KIND).items():
         key = tuple(name.split("/"))
         velocity = new_velocity(images, couplings[key], seed=0)
-        try:
-            velocity.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{path} holds weights for grey images, expected others for those of the shape "
-                f"{images.shape}: use grey images without classes"
-            ) from error
+        velocity.load_state_dict(weights)
         models[key] = ImageModel(couplings[key], velocity.eval())
     return models
 

@@ -1,4 +1,4 @@
-"""Losses and transport costs: Proposition 3.1, its exact numbers, and the numbers of Figure 2."""
+"""Losses, transport costs (Proposition 3.1, numbers of Figure 2) and likelihoods."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import math
 import numpy as np
 import pytest
 import torch
-from exact_mixtures import ExactMixture, figure_two, seeded
+from exact_mixtures import ExactMixture, figure_two, from_noise, seeded
+from torch import nn
 
 from galflow_lite.interpolants import (
     Gamma,
+    GaussianBase,
     MaskedVelocity,
     Schedule,
     custom,
-    denoiser_loss,
-    draw_interpolant,
     flow_costs,
     independent,
     inpainting,
+    log_likelihood,
     optimal_transport,
     tile_mask,
     transport_bound,
     velocity_loss,
 )
 from galflow_lite.interpolants.couplings import Pair
+from galflow_lite.interpolants.velocities import denoiser_loss, draw_interpolant
 
 LINEAR = Schedule.linear()
 BROWNIAN = Schedule.linear(gamma="brownian")
@@ -69,7 +71,7 @@ def test_numbers_of_figure_2(schedule, panel, energy, length):
     [
         BROWNIAN,
         Schedule.variance_preserving(),
-        Schedule.trigonometric(gamma=Gamma.brownian(0.01)),
+        Schedule.trigonometric(gamma=Gamma(lambda t: 0.01 * t * (1 - t))),
         Schedule.custom(lambda t: 1 - t, lambda t: t**0.5),
     ],
 )
@@ -146,11 +148,8 @@ def test_least_loss_is_minus_the_kinetic_energy(schedule):
     error = float((b.square() - 2 * draw.rate * b).std()) / math.sqrt(len(x1))
     assert abs(found + by_quadrature(mixture)[0]) < 4 * error
     # Any other velocity does worse, by its mean squared distance.
-    worse = float(
-        velocity_loss(
-            lambda x, t, c: mixture.velocity(x, t) + 0.5, x1, **{**options, "generator": seeded(1)}
-        )
-    )
+    options["generator"] = seeded(1)
+    worse = float(velocity_loss(lambda x, t, c: mixture.velocity(x, t) + 0.5, x1, **options))
     assert worse - found == pytest.approx(0.25, abs=4 * float((draw.rate - b).std()) / 316)
 
 
@@ -169,24 +168,16 @@ def test_loss_and_constant_make_the_mean_squared_error(reduction):
 
 
 def test_least_denoiser_loss_is_reached_by_the_denoiser():
-    schedule = BROWNIAN
-    mixture = figure_two(schedule, "dependent")
+    mixture = figure_two(BROWNIAN, "dependent")
     x0, x1, _ = mixture.sample_pairs(50_000, generator=seeded())
-    losses = [
-        float(
-            denoiser_loss(
-                lambda x, t, c, f=factor: f * mixture.denoiser(x, t),
-                x1,
-                schedule=schedule,
-                coupling=lambda x1, c: x0,
-                generator=seeded(1),
-            )
-        )
-        for factor in (0.8, 1.0, 1.2)
-    ]
-    assert losses[1] < min(losses[0], losses[2])
+
+    def loss(factor):
+        options = {"schedule": BROWNIAN, "coupling": lambda x1, c: x0, "generator": seeded(1)}
+        return denoiser_loss(lambda x, t, c: factor * mixture.denoiser(x, t), x1, **options)
+
+    assert loss(1.0) < min(loss(0.8), loss(1.2))
     # A parabola with its least value at 1: (1.2² - 2.4) / (1 - 2) = 0.96.
-    assert losses[2] / losses[1] == pytest.approx(0.96, abs=0.01)
+    assert float(loss(1.2) / loss(1.0)) == pytest.approx(0.96, abs=0.01)
 
 
 def test_training_a_masked_velocity_has_gradients_from_the_hole_only():
@@ -205,11 +196,106 @@ def test_training_a_masked_velocity_has_gradients_from_the_hole_only():
 
 def test_what_cannot_be_learned_is_refused():
     x, options = torch.zeros(3, 2), {"schedule": LINEAR, "coupling": independent()}
-    for call in (
-        lambda: denoiser_loss(lambda x, t, c: x, x, **options),
-        lambda: velocity_loss(lambda x, t, c: x[:, :1], x, **options),
-        lambda: velocity_loss(lambda x, t, c: x, x, times=2.0, **options),
-        lambda: velocity_loss(lambda x, t, c: x, x / 0, **options),
-    ):
+    for data, columns, times in ((x, 1, None), (x, 2, 2.0), (x / 0, 2, None)):
         with pytest.raises(ValueError, match="expected"):
-            call()
+            velocity_loss(lambda x, t, c, k=columns: x[:, :k], data, times=times, **options)
+
+
+# x1 = (u, v) normal, unit variances, correlation 0.8: v | u = 1 is N(0.8, 0.36).
+KNOWN_U = torch.tensor([[1.0, 0.3]], dtype=torch.float64)
+EXACT = -0.5 * (0.5 / 0.6) ** 2 - math.log(0.6) - 0.5 * math.log(2 * math.pi)
+MASK = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+
+
+def hole_of_a_normal(x, t, condition):
+    t = t[:, None]
+    variance = (1 - t) ** 2 + 0.36 * t**2
+    return 0.8 + (0.36 * t - (1 - t)) / variance * (x - 0.8 * t)
+
+
+def conditional(**options):
+    base = inpainting().base(KNOWN_U, MASK)
+    return log_likelihood(MaskedVelocity(hole_of_a_normal), KNOWN_U, MASK, base=base, **options)
+
+
+def test_conditional_likelihood_of_a_hole():
+    assert pytest.approx(-0.755335, abs=1e-6) == EXACT
+    found = conditional()
+    assert found.log_prob.item() == pytest.approx(EXACT, abs=1e-6)
+    assert found.x0[0, 1].item() == pytest.approx(-0.8333333, abs=1e-6)
+    assert found.x0[0, 0].item() == 1.0
+    assert found.standard_error is None
+
+
+def test_one_probe_is_exact_in_one_dimension():
+    """In one moving dimension a sign squared is 1."""
+    found = conditional(trace="hutchinson").log_prob
+    assert torch.allclose(found, conditional().log_prob, atol=1e-12)
+
+
+class StartOf(GaussianBase):
+    """Law of x0 of a mixture."""
+
+    def log_prob(self, x0):
+        return self.mean.log_density(x0, 0.0)
+
+
+@pytest.mark.parametrize("panel", ["dependent", "independent"])
+@pytest.mark.parametrize("gamma", ["zero", "brownian"])
+def test_likelihood_of_a_mixture(panel, gamma):
+    mixture = figure_two(Schedule.linear(gamma=gamma), panel)
+    x1 = mixture.sample_pairs(60, generator=seeded(0))[1]
+    found = log_likelihood(mixture.velocity, x1, base=StartOf(mixture))
+    assert torch.allclose(found.log_prob, mixture.log_density(x1, 1.0), atol=1e-4)
+    assert found.evaluations > 0
+
+
+def test_likelihood_with_a_gaussian_base_in_float32():
+    mixture = from_noise(LINEAR)
+    x1 = mixture.sample_pairs(60, generator=seeded(0))[1]
+    single = x1.float()
+    found = log_likelihood(mixture.velocity, single, base=GaussianBase(torch.zeros_like(single)))
+    assert found.log_prob.dtype == torch.float32
+    assert torch.allclose(found.log_prob.double(), mixture.log_density(x1, 1.0), atol=5e-3)
+
+
+@pytest.fixture(scope="module")
+def eight() -> ExactMixture:
+    """N(0, I) to three modes in 8 dimensions."""
+    modes = 2 * torch.randn(3, 8, generator=seeded(3))
+    return ExactMixture(LINEAR, torch.zeros(1, 8), modes, data_width=0.5)
+
+
+def test_the_exact_trace_and_hutchinson_which_is_unbiased_and_knows_its_error(eight):
+    x1 = eight.sample_pairs(40, generator=seeded(1))[1]
+    exact = eight.log_density(x1, 1.0)
+    found = log_likelihood(eight.velocity, x1[:20], base=eight.base(x1[:20]))
+    assert torch.allclose(found.log_prob, exact[:20], atol=1e-4)
+    options = {"base": eight.base(x1), "trace": "hutchinson", "method": "rk4", "steps": 20}
+    found = log_likelihood(eight.velocity, x1, probes=64, seed=1, **options)
+    z = (found.log_prob - exact) / found.standard_error
+    assert (z.abs() < 5).all()
+    # Mean square of 40 normal scores: 1 with standard deviation sqrt(2 / 40).
+    assert abs(z.square().mean() - 1) < 4 * math.sqrt(2 / 40)
+    again = log_likelihood(eight.velocity, x1, probes=64, seed=1, **options)
+    other = log_likelihood(eight.velocity, x1, probes=64, seed=2, **options)
+    assert torch.equal(again.log_prob, found.log_prob)
+    assert not torch.equal(other.log_prob, found.log_prob)
+
+
+def test_trace_of_a_network_over_the_hole_only():
+    """Holes that differ from sample to sample, against the full Jacobian of each sample."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 4)).double()
+    velocity = MaskedVelocity(lambda x, t, condition: layer(x) * (1 + t[:, None]))
+    x1 = torch.randn(3, 4, dtype=torch.float64)
+    mask = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1]]).double()
+    base = inpainting().base(x1, mask)
+    found = log_likelihood(velocity, x1, mask, base=base, method="euler", steps=1)
+    jacobians = [torch.autograd.functional.jacobian(lambda u: layer(u) * 2, x) for x in x1]
+    traces = torch.stack(
+        [(j.diagonal() * (m == 0)).sum() for j, m in zip(jacobians, mask, strict=True)]
+    )
+    assert torch.allclose(found.log_prob, base.log_prob(found.x0) - traces, atol=1e-12)
+    assert found.log_prob[2] == 0
+    assert torch.equal(found.x0[mask == 1], x1[mask == 1])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torch.nn import functional as F
 
 from galflow_lite.images import ImageSet, Stretch, hubble_patches, parametric_galaxies
 from galflow_lite.interpolants import tile_mask
@@ -82,11 +82,8 @@ def test_errors_of_pixels_and_flux_are_the_spread_over_repeated_sets():
 
 def test_flux_is_compared_without_the_stretch():
     flux = 0.2 + normal(50, 1, 8, 8).abs()
-    for stretch in (
-        Stretch("square root", high=9.0),
-        Stretch("arcsinh", high=9.0),
-        Stretch("linear", high=9.0),
-    ):
+    for kind in ("square root", "arcsinh", "linear"):
+        stretch = Stretch(kind, high=9.0)
         error = flux_conservation(stretch(1.1 * flux), stretch(flux), stretch)
         assert error.bias.value == pytest.approx(0.1, rel=1e-9)
         assert error.bias.standard_error == pytest.approx(0, abs=1e-12)
@@ -279,21 +276,16 @@ def distance(features: Tensor, images: Tensor, network: FeatureNetwork, resampli
     return frechet_distance(features, other, features=themselves, resamplings=resamplings)
 
 
-def blurred(x: Tensor, *, pixels: float) -> Tensor:
-    kernel = torch.exp(-0.5 * (torch.arange(-3, 4) / pixels) ** 2)
-    kernel = (kernel / kernel.sum()).reshape(1, 1, 1, -1)
-    return F.conv2d(F.conv2d(F.pad(x, (3, 3, 3, 3), mode="replicate"), kernel), kernel.mT)
-
-
-def holes(x: Tensor) -> Tensor:
+def dark_tiles(x: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return tile_mask(len(x), 32, hole_probability=0.05, generator=generator)
+    known = tile_mask(len(x), 32, hole_probability=0.05, generator=generator)
+    return torch.where(known > 0, x, torch.tensor(-1.0))
 
 
 DAMAGES = {
-    "blur of half a pixel": lambda x: blurred(x, pixels=0.5),
+    "blur of half a pixel": lambda x: torch.tensor(gaussian_filter(x.numpy(), (0, 0, 0.5, 0.5))),
     "noise of a twentieth of the range": lambda x: x + 0.1 * normal(*x.shape, seed=0).float(),
-    "every twentieth tile dark": lambda x: torch.where(holes(x) > 0, x, torch.tensor(-1.0)),
+    "every twentieth tile dark": dark_tiles,
 }
 
 
@@ -335,7 +327,6 @@ def test_what_cannot_be_compared_is_refused():
         lambda: frechet_distance(*torch.zeros(2, 80, 1, 8, 8)),  # too small for the network
         lambda: masked_error(x, x, torch.ones_like(x)),  # no hole
         lambda: masked_error(x, x, torch.full_like(x, 0.5)),
-        lambda: masked_error(x, x, torch.zeros(80, 3, 16, 16)),
         lambda: flux_conservation(x, x - 1, LINEAR),  # no flux
         lambda: spectrum_ratio(x, x + 1),  # no power
     ):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -78,7 +76,8 @@ def moons() -> tuple[PiecewiseFlow, Tensor]:
 # ---- density
 
 
-def test_density_is_the_weighted_sum_over_all_pieces(toy):
+def test_density_is_the_weighted_sum_over_all_pieces(toy, monkeypatch):
+    monkeypatch.setattr("galflow_lite.piecewise.piecewise_flow._BATCH", 70)
     terms = by_hand(toy, X, LABELS)
     found = log_prob(toy, X).numpy()
     np.testing.assert_allclose(found, np.logaddexp.reduce(terms, axis=1), rtol=0, atol=1e-5)
@@ -91,7 +90,7 @@ def test_density_is_the_weighted_sum_over_all_pieces(toy):
     np.testing.assert_allclose(toy.weights, [0.06, 0.24, 0.7], rtol=1e-12)
     bayes = np.exp(terms - np.logaddexp.reduce(terms, axis=1, keepdims=True))
     with torch.no_grad():
-        np.testing.assert_allclose(toy.responsibilities(X, batch_size=7), bayes, atol=1e-5)
+        np.testing.assert_allclose(toy.responsibilities(X), bayes, atol=1e-5)
 
 
 def test_trained_density_by_hand_and_its_integral(moons):
@@ -181,33 +180,16 @@ def test_pieces_are_drawn_by_their_shares():
     assert (pieces.diff() != 0).float().mean() > 0.2
 
 
-def test_seeds_and_batches_of_samples(moons):
+def test_seeds_of_samples(moons):
     flow, _ = moons
     torch.manual_seed(0)
     state = torch.get_rng_state()
     one = flow.sample(500, seed=np.int64(3))
-    torch.testing.assert_close(flow.sample(500, seed=3, batch_size=7), one)
+    assert torch.equal(flow.sample(500, seed=3), one)
     assert not torch.equal(flow.sample(500, seed=4), one)
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(flow.sample(50), flow.sample(50))
     assert flow.sample(np.int64(3)).shape == (3, 2)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_million_samples_take_little_memory():
-    code = """
-import re, torch
-from galflow_lite.piecewise import PiecewiseFlow
-flow = PiecewiseFlow(layers=1, hidden=50)
-flow.fit(torch.randn(100, 2), clusters=1, epochs=1)
-peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-flow.sample(100_000)
-before = peak()
-flow.sample(1_000_000)
-print((peak() - before) / 1_000_000)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 200  # bytes a point; the points themselves are 16
 
 
 # ---- weights of points
@@ -257,8 +239,6 @@ def test_clusters_in_every_form():
     # The number that is asked for is kept, where choose_clusters would dissolve small ones.
     flow.fit(X[:300], clusters=7, epochs=1)
     assert flow.k == 7
-    with pytest.raises(ValueError, match="labels"):
-        flow.fit(x[:-1], clusters=clustering)
 
 
 def test_tables_are_matched_by_name(toy):
@@ -271,9 +251,6 @@ def test_tables_are_matched_by_name(toy):
     for same in (X.astype(">f8"), X[::-1][::-1], np.ma.array(X), {"b": X[:, 1], "a": X[:, 0]}):
         torch.testing.assert_close(log_prob(flow, same), expected)
     torch.testing.assert_close(log_prob(flow, record), expected, rtol=1e-5, atol=1e-5)
-    for wrong in ({"a": X[:, 0], "c": X[:, 1]}, np.ma.array(X, mask=X > 3), X[:, :1]):
-        with pytest.raises(ValueError, match="x "):
-            flow.log_prob(wrong)
 
 
 @pytest.mark.parametrize(
@@ -292,35 +269,17 @@ def test_saved_loaded_pickled_and_copied_is_the_same_to_the_bit(tmp_path, settin
     for twin in (PiecewiseFlow.load(path), pickle.loads(pickle.dumps(flow)), copy.deepcopy(flow)):
         assert torch.equal(log_prob(twin, X), log_prob(flow, X))
         assert torch.equal(twin.sample(50, seed=1), flow.sample(50, seed=1))
-        assert torch.equal(log_prob(twin, {"b": X[:, 1], "a": X[:, 0]}), log_prob(flow, X))
+        assert twin.columns == ["a", "b"]
         twin.fit(X, clusters=LABELS, epochs=1)
         torch.testing.assert_close(log_prob(twin, X), log_prob(flow, X))
-
-
-def test_files_of_a_callable_and_files_that_are_damaged(tmp_path, toy):
-    path = tmp_path / "flow.safetensors"
-    toy.save(path)
-    with pytest.raises(ValueError, match="pieces that a callable built"):
-        PiecewiseFlow.load(path)
-    assert torch.equal(log_prob(PiecewiseFlow.load(path, flow=identity), X), log_prob(toy, X))
-    whole = path.read_bytes()
-    for size in (7, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="truncated"):
-            PiecewiseFlow.load(path, flow=identity)
 
 
 @pytest.mark.parametrize(
     ("x", "settings", "error"),
     [
-        (np.where(X == X[17], math.nan, X), {}, ValueError),
-        (X, {"clusters": LABELS[:3]}, ValueError),
         (X, {"clusters": Clustering.from_labels(X[:900], LABELS[:900])}, ValueError),
         (X, {"clusters": np.where(np.arange(1000) == 3, 9, LABELS)}, ValueError),  # one point
         (np.c_[X[:, 0], LABELS], {"clusters": LABELS}, ValueError),  # constant in each cluster
-        (X, {"weights": -np.ones(1000)}, ValueError),
-        (X, {"clip_norm": 0.0}, ValueError),
-        (X[:, :1], {"schedule": "none"}, ValueError),
         (X, {"learning_rate": 1e30, "clip_norm": None}, TrainingDiverged),
     ],
 )
@@ -336,19 +295,13 @@ def test_a_fit_that_fails_leaves_the_flow_as_it_was(x, settings, error):
     np.testing.assert_array_equal(flow._held_out, held_out)
 
 
-ONE_FLOW = flows.real_nvp(2, layers=1, hidden=2)
-
-
-@pytest.mark.parametrize(
-    ("flow", "settings"),
-    [
-        (lambda d: torch.nn.Linear(d, d), {}),
-        (lambda d: flows.real_nvp(d + 1), {}),
-        (lambda d: flows.real_nvp(d, 1), {}),
-        (lambda d: ONE_FLOW, {}),
-        ("masked_autoregressive", {"base": flows.GaussianMixtureBase(torch.zeros(2, 2))}),
-    ],
-)
-def test_pieces_that_are_no_flows_of_their_own(flow, settings):
-    with pytest.raises(ValueError, match="flow and base anew"):
-        PiecewiseFlow(flow, **settings).fit(X, clusters=LABELS, epochs=1)
+def test_pieces_of_a_callable(tmp_path, toy):
+    toy.save(tmp_path / "flow")
+    with pytest.raises(ValueError, match="pieces that a callable built"):
+        PiecewiseFlow.load(tmp_path / "flow")
+    loaded = PiecewiseFlow.load(tmp_path / "flow", flow=identity)
+    assert torch.equal(log_prob(loaded, X), log_prob(toy, X))
+    shared = identity(2)
+    for build in (lambda d: shared, lambda d: identity(d + 1), lambda d: torch.nn.Linear(d, d)):
+        with pytest.raises(ValueError, match="flow and base anew"):
+            PiecewiseFlow(build).fit(X, clusters=LABELS, epochs=1)

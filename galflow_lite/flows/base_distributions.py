@@ -102,10 +102,7 @@ class ResampledBase(Distribution):
         return z
 
     def _normal(self, n: int, generator: torch.Generator | None) -> Tensor:
-        like = next(self.parameters())
-        return torch.randn(
-            n, self.features, dtype=like.dtype, device=like.device, generator=generator
-        )
+        return draw_normal(n, self.features, next(self.parameters()), generator)
 
 
 class GaussianMixtureBase(Distribution):
@@ -141,11 +138,13 @@ class GaussianMixtureBase(Distribution):
     def draw(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Samples, shape (n, features)."""
         chosen = torch.multinomial(self.logits.softmax(0), n, True, generator=generator)
-        like = self.means
-        noise = torch.randn(
-            n, self.features, dtype=like.dtype, device=like.device, generator=generator
-        )
+        noise = draw_normal(n, self.features, self.means, generator)
         return self.means[chosen] + self.log_scales[chosen].exp() * noise
+
+
+def draw_normal(n: int, d: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draws from N(0, I), shape (n, d), with the type and on the device of `like`."""
+    return torch.randn(n, d, dtype=like.dtype, device=like.device, generator=generator)
 
 
 def _log_normal(z: Tensor) -> Tensor:

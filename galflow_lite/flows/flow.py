@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from ..inputs import as_tensor, as_whole
-from .base_distributions import GaussianMixtureBase, ResampledBase
+from .base_distributions import GaussianMixtureBase, ResampledBase, draw_normal
 from .coupling_layers import SharedContext
 
 
@@ -66,21 +66,22 @@ class Flow(_NflowsFlow):
         inputs = self._tensor(inputs, "inputs", self.features)
         rows = self._context(context)
         if rows is None:
-            return self._log_prob(inputs, None)
+            return self(inputs, None)
         if context_index is not None:
             index = torch.as_tensor(context_index, device=rows.device)
-            return self._log_prob(inputs, self._shared(rows, index, len(inputs)))
+            return self(inputs, self._shared(rows, index, len(inputs)))
         if len(rows) == 1 != len(inputs):
-            return self._log_prob(inputs, self._shared(rows, None, len(inputs)))
+            return self(inputs, self._shared(rows, None, len(inputs)))
         if len(rows) != len(inputs):
             # Not left to the transforms, of which some would broadcast.
             raise ValueError(
                 f"context has {len(rows)} rows for {len(inputs)} rows of inputs, expected as many "
                 "or one: repeat the context or pass context_index"
             )
-        return self._log_prob(inputs, rows)
+        return self(inputs, rows)
 
-    def _log_prob(self, inputs: Tensor, context: Tensor | SharedContext | None) -> Tensor:
+    def forward(self, inputs: Tensor, context: Tensor | SharedContext | None = None) -> Tensor:
+        """Log-density of tensors that are known to be right."""
         noise, log_det = self._transform(inputs, context=context)
         return self._distribution.log_prob(noise) + log_det
 
@@ -130,10 +131,7 @@ class Flow(_NflowsFlow):
     def _noise(self, n: int, generator: torch.Generator | None) -> Tensor:
         if not isinstance(self._distribution, StandardNormal):
             return self._distribution.draw(n, generator=generator)
-        like = next(self.parameters())
-        return torch.randn(
-            n, self.features, dtype=like.dtype, device=like.device, generator=generator
-        )
+        return draw_normal(n, self.features, next(self.parameters()), generator)
 
     @property
     def base(self) -> Distribution:
@@ -215,9 +213,8 @@ class StackedFlows(nn.Module):
             )
         for name, values in buffers.items():
             self.register_buffer(name.replace(".", "/"), values, persistent=False)
-        template = _LogProb(copy.deepcopy(flows[0]).to("meta"))
         # Kept out of the submodules: it has no values of its own.
-        self._template = (template,)
+        self._template = (copy.deepcopy(flows[0]).to("meta"),)
 
     def __len__(self) -> int:
         return len(next(self.parameters()))
@@ -246,16 +243,5 @@ class StackedFlows(nn.Module):
                 parameter.copy_(values[name][index])
 
 
-class _LogProb(nn.Module):
-    """functional_call asks for a module whose forward is the function."""
-
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.flow._log_prob(rows, None)
-
-
 def _dotted(named) -> dict[str, Tensor]:
-    return {f"flow.{name.replace('/', '.')}": value for name, value in named}
+    return {name.replace("/", "."): value for name, value in named}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn import cluster, config_context
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
 from ..inputs import as_array, as_choice, as_number, as_whole
@@ -30,7 +28,6 @@ ALGORITHMS: dict[str, tuple[type, int]] = {
     "birch": (cluster.Birch, 5_000),
 }
 SCORED_ROWS = 2_000  # the silhouette's price grows as their square
-_BATCH = 65_536
 # The number of BLAS threads belongs to the process: calls that overlap would restore each other's.
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -82,10 +79,8 @@ class Clustering:
         labels = labels.detach().cpu() if hasattr(labels, "detach") else labels
         masked, labels = np.ma.is_masked(labels), np.asarray(labels)
         if masked or labels.shape != (len(x),) or labels.dtype.kind not in "biuSUOT":
-            raise ValueError(
-                f"labels are {labels.dtype} of shape {labels.shape}{', some masked' * masked}, "
-                f"expected integers or strings of shape ({len(x)},): one for each row of x"
-            )
+            wanted = f"expected {len(x)} integers or strings, one for each row of x"
+            raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}, {wanted}")
         numbers = np.unique(labels, return_inverse=True)[1]
         numbers, moved = _dissolve(x, numbers, w, _checked_minimum(minimum, w))
         return cls._of(x, numbers, w, dissolved=moved)
@@ -179,12 +174,16 @@ def choose_clusters(
 
     sample, sample_w = x[fitted], w[fitted]
     share = _effective_number(sample_w) / _effective_number(w)
-    takes_weights = weights is not None and has_fit_parameter(kind(), "sample_weight")
+    takes_weights = weights is not None and algorithm in ("kmeans", "mini_batch_kmeans")
     more = {"sample_weight": sample_w} if takes_weights else {}
-    with _ONE_AT_A_TIME, _quiet_on_one_thread():
+    # One thread: sums over threads differ in the last digits with their number. The working memory
+    # (MiB) bounds the block of distances that the silhouette holds at a time.
+    with _ONE_AT_A_TIME, threadpool_limits(1), config_context(working_memory=64), catch_warnings():
+        # Fewer clusters than asked for are a result, and the labels tell it.
+        simplefilter("ignore")
         trials = []
+        settings = _settings(algorithm, sample, seed, options or {})
         for k in tried:
-            settings = _settings(algorithm, sample, seed, options or {})
             estimator = kind(**settings | ({} if k is None else {"n_clusters": k}))
             raw = estimator.fit_predict(sample, **more).astype(np.int64)
             # Without predict the estimator is let go: a spectral one holds all pairs of rows.
@@ -196,15 +195,20 @@ def choose_clusters(
             best = trials[number]
             if len(best.labels) == len(x):
                 break
-            raw = _extended(best, x, fitted)
+            # Labels of all points; the fitted ones keep the labels that they have.
+            predict, centre = best.predict, 0.0
+            if predict is None:
+                centre = sample.mean(0)
+                predict = KNeighborsClassifier(1).fit(sample - centre, best.raw).predict
+            raw = predict(x - centre).astype(np.int64)
+            raw[fitted] = best.raw
             cleaned = _cleaned(x, raw, w, minimum, fitted[scored])
             trials[number] = _Trial(best.candidate, raw, None, *cleaned)
     found = {t.candidate or int(t.labels.max()) + 1: t.score for t in trials}
-    if not scores:
-        labels = np.zeros(len(x), np.int64)
-        return Clustering._of(x, labels, w, scores=found, algorithm=algorithm)
-    more = dict(silhouette=best.score, dissolved=best.dissolved)
-    return Clustering._of(x, best.labels, w, scores=found, algorithm=algorithm, **more)
+    labels, more = np.zeros(len(x), int), {"scores": found, "algorithm": algorithm}
+    if scores:
+        labels, more = best.labels, more | {"silhouette": best.score, "dissolved": best.dissolved}
+    return Clustering._of(x, labels, w, **more)
 
 
 def sample_weights(weights: Any, n: int) -> np.ndarray:
@@ -212,12 +216,8 @@ def sample_weights(weights: Any, n: int) -> np.ndarray:
     if weights is None:
         return np.ones(n)
     w = as_array(weights, "weights", (n,))
-    if (w < 0).any() or not w.any():
-        raise ValueError(
-            f"weights are from {w.min():g} to {w.max():g}, expected none below 0 and some above: "
-            "mend them"
-        )
-    return w / w.max()
+    as_number(w.min(), "the least of the weights", least=0)
+    return w / as_number(w.max(), "the largest of the weights", above=0)
 
 
 class _Trial(NamedTuple):
@@ -243,36 +243,13 @@ def _cleaned(
     return labels, moved, score
 
 
-def _extended(trial: _Trial, points: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-    """Labels of all points; the fitted ones keep the labels that they have."""
-    predict, centre = trial.predict, 0.0
-    if predict is None:
-        centre = points[fitted].mean(0)
-        predict = KNeighborsClassifier(1).fit(points[fitted] - centre, trial.raw).predict
-    parts = np.split(points, range(_BATCH, len(points), _BATCH))
-    labels = np.concatenate([predict(part - centre) for part in parts]).astype(np.int64)
-    labels[fitted] = trial.raw
-    return labels
-
-
-@contextmanager
-def _quiet_on_one_thread() -> Iterator[None]:
-    """One thread: sums over threads differ in the last digits with their number."""
-    # The working memory (MiB) bounds the block of distances that the silhouette holds at a time.
-    with threadpool_limits(1), config_context(working_memory=64), warnings.catch_warnings():
-        # Fewer clusters than asked for are a result, and the labels tell it.
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _settings(
     algorithm: str, sample: np.ndarray, seed: int, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Parameters of an estimator but for the number of clusters."""
-    settings: dict[str, Any] = {}
+    random = algorithm in ("kmeans", "mini_batch_kmeans", "spectral")
+    settings: dict[str, Any] = {"random_state": seed} if random else {}
     variance = float(sample.var(0).sum())
-    if algorithm in ("kmeans", "mini_batch_kmeans", "spectral"):
-        settings["random_state"] = seed
     if algorithm == "birch":
         settings["threshold"] = 0.05 * variance**0.5
     elif algorithm == "spectral":
@@ -335,9 +312,7 @@ def _dissolve(
         live &= ~gone
         rows = np.flatnonzero(gone[labels])
         centres = sums[live, 2:] / sums[live, :1]
-        parts = np.split(rows, range(_BATCH, len(rows), _BATCH))
-        nearest = [cdist(x[part], centres).argmin(1) for part in parts]
-        labels[rows] = np.flatnonzero(live)[np.concatenate(nearest)]
+        labels[rows] = np.flatnonzero(live)[cdist(x[rows], centres).argmin(1)]
         moved[rows] = True
         sums += _weighted_sums(x[rows], labels[rows], w[rows], k)
         sums[gone] = 0

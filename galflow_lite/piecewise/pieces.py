@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,8 +13,6 @@ from torch import Tensor, nn
 
 from ..flows import Flow, ResampledBase, StackedFlows
 from ..training import fit, threads
-
-_HELD_OUT = 0.2
 
 
 class Recipe(NamedTuple):
@@ -84,7 +81,7 @@ def split(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
     for cluster in range(k):
         members = order[labels[order] == cluster]
         most = max(1, len(members) - 2)
-        held_out[members[: min(most, max(1, round(_HELD_OUT * len(members))))]] = True
+        held_out[members[: min(most, max(1, round(0.2 * len(members))))]] = True
     return held_out
 
 
@@ -94,12 +91,9 @@ def standardise(
     """Training and held-out points of each piece in its own units, and their shift and scale.
 
     The points have the type and device of ``like``; shift and scale have shape (k, features).
-
-    Warns:
-        RuntimeWarning: A single point makes up most of the variance of a column of a piece.
     """
     k = int(labels.max()) + 1
-    data, shift, scale = [], np.empty((k, x.shape[1])), np.empty((k, x.shape[1]))
+    data, (shift, scale) = [], np.empty((2, k, x.shape[1]))
     for i in range(k):
         member = (labels == i) & (weights > 0)
         train = member & ~held_out
@@ -111,16 +105,7 @@ def standardise(
         if member.sum() < 5 or (scale[i] <= 1e-12 * np.maximum(np.abs(shift[i]), 1e-290)).any():
             raise ValueError(
                 f"cluster {i} has {member.sum()} points with weight, expected at least 5, and no "
-                "constant column, along which there is no density: remove the column, use fewer "
-                "clusters, or dissolve small ones by minimum= of Clustering.from_labels"
-            )
-        far = np.abs(x[member] - shift[i]).max(0)
-        if member.sum() > 50 and (far**2 > member.sum() * scale[i] ** 2 / 2).any():
-            warnings.warn(
-                f"one point lies {far.max():.3g} from the mean of cluster {i} and makes up most of "
-                "its variance, which the flow will show: remove it",
-                RuntimeWarning,
-                stacklevel=3,
+                "constant column: remove the column, or use fewer clusters"
             )
         parts = []
         for rows in (train, member & held_out):
@@ -164,13 +149,13 @@ def train_pieces(
 
 def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> list[tuple]:
     """State, validation losses, epochs, best epoch and best loss of each piece."""
-    model = StackedFlows(flows) if len(flows) > 1 else _SingleFlow(flows[0])
+    model = StackedFlows(flows) if len(flows) > 1 else flows[0]
     batches = _GroupBatches(data, recipe)
     best = _BestOfEach(model, data, recipe)
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         points, weights = batch
-        losses = -(model.log_prob(points) * weights).sum(dim=1)
+        losses = -(_log_prob(model, points) * weights).sum(dim=1)
         return torch.where(best.active, losses, 0.0).sum()
 
     with threads(1), torch.random.fork_rng():
@@ -205,15 +190,11 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
     return trained
 
 
-class _SingleFlow(nn.Module):
-    """One flow with the interface of a stack."""
-
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def log_prob(self, inputs: Tensor) -> Tensor:
-        return self.flow._log_prob(inputs[0], None)[None]
+def _log_prob(model: StackedFlows | Flow, points: Tensor) -> Tensor:
+    """Log-densities, shape (k, n), at points of shape (k, n, d); k is 1 for a single flow."""
+    if isinstance(model, StackedFlows):
+        return model.log_prob(points)
+    return model(points[0])[None]
 
 
 class _GroupBatches:
@@ -246,10 +227,8 @@ class _GroupBatches:
         for i, (piece, size) in enumerate(zip(self.data, self.sizes, strict=True)):
             epoch, place = divmod(step, len(piece.train) // size)
             if epoch != self._epochs[i]:
-                mixed = _mixed(self.seed, piece.number, epoch)
-                order = torch.randperm(
-                    len(piece.train), generator=torch.Generator().manual_seed(mixed)
-                )
+                mixed = torch.Generator().manual_seed(_mixed(self.seed, piece.number, epoch))
+                order = torch.randperm(len(piece.train), generator=mixed)
                 self._orders[i], self._epochs[i] = order + self._starts[i], epoch
             self._index[i, :size] = self._orders[i][place * size : (place + 1) * size]
         index = self._index.to(self._points.device)
@@ -277,7 +256,7 @@ class _BestOfEach:
         self.best = [value.clone() for value in self._values()]
 
     def __call__(self) -> float:
-        losses = -(self.model.log_prob(self.points) * self.weights).sum(dim=1)
+        losses = -(_log_prob(self.model, self.points) * self.weights).sum(dim=1)
         self.history.append(losses)
         self.looks += self.active
         improved = self.active & (losses < self.losses)
@@ -298,9 +277,8 @@ class _BestOfEach:
 
     def _values(self) -> list[Tensor]:
         """Parameters with a leading axis over pieces; of a single flow its buffers as well."""
-        if isinstance(self.model, StackedFlows):
-            return [value.detach() for value in self.model.parameters()]
-        return [value.detach()[None] for value in self.model.state_dict().values()]
+        values = list(self.model.state_dict().values())
+        return values if isinstance(self.model, StackedFlows) else [v[None] for v in values]
 
 
 def _optimizer(parameters: list[Tensor], recipe: Recipe, pieces: int) -> torch.optim.Optimizer:
@@ -309,8 +287,6 @@ def _optimizer(parameters: list[Tensor], recipe: Recipe, pieces: int) -> torch.o
     optimizer = torch.optim.Adam(
         parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
-    if recipe.clip_norm is None:
-        return optimizer
 
     def clip(*_) -> None:
         gradients = [p.grad.reshape(pieces, -1) for p in parameters if p.grad is not None]
@@ -319,7 +295,8 @@ def _optimizer(parameters: list[Tensor], recipe: Recipe, pieces: int) -> torch.o
         for gradient in gradients:
             gradient.mul_(factor)
 
-    optimizer.register_step_pre_hook(clip)
+    if recipe.clip_norm is not None:
+        optimizer.register_step_pre_hook(clip)
     return optimizer
 
 

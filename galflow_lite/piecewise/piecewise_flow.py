@@ -27,6 +27,8 @@ FLOWS: dict[str, Callable[..., Flow]] = {
     "real_nvp": architectures.real_nvp,
 }
 _KIND = "a piecewise flow"
+_SAVED = ("features", "settings", "seed", "columns", "log_weights", "shift", "scale")
+_BATCH = 50_000
 
 
 class PiecewiseFlow(nn.Module):
@@ -68,11 +70,7 @@ class PiecewiseFlow(nn.Module):
         super().__init__()
         self.flow = flow if callable(flow) else as_choice(flow, "flow", FLOWS)
         self.seed = as_whole(seed, "seed")
-        # As Python's own numbers they can be saved.
-        self.settings = {
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in settings.items()
-        }
+        self.settings = settings
         self.columns: list[Any] | None = None
         self.pieces = nn.ModuleList()
         for name in ("log_weights", "shift", "scale"):
@@ -155,7 +153,6 @@ class PiecewiseFlow(nn.Module):
         epochs = as_whole(epochs, "epochs", least=1)
         batch_size = None if batch_size is None else as_whole(batch_size, "batch_size", least=1)
         clip_norm = None if clip_norm is None else as_number(clip_norm, "clip_norm", above=0)
-        weight_decay = as_number(weight_decay, "weight_decay", least=0)
         columns = column_names(x)
         x = as_array(x, "x", ("n", "d"))
         weights = sample_weights(weights, len(x))
@@ -258,31 +255,29 @@ class PiecewiseFlow(nn.Module):
             self.log_weights = logits.detach().log_softmax(0)
         return history
 
-    def log_prob(self, x: Any, *, batch_size: int = 50_000) -> Tensor:
+    def log_prob(self, x: Any) -> Tensor:
         """Log-density of each point under the sum of all pieces.
 
         Args:
             x: Points, shape (n, features).
-            batch_size: Points to evaluate at once.
 
         Returns:
             Tensor, shape (n,), float64, in nats. Far from all data it is low and finite. It has a
             gradient in x where x requires one, and never in the parameters: see :meth:`fine_tune`.
         """
-        return torch.cat([terms.logsumexp(dim=1) for terms in self._batches(x, batch_size)])
+        return torch.cat([terms.logsumexp(dim=1) for terms in self._terms(x)])
 
-    def responsibilities(self, x: Any, *, batch_size: int = 50_000) -> Tensor:
+    def responsibilities(self, x: Any) -> Tensor:
         """Probability that each point came from each piece, shape (n, k); rows sum to one."""
-        return torch.cat([terms.softmax(dim=1) for terms in self._batches(x, batch_size)])
+        return torch.cat([terms.softmax(dim=1) for terms in self._terms(x)])
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int | None = None, batch_size: int = 50_000) -> Tensor:
+    def sample(self, n: int, *, seed: int | None = None) -> Tensor:
         """Draw points: a piece by its share, then a point from its flow.
 
         Args:
             n: Number of points.
             seed: Seed of the draw; None continues torch's global generator.
-            batch_size: Points to transform at once; the draws are the same whatever it is.
 
         Returns:
             Tensor, shape (n, features), float64.
@@ -295,23 +290,15 @@ class PiecewiseFlow(nn.Module):
         for i, flow in enumerate(self.pieces):
             rows = (pieces == i).nonzero().flatten()
             if len(rows):
-                drawn = flow.sample(len(rows), batch_size=batch_size, generator=generator)
+                drawn = flow.sample(len(rows), batch_size=_BATCH, generator=generator)
                 points[rows] = drawn.double() * self.scale[i] + self.shift[i]
         return points
 
     def save(self, path: str | Path) -> None:
         """Write weights, scales and architecture to one safetensors file with a JSON header."""
-        state = {
-            "features": self.features,
-            "flow": self.flow if isinstance(self.flow, str) else "callable",
-            "settings": self.settings,
-            "seed": self.seed,
-            "columns": self.columns,
-            "log_weights": self.log_weights,
-            "shift": self.shift,
-            "scale": self.scale,
-            "pieces": [piece.state_dict() for piece in self.pieces],
-        }
+        state = {name: getattr(self, name) for name in _SAVED}
+        state["flow"] = self.flow if isinstance(self.flow, str) else "callable"
+        state["pieces"] = [piece.state_dict() for piece in self.pieces]
         write_state(path, state, kind=_KIND)
 
     @classmethod
@@ -335,8 +322,7 @@ class PiecewiseFlow(nn.Module):
         model.pieces = nn.ModuleList(model._build(features, k)).eval()
         for piece, values in zip(model.pieces, state["pieces"], strict=True):
             piece.load_state_dict(values)
-        model.columns = state.get("columns")
-        for name in ("log_weights", "shift", "scale"):
+        for name in ("columns", "log_weights", "shift", "scale"):
             setattr(model, name, state[name])
         return model
 
@@ -349,13 +335,13 @@ class PiecewiseFlow(nn.Module):
             # The least size of the paper's code, unless there are few points.
             minimum = min(100, max(5, len(x) // 10))
             return choose_clusters(x, minimum=minimum, weights=weights, seed=self.seed)
-        if not isinstance(clusters, int | np.integer):
-            return Clustering.from_labels(x, clusters, weights=weights)
-        k = as_whole(clusters, "clusters", least=1)
-        if k == 1:
-            return Clustering.from_labels(x, np.zeros(len(x), dtype=int), weights=weights)
-        # The number that was asked for: none is dissolved for being small.
-        return choose_clusters(x, candidates=[k], minimum=1, weights=weights, seed=self.seed)
+        if isinstance(clusters, int | np.integer):
+            if (k := as_whole(clusters, "clusters", least=1)) > 1:
+                # The number that was asked for: none is dissolved for being small.
+                more = {"weights": weights, "seed": self.seed}
+                return choose_clusters(x, candidates=[k], minimum=1, **more)
+            clusters = np.zeros(len(x), dtype=int)
+        return Clustering.from_labels(x, clusters, weights=weights)
 
     def _build(self, features: int, k: int) -> list[Flow]:
         settings = dict(self.settings)
@@ -365,43 +351,33 @@ class PiecewiseFlow(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             pieces = [make(features, **settings) for _ in range(k)]
-        own = {id(parameter) for piece in pieces for parameter in piece.parameters()}
-        if any(
-            not isinstance(p, Flow) or p.features != features or p.context_features for p in pieces
-        ) or len(own) < sum(len(list(piece.parameters())) for piece in pieces):
+        own = [id(parameter) for piece in pieces for parameter in piece.parameters()]
+        kinds = {(getattr(p, "features", 0), getattr(p, "context_features", 0)) for p in pieces}
+        if kinds != {(features, 0)} or len(set(own)) < len(own):
             raise ValueError(
-                f"flow={self.flow!r} builds no galflow_lite.flows.Flow of {features} features, "
-                "without context and with parameters of its own for each cluster: let a callable "
-                "build flow and base anew at each call"
+                f"flow={self.flow!r} builds no Flow of {features} features for each cluster, "
+                "without context, that shares nothing: build flow and base anew at each call"
             )
         return pieces
 
-    def _batches(self, x: Any, batch_size: int) -> Iterator[Tensor]:
+    def _terms(self, x: Any) -> Iterator[Tensor]:
+        """log W_k + log p_k(x), shape (n, k), float64 and finite for finite points, in batches."""
         x = self._points(x)
         # A graph over the parameters would hold the memory of all batches.
         with torch.set_grad_enabled(x.requires_grad and torch.is_grad_enabled()):
-            for part in x.split(as_whole(batch_size, "batch_size", least=1)):
-                yield self._terms(part)
-
-    def _terms(self, x: Tensor) -> Tensor:
-        """log W_k + log p_k(x), shape (n, k)."""
-        terms = [
-            _piece_log_prob(flow, (x - shift) / scale) - scale.log().sum()
-            for flow, shift, scale in zip(self.pieces, self.shift, self.scale, strict=True)
-        ]
-        return torch.stack(terms, dim=1) + self.log_weights
+            for part in x.split(_BATCH):
+                terms = []
+                for flow, shift, scale in zip(self.pieces, self.shift, self.scale, strict=True):
+                    scaled = (part - shift) / scale
+                    log_prob = flow.log_prob(scaled).double()
+                    lost = ~log_prob.isfinite()
+                    if lost.any():
+                        # Single precision cannot hold the square of 1e20: far out it takes double.
+                        wide = copy.deepcopy(flow).double()
+                        log_prob = log_prob.index_put((lost,), wide.log_prob(scaled[lost]))
+                    terms.append(log_prob - scale.log().sum())
+                yield torch.stack(terms, dim=1) + self.log_weights
 
     def _points(self, x: Any) -> Tensor:
         shape = ("n", self.features)
         return as_tensor(x, "x", shape, like=self.shift, columns=self.columns)
-
-
-def _piece_log_prob(flow: Flow, x: Tensor) -> Tensor:
-    """Log-density of a piece in its own coordinates, float64, finite for finite points."""
-    log_prob = flow.log_prob(x).double()
-    lost = ~log_prob.isfinite()
-    if lost.any():
-        # Single precision cannot hold the square of 1e20: far out it takes double.
-        wide = copy.deepcopy(flow).double()
-        log_prob = log_prob.index_put((lost,), wide.log_prob(x[lost]))
-    return log_prob

@@ -260,10 +260,10 @@ def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
     # A tenth of the stars at most goes, and the galaxy of 300.
     assert found[:3] == (3, 3300, 2)
     assert 2700 < found[3] <= 2850
-    with Catalogue.open(tmp_path / "galaxies.h5") as catalogue:
-        assert catalogue.n_stars.sum() == found[3]
-        assert catalogue.ids == ("g1.05e11", "g8.26e11")
-        assert catalogue[1].attributes == {"M_dm": 9.1e11}
+    catalogue = Catalogue.open(tmp_path / "galaxies.h5")
+    assert catalogue.n_stars.sum() == found[3]
+    assert catalogue.ids == ("g1.05e11", "g8.26e11")
+    assert catalogue[1].attributes == {"M_dm": 9.1e11}
     assert {p.name for p in tmp_path.iterdir()} == {raw.name, "galaxies.h5"}
     # Arrays in a folder are taken as they are.
     (tmp_path / "all_sims").mkdir()

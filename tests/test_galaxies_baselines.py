@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from galflow_lite.galaxies import (
-    CONDITIONS,
-    Catalogue,
-    ConditionalMixture,
-    Galaxy,
-    NearestGalaxy,
-)
+from galflow_lite.galaxies import Catalogue, ConditionalMixture, Galaxy, NearestGalaxy
+from galflow_lite.galaxies.galaxy import CONDITIONS
 
 # Masses over decades and very unequal numbers of stars: what is closest depends on the
 # logarithm, on the standardisation and on whether stars or galaxies count in it.
@@ -134,7 +129,7 @@ def test_density_integrates_to_one_and_samples_follow_it(many, names):
 
 
 def test_one_gaussian_recovers_a_linear_model(many):
-    model = mixture(many, components=1, jitter=0.0)
+    model = mixture(many, components=1)
     for c, d in [(0.0, 0.0), (1.5, -1.0), (-1.0, 2.0)]:
         sample = model.sample([c, d], 40_000, seed=2)
         drawn = np.column_stack([sample["a"], 4 * np.log10(sample["b"])])
@@ -151,13 +146,9 @@ def test_what_cannot_be_asked_for(four):
         ConditionalMixture(("x", "age"), names, components=2).fit(four),
     )
     for model in models:
-        with pytest.raises(ValueError, match="no column 'M_stars'"):
-            model.sample({"tau50": 1.0}, 5)
         with pytest.raises(ValueError, match="M_stars has 1 values out of range"):
             model.sample({"M_stars": -1e9, "tau50": 1.0}, 5)
         with pytest.raises(ValueError, match="seen no galaxies"):
             type(model)().sample(dict.fromkeys(CONDITIONS, 1.0), 5)
         with pytest.raises(ValueError, match="same value everywhere in M_stars, tau50"):
             model.fit(four.subset(["old"]))
-    with pytest.raises(ValueError, match="has no age"):
-        models[1].log_prob(Galaxy(np.zeros((3, 1)), {"M_stars": 1e9}, columns=("x",)))

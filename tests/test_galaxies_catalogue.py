@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from galflow_lite.galaxies import COLUMNS, CONDITIONS, Catalogue, Galaxy, clean, conditions, convert
-from galflow_lite.galaxies.catalogue_writer import round_mantissa
-from galflow_lite.galaxies.published_layout import published_galaxies
+from galflow_lite.galaxies import COLUMNS, Catalogue, Galaxy, clean, conditions, convert
+from galflow_lite.galaxies.catalogue_writer import published_galaxies, round_mantissa
+from galflow_lite.galaxies.galaxy import CONDITIONS
 
 
 def some_galaxies(number: int = 7, stars: int = 40) -> list[Galaxy]:
@@ -41,7 +41,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def catalogue(path):
-    return Catalogue.open(Catalogue.write(path, some_galaxies(), chunk_stars=16))
+    return Catalogue.open(Catalogue.write(path, some_galaxies()))
 
 
 # --- round trips ------------------------------------------------------------------------------
@@ -55,7 +55,6 @@ def test_round_trip(path):
     assert (catalogue.columns, catalogue.condition_names) == (COLUMNS, CONDITIONS)
     assert catalogue.n_stars.tolist() == [len(g) for g in written]
     assert catalogue.provenance == {"seed": 3}
-    assert catalogue.units["vx"] == "km/s"
     for galaxy, read in zip(written, catalogue, strict=True):
         assert (read.id, read.columns) == (galaxy.id, galaxy.columns)
         assert read.conditions == galaxy.conditions
@@ -98,7 +97,7 @@ def test_fewer_bits_make_a_smaller_file_and_leave_conditions_exact(path):
 
 def test_same_galaxies_give_the_same_bytes_and_fingerprint(path, catalogue):
     before = path.read_bytes()
-    Catalogue.write(path, some_galaxies(), chunk_stars=16)
+    Catalogue.write(path, some_galaxies())
     assert path.read_bytes() == before
     changed = some_galaxies()
     for bits, same in ((0, True), (1, False)):
@@ -133,14 +132,11 @@ def with_value(value: float) -> list[Galaxy]:
     ("galaxies", "message"),
     [
         (changed(id="g0"), "galaxy number 1 is Galaxy.'g0'.*an id of its own"),
-        (changed(id="a/b"), "an id of its own"),
         ([*some_galaxies(1), some_galaxies(2)[1].select(COLUMNS[:8])], "the columns"),
-        (changed(conditions={"tau50": 1.0, "spin": 0.1}), "conditions of the first"),
         (changed(conditions=dict.fromkeys(CONDITIONS, np.nan)), "conditions of 'g1' has"),
         (changed(stars=np.zeros((0, 10)), masses=None), "expected stars"),
         (with_value(np.nan), r"'g1' has NaN.*1 of 50 rows in column feh"),
-        (with_value(1e39), r"'g1' in column feh \[dex\] reaches 1e\+39, which float32"),
-        (changed(masses=np.full(50, 2e43)), r"mass \[Msun\] .*'g1' reaches 2e\+43"),
+        (with_value(1e39), r"'g1' in column feh reaches 1e\+39, which float32"),
         ([], "no galaxy was given"),
     ],
 )
@@ -151,13 +147,6 @@ def test_bad_galaxies_leave_the_old_file_and_nothing_else(path, galaxies, messag
         Catalogue.write(path, galaxies)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-def test_positions_too_coarse_for_float32_are_noticed(path):
-    far = some_galaxies(1)[0]
-    far = replace(far, stars=far.stars.astype(np.float64) + 1e8)
-    with pytest.warns(RuntimeWarning, match="float32 resolves to less than three digits"):
-        Catalogue.write(path, [far])
 
 
 @pytest.mark.parametrize("damage", ["foreign", "short", "newer", "index", "chunk"])
@@ -195,38 +184,18 @@ def test_galaxies_by_position_id_slice_and_subset(catalogue):
     some = catalogue.subset(["g5", "g0", 2])[1:]
     assert some.ids == ("g0", "g2")
     np.testing.assert_array_equal(some["g2"].stars, written[2].stars)
-    assert "7 galaxies" in repr(catalogue)
-    for key, error in ((7, IndexError), (-8, IndexError), ("g9", LookupError)):
+    for key, error in ((7, IndexError), ("g9", LookupError)):
         with pytest.raises(error, match="has no galaxy"):
             catalogue[key]
 
 
-def test_writing_and_moments_never_hold_all_galaxies(path):
-    rng = np.random.default_rng(0)
-    one = 20_000 * 10 * 8  # bytes of one galaxy in float64
-    tracemalloc.start()
-    Catalogue.write(path, (Galaxy(rng.normal(size=(20_000, 10)), id=str(i)) for i in range(20)))
-    Catalogue.open(path).moments()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 6 * one  # 20 galaxies would be 20
-
-
-def test_stack_and_moments_agree_with_numpy(catalogue):
-    written = some_galaxies()
-    stars, table = catalogue.stack(columns=("vx", "feh"), conditions=("tau10", "M_stars"))
-    expected = np.concatenate([g.select(("vx", "feh")).stars for g in written])
-    np.testing.assert_array_equal(stars, expected)
-    rows = [[g.conditions["tau10"], g.conditions["M_stars"]] for g in written for _ in g.stars]
-    np.testing.assert_array_equal(table, rows)
+def test_moments_agree_with_numpy(catalogue):
     mean, std, farthest = catalogue.moments(("vx", "feh"), transform=lambda x: x + 1e6)
+    expected = np.concatenate([g.select(("vx", "feh")).stars for g in some_galaxies()])
     expected = expected.astype(np.float64)
     np.testing.assert_allclose(mean - 1e6, expected.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(std, expected.std(axis=0), rtol=1e-8)
     np.testing.assert_allclose(farthest, np.abs(expected - expected.mean(0)).max(0), rtol=1e-6)
-    for act in (catalogue.moments, lambda names: catalogue.stack(conditions=names)):
-        with pytest.raises(ValueError, match="has no spin"):
-            act(("spin",))
 
 
 def test_split_is_by_galaxy_complete_and_seeded(catalogue):
@@ -280,7 +249,7 @@ def numbered(tmp_path_factory):
         found.append(Galaxy(stars, about, f"g{i}", columns=("star", "galaxy", "row")))
         begin += n
     path = tmp_path_factory.mktemp("batches") / "numbered.h5"
-    return Catalogue.open(Catalogue.write(path, found, chunk_stars=100))
+    return Catalogue.open(Catalogue.write(path, found))
 
 
 def test_shapes_types_and_matching_conditions(numbered):
@@ -298,7 +267,7 @@ def test_shapes_types_and_matching_conditions(numbered):
 @pytest.mark.parametrize("size", [128, 900])  # 900 divides the number of stars
 def test_every_star_once_an_epoch(numbered, size):
     train, _ = numbered.split(held_out=["g4", "g2"])
-    batches, stars = train.batches(size), train.stack(columns=("star",))[0][:, 0]
+    batches, stars = train.batches(size), np.concatenate([g["star"] for g in train])
     assert batches.n_stars == len(stars) == sum(SIZES) - 74
     for epoch in range(2):
         steps = range(epoch * len(batches), (epoch + 1) * len(batches))
@@ -342,18 +311,18 @@ def test_cap_takes_the_same_uniform_subset_of_each_galaxy_in_all_epochs(numbered
     seen = torch.cat([batches(step)[0] for step in range(2 * len(batches))]).unique(dim=0)
     counts = torch.bincount(seen[:, 1].long(), minlength=7)
     assert (counts <= torch.tensor(SIZES).clamp(max=400)).all()
-    # Rows are spread over the whole galaxy, mean of 400 uniform ones of 5000, and over each chunk.
+    # Rows are spread over the whole galaxy, mean of 400 uniform ones of 5000.
     rows = seen[seen[:, 1] == 3][:, 2]
     assert len(rows) > 350
-    for found, size in ((rows, 5000), (rows % 100, 100)):
-        assert abs(found.mean() - (size - 1) / 2) < 4 * size / np.sqrt(12 * len(rows))
+    assert abs(rows.mean() - 2499.5) < 4 * 5000 / np.sqrt(12 * len(rows))
 
 
-def test_a_stream_keeps_no_star_in_memory(tmp_path):
+def test_neither_writing_nor_a_stream_holds_all_stars(tmp_path):
     rng = np.random.default_rng(0)
     galaxies = (Galaxy(rng.normal(size=(20_000, 10)), id=str(i), masses=1.0) for i in range(20))
-    catalogue = Catalogue.open(Catalogue.write(tmp_path / "large.h5", galaxies, significant_bits=4))
     tracemalloc.start()
+    catalogue = Catalogue.open(Catalogue.write(tmp_path / "large.h5", galaxies, significant_bits=4))
+    catalogue.moments()
     batches = catalogue.batches(1000)
     for step in range(0, 400, 3):
         batches(step)
@@ -365,18 +334,11 @@ def test_a_stream_keeps_no_star_in_memory(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"batch_size": 0},
-        {"batch_size": 12000},
-        {"batch_size": 10, "world": 3},
-        {"batch_size": 10, "columns": ("R",)},
-    ],
+    [{"batch_size": 12000}, {"batch_size": 10, "world": 3}, {"batch_size": 10, "columns": ("R",)}],
 )
 def test_batches_that_cannot_be_made(numbered, options):
     with pytest.raises(ValueError, match="batch_size is|has no R"):
         numbered.batches(**options)
-    with pytest.raises(ValueError, match="batch_size is 10, expected"):
-        numbered[:0].batches(10)
 
 
 # --- the published layout ---------------------------------------------------------------------
@@ -420,19 +382,15 @@ def test_published_galaxies_come_sorted_with_names_masses_and_attributes(folder)
     assert found == [twice[0], "g4.99e09", twice[1], "g8.26e11"]
 
 
-@pytest.mark.parametrize("name", ["galaxy.npy", "a_g1.05e11_heavy.npy", "_1e11.npy"])
-def test_bad_names(folder, name):
-    np.save(folder / name, published_array(5, 0))
-    with pytest.raises(ValueError, match=rf"name {name} does not end in _<id>_<M_dm>.npy, expec"):
-        next(published_galaxies(folder))
-    with pytest.raises(FileNotFoundError, match="holds no .npy file"):
+def test_names_and_arrays_that_do_not_fit(folder):
+    with pytest.raises(ValueError, match="holds no .npy file"):
         next(published_galaxies(folder / "nowhere"))
-
-
-@pytest.mark.parametrize("array", [np.zeros((20, 11)), np.zeros(11), np.full((11, 3), None)])
-def test_bad_arrays(folder, array):
-    np.save(folder / "a_g0_1e9.npy", array, allow_pickle=True)
-    with pytest.raises(ValueError, match="a_g0_1e9.npy .* has shape|never loaded"):
+    for array in (np.zeros((20, 11)), np.full((11, 3), None)):
+        np.save(folder / "a_g0_1e9.npy", array, allow_pickle=True)
+        with pytest.raises(ValueError, match="a_g0_1e9.npy cannot be read.*(shape|pickled)"):
+            next(published_galaxies(folder))
+    np.save(folder / "a_g1.05e11_heavy.npy", published_array(5, 0))
+    with pytest.raises(ValueError, match="holds a_g1.05e11_heavy.npy, expected one file a galaxy"):
         next(published_galaxies(folder))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from galflow_lite.synthetic.chemistry import (
+from galflow_lite.synthetic.galaxy_model import (
     SOLAR_IRON,
     SOLAR_OXYGEN,
     Yields,

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 from .baselines import ConditionalMixture, NearestGalaxy
 from .catalogue import Catalogue
-from .galaxy import COLUMNS, CONDITIONS, UNITS, Galaxy, clean, conditions
+from .catalogue_writer import convert
+from .galaxy import (
+    COLUMNS,
+    PROFILES,
+    UNITS,
+    Galaxy,
+    clean,
+    conditions,
+    face_on_map,
+    profile_distance,
+    radial_profile,
+)
 from .galaxy_flow import GalaxyFlow
-from .profiles import PROFILES, cylindrical, face_on_map, profile_distance, radial_profile
-from .published_layout import convert
 from .scaling import OutsideTrainingRange
 
 __all__ = [
     "COLUMNS",
-    "CONDITIONS",
     "PROFILES",
     "UNITS",
     "Catalogue",
@@ -27,7 +35,6 @@ __all__ = [
     "clean",
     "conditions",
     "convert",
-    "cylindrical",
     "face_on_map",
     "profile_distance",
     "radial_profile",

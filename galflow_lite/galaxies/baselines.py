@@ -12,10 +12,14 @@ from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from ..inputs import as_number, as_whole
+from ..inputs import as_whole
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
 from .scaling import Conditions, Scaling, stars_and_conditions
+
+# Width of the noise added to the conditions in the fit of the mixture, in their standard
+# deviations: they take few distinct values, on which Gaussians would collapse.
+_JITTER = 0.1
 
 
 class NearestGalaxy:
@@ -31,8 +35,7 @@ class NearestGalaxy:
     def __init__(
         self, condition_columns: Sequence[str] = CONDITIONS, *, log: Sequence[str] = ("M_stars",)
     ) -> None:
-        self.conditions = Conditions(Scaling(tuple(condition_columns), tuple(log)))
-        self.catalogue: Catalogue | None = None
+        self.conditions = Conditions(tuple(condition_columns), tuple(log))
 
     def fit(self, catalogue: Catalogue) -> NearestGalaxy:
         """Keep the catalogue and standardise its conditions.
@@ -41,8 +44,8 @@ class NearestGalaxy:
             ValueError: If the catalogue lacks a condition, or one does not vary.
         """
         self.conditions = self.conditions.fitted(catalogue, by_star=False)
-        table = catalogue.condition_table(self.conditions.names)
-        self._table = self.conditions.scaling.forward(table)
+        table = catalogue.condition_table(self.conditions.columns)
+        self._table = self.conditions.forward(table)
         self.catalogue = catalogue
         return self
 
@@ -55,8 +58,7 @@ class NearestGalaxy:
         Raises:
             ValueError: On wrong conditions, or before :meth:`fit`.
         """
-        _require_fitted(self, self.catalogue)
-        wanted = self.conditions.scaling.forward(self.conditions.one(conditions)[None])
+        wanted = self.conditions.forward(self.conditions.one(conditions)[None])
         distance = ((self._table - wanted) ** 2).sum(axis=1)
         return self.catalogue[int(np.argmin(distance))]
 
@@ -88,9 +90,6 @@ class ConditionalMixture:
         components: Number of Gaussians, each with a full covariance.
         log: Columns and conditions that enter as log10.
         max_stars: Stars drawn from the catalogue for the fit.
-        jitter: Width of the noise added to the conditions in the fit, in their standard
-            deviations. The conditions take few distinct values, on which Gaussians would
-            collapse.
         seed: Seed of the draw and of the fit.
     """
 
@@ -102,15 +101,13 @@ class ConditionalMixture:
         components: int = 32,
         log: Sequence[str] = ("M_stars",),
         max_stars: int = 40_000,
-        jitter: float = 0.1,
         seed: int = 0,
     ) -> None:
         self.stars = Scaling(tuple(columns), tuple(log))
-        self.conditions = Conditions(Scaling(tuple(condition_columns), tuple(log)))
+        self.conditions = Conditions(tuple(condition_columns), tuple(log))
         self.components = as_whole(components, "components", least=1)
         self.max_stars = as_whole(max_stars, "max_stars", least=1)
-        self.jitter, self.seed = as_number(jitter, "jitter", least=0), as_whole(seed, "seed")
-        self._log_weights: np.ndarray | None = None
+        self.seed = as_whole(seed, "seed")
 
     def fit(self, catalogue: Catalogue) -> ConditionalMixture:
         """Fit the joint mixture by expectation maximisation, at most 100 iterations.
@@ -119,14 +116,15 @@ class ConditionalMixture:
             ValueError: If the catalogue lacks a column or condition, one does not vary, or there
                 are fewer stars than components.
         """
-        names = dict(columns=self.stars.columns, conditions=self.conditions.names)
-        stars, conditions = catalogue.stack(**names)
         self.conditions = self.conditions.fitted(catalogue)
-        self.stars = self.stars.fitted_to_stars(catalogue)
+        self.stars = self.stars.fitted(catalogue)
+        columns = self.stars.columns
+        stars = np.concatenate([catalogue.read_stars(k, columns) for k in range(len(catalogue))])
+        table = self.conditions.forward(catalogue.condition_table(self.conditions.columns))
         rng = np.random.default_rng(self.seed)
         rows = rng.permutation(len(stars))[: self.max_stars]
-        seen = self.conditions.scaling.forward(conditions[rows])
-        seen = seen + self.jitter * rng.standard_normal(seen.shape)
+        seen = np.repeat(table, catalogue.n_stars, axis=0)[rows]
+        seen = seen + _JITTER * rng.standard_normal(seen.shape)
         with warnings.catch_warnings():
             # After the last iteration the mixture is a baseline as good as any.
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -144,10 +142,10 @@ class ConditionalMixture:
 
     def _given(self, conditions: Any) -> tuple[np.ndarray, np.ndarray]:
         """Log-weights (components,) and means (components, columns) at one galaxy's conditions."""
-        _require_fitted(self, self._log_weights)
-        if not self.conditions.names:
+        self.stars.require_fitted()
+        if not self.conditions.columns:
             return self._log_weights, self._means
-        scaled = self.conditions.scaling.forward(self.conditions.one(conditions)[None])[0]
+        scaled = self.conditions.forward(self.conditions.one(conditions)[None])[0]
         d = len(self.stars.columns)
         log_weights = self._log_weights + [
             multivariate_normal.logpdf(scaled, mean[d:], covariance)
@@ -188,8 +186,3 @@ class ConditionalMixture:
         ]
         stars = self.stars.inverse(rng.permutation(np.concatenate(drawn)))
         return self.conditions.galaxy(stars, conditions, self.stars.columns, "mixture")
-
-
-def _require_fitted(model: NearestGalaxy | ConditionalMixture, fitted: Any) -> None:
-    if fitted is None:
-        raise ValueError(f"this {type(model).__name__} has seen no galaxies yet: call fit() first")

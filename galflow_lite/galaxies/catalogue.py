@@ -5,8 +5,8 @@ Layout of the file, format version 1::
     /                      attributes: format, format_version, chunk_stars, significant_bits
                            (0: all) and, as JSON, columns, condition_names, units, provenance
     /galaxies/<id>         one group a galaxy; its conditions are attributes
-    /galaxies/<id>/stars   float32, (n, columns), one chunk a column and ``chunk_stars`` stars,
-                           with shuffle and gzip, whose checksum notices damage
+    /galaxies/<id>/stars   float32, (n, columns), one chunk a column and 8192 stars, with shuffle
+                           and gzip, whose checksum notices damage
     /galaxies/<id>/masses  float32 [Msun], (n,), or one float64 that all stars share; may be absent
     /index                 ids, n_stars, conditions (galaxies, conditions), attributes (JSON):
                            what is known of each galaxy without reading a star
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,11 +27,110 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..inputs import as_array, as_whole
 from .catalogue_writer import FORMAT, FORMAT_VERSION, write_catalogue
-from .galaxy import Galaxy, positions, with_units
-from .star_stream import StarStream
+from .galaxy import Galaxy, positions
+
+# What a random stream is for. Streams must differ in more than zeros at the end of their key,
+# which numpy's SeedSequence does not tell apart.
+_EPOCH, _ORDER, _ROWS = 1, 2, 4
+
+
+class StarStream:
+    """Callable ``batches(step) -> (stars, conditions)`` with random access in ``step``.
+
+    Every epoch shows every star once, except for the last ``n mod batch_size`` ones of its
+    order, in batches that mix galaxies in proportion to their star numbers, as the paper does
+    (arXiv:2312.06017): a permutation of all stars, drawn from the seed and the epoch. What a step
+    returns depends on the settings alone and not on the steps before it, so that training can be
+    resumed anywhere.
+
+    The stars are read from the catalogue once, into a temporary file that is mapped to memory:
+    in memory are the numbers of the stars, 20 bytes each, and as much of the file as there is room.
+
+    Args:
+        catalogue: Source of the stars.
+        table: Conditions of each galaxy, float32, shape (galaxies, conditions).
+        columns: Columns of the stars.
+        batch_size: Stars in a batch, over all processes.
+        seed: Seed of the order.
+        stars_per_galaxy: At most so many stars of each galaxy, a random subset that is the same
+            in all epochs. **This changes the target density**: galaxies above the cap count
+            equally, instead of in proportion to their star numbers.
+        rank: Number of this process, which gets the rows rank::world of every batch.
+        world: Number of processes.
+
+    Attributes:
+        n_stars: Stars in an epoch.
+
+    Raises:
+        ValueError: If the batch is larger than the catalogue, or the processes cannot share it.
+    """
+
+    def __init__(
+        self,
+        catalogue: Any,
+        table: np.ndarray,
+        columns: tuple[str, ...],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        stars_per_galaxy: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.batch_size = as_whole(batch_size, "batch_size", least=1)
+        self.seed, self.rank, self.world = as_whole(seed, "seed"), rank, world
+        counts = catalogue.n_stars
+        if stars_per_galaxy is not None:
+            counts = np.minimum(counts, as_whole(stars_per_galaxy, "stars_per_galaxy", least=1))
+        self.n_stars = int(counts.sum())
+        if self.batch_size > self.n_stars or self.batch_size % world:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, expected a multiple of {world} up to "
+                f"{self.n_stars}, the number of stars: change it"
+            )
+        galaxies = np.arange(len(counts), dtype=np.int32)
+        self._table, self._galaxies = table, np.repeat(galaxies, counts)
+        with tempfile.TemporaryFile() as file:
+            for galaxy, count in enumerate(counts):
+                rows = catalogue.read_stars(galaxy, columns)
+                if count < len(rows):
+                    chosen = self._random(_ROWS, galaxy, 0)
+                    rows = rows[chosen.choice(len(rows), count, replace=False)]
+                file.write(rows.tobytes())
+            file.flush()
+            self._stars = np.memmap(file, np.float32, "r", shape=(self.n_stars, len(columns)))
+        self._order = np.argsort(self._random(_ORDER, 0, 0).permutation(self.n_stars))
+        self._epoch: tuple[int, np.ndarray] = -1, self._order
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self.n_stars // self.batch_size
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return a batch.
+
+        Args:
+            step: Number of the batch, from 0, counted over all epochs.
+
+        Returns:
+            Stars, float32, shape (batch_size / world, columns), and the conditions of their
+            galaxies, float32, shape (batch_size / world, conditions), in physical units.
+        """
+        epoch, batch = divmod(as_whole(step, "step"), len(self))
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, self._random(_EPOCH, epoch).permutation(self.n_stars)
+        places = self._epoch[1][batch * self.batch_size : (batch + 1) * self.batch_size]
+        rows = self._order[places[self.rank :: self.world]]
+        stars, conditions = np.asarray(self._stars[rows]), self._table[self._galaxies[rows]]
+        return torch.from_numpy(stars), torch.from_numpy(conditions)
+
+    def _random(self, purpose: int, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, purpose, *key])
 
 
 class CatalogueError(ValueError):
@@ -65,9 +165,7 @@ class Catalogue:
         path: The file, absolute.
         columns: Names of the star columns.
         condition_names: Names of the conditions.
-        units: Unit of every column and condition, and of ``mass``; "" where unknown.
         provenance: What the writer noted: recipe, seed, source.
-        chunk_stars: Stars in a chunk of the file.
         ids: Names of the galaxies, in the order of the file.
         n_stars: Stars of each galaxy, int64, shape (galaxies,).
         table: Conditions, float64, shape (galaxies, conditions); see also `conditions`.
@@ -82,9 +180,7 @@ class Catalogue:
     path: Path
     columns: tuple[str, ...]
     condition_names: tuple[str, ...]
-    units: Mapping[str, str]
     provenance: Mapping[str, Any]
-    chunk_stars: int
     ids: tuple[str, ...]
     n_stars: np.ndarray
     table: np.ndarray
@@ -107,11 +203,11 @@ class Catalogue:
             if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
                 raise KeyError(f"its format is {about['format']} {about['format_version']}")
             names = [tuple(json.loads(about[name])) for name in ("columns", "condition_names")]
-            notes = [json.loads(about[name]) for name in ("units", "provenance")]
-            attributes = tuple(map(json.loads, index["attributes"].asstr()[:]))
-            ids, chunk_stars = tuple(index["ids"].asstr()[:].tolist()), int(about["chunk_stars"])
+            ids, attributes = (index[name].asstr()[:] for name in ("ids", "attributes"))
             arrays = index["n_stars"][:], index["conditions"][:]
-        return cls(path, *names, *notes, chunk_stars, ids, *arrays, attributes)
+            provenance = json.loads(about["provenance"])
+        attributes = tuple(map(json.loads, attributes))
+        return cls(path, *names, provenance, tuple(ids.tolist()), *arrays, attributes)
 
     def _part(self, rows: Sequence[int]) -> Catalogue:
         """The catalogue of the galaxies at these positions, on the same file."""
@@ -119,12 +215,6 @@ class Catalogue:
         ids, attributes = (tuple(part[row] for row in rows) for part in (self.ids, self.attributes))
         arrays = {"n_stars": self.n_stars[rows], "table": self.table[rows]}
         return replace(self, ids=ids, attributes=attributes, **arrays)
-
-    def __enter__(self) -> Catalogue:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Nothing is open between reads."""
 
     @property
     def conditions(self) -> dict[str, np.ndarray]:
@@ -149,10 +239,9 @@ class Catalogue:
         with _reading(self.path) as file:
             group = file["galaxies"][name]
             masses = group["masses"][()] if "masses" in group else None
-        stars = self.read_stars(position, 0, int(self.n_stars[position]))
         named = dict(zip(self.condition_names, conditions, strict=True))
-        attributes = dict(self.attributes[position])
-        return Galaxy(stars, named, name, self.columns, masses, attributes)
+        about = dict(id=name, columns=self.columns, attributes=dict(self.attributes[position]))
+        return Galaxy(self.read_stars(position), named, masses=masses, **about)
 
     def _position(self, key: int | str) -> int:
         known = self.ids if isinstance(key, str) else range(-len(self), len(self))
@@ -161,25 +250,16 @@ class Catalogue:
             raise error(f"{self.path} has no galaxy {key!r} among its {len(self)}: see .ids")
         return self.ids.index(key) if isinstance(key, str) else int(key) % len(self)
 
-    def read_stars(
-        self, position: int, start: int, stop: int, columns: Sequence[str] | None = None
-    ) -> np.ndarray:
-        """Read rows ``start`` to ``stop`` of a galaxy, float32, shape (stop - start, columns)."""
+    def read_stars(self, position: int, columns: Sequence[str] | None = None) -> np.ndarray:
+        """Read the stars of the galaxy at a position, float32, shape (n, columns)."""
         names = self.columns if columns is None else tuple(columns)
         places = positions(names, self.columns, str(self.path))
         with _reading(self.path) as file:
             stars = file["galaxies"][self.ids[position]]["stars"]
             if stars.shape != (self.n_stars[position], len(self.columns)):
                 raise KeyError(f"galaxy {self.ids[position]!r} has the shape {stars.shape}")
-            found = stars[start:stop]
+            found = stars[:]
         return found if names == self.columns else found[:, places]
-
-    def segments(self) -> np.ndarray:
-        """Rows (galaxy position, start, stop) that cut the stars along the file's chunks."""
-        size = self.chunk_stars
-        cuts = [(k, s) for k, n in enumerate(self.n_stars) for s in range(0, n, size)]
-        position, start = np.array(cuts, dtype=np.int64).reshape(-1, 2).T
-        return np.stack([position, start, np.minimum(start + size, self.n_stars[position])], 1)
 
     def condition_table(self, conditions: Sequence[str] | None = None) -> np.ndarray:
         """Conditions of all galaxies, float64, shape (galaxies, conditions); None takes all.
@@ -227,21 +307,6 @@ class Catalogue:
             raise ValueError(f"held_out is {out.sum()} of {len(self)}: leave some on either side")
         return self._part(np.flatnonzero(~out)), self._part(np.flatnonzero(out))
 
-    def stack(
-        self, *, columns: Sequence[str] | None = None, conditions: Sequence[str] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Read all stars into memory, each with the conditions of its galaxy.
-
-        Returns:
-            Stars, float32, shape (n, columns), and conditions, float64, shape (n, conditions).
-
-        Raises:
-            ValueError: If a column or condition is missing.
-        """
-        table = self.condition_table(conditions)
-        stars = [self.read_stars(place, 0, n, columns) for place, n in enumerate(self.n_stars)]
-        return np.concatenate(stars), np.repeat(table, self.n_stars, axis=0)
-
     def moments(
         self,
         columns: Sequence[str] | None = None,
@@ -250,9 +315,9 @@ class Catalogue:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean and standard deviation of the columns over all stars, and the largest deviation.
 
-        Every star counts once, so that large galaxies weigh more, as in the paper. The stars
-        are read chunk by chunk and the moments merged pairwise (Chan, Golub & LeVeque 1983),
-        which loses no digits where the mean is large against the spread. All is in float64.
+        Every star counts once, so that large galaxies weigh more, as in the paper. The stars are
+        read galaxy by galaxy and the moments merged pairwise (Chan, Golub & LeVeque 1983), which
+        loses no digits where the mean is large against the spread. All is in float64.
 
         Args:
             columns: Columns to read; None takes all.
@@ -268,8 +333,8 @@ class Catalogue:
         if not len(self):
             raise ValueError(f"this part of {self.path} has no galaxies, expected at least one")
         count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
-        for segment in self.segments().tolist():
-            stars = transform(self.read_stars(*segment, columns).astype(np.float64))
+        for position in range(len(self)):
+            stars = transform(self.read_stars(position, columns).astype(np.float64))
             n, centre = len(stars), stars.mean(axis=0)
             shift = centre - mean
             within = ((stars - centre) ** 2).sum(axis=0)
@@ -299,8 +364,8 @@ class Catalogue:
             ValueError: If a name is missing, or a number is out of range.
         """
         names = self.condition_names if conditions is None else tuple(conditions)
-        found, units = self.condition_table(names), with_units(names, self.units)
-        table = as_array(found, "the conditions", dtype=np.float32, columns=units)
+        found = self.condition_table(names)
+        table = as_array(found, "the conditions", dtype=np.float32, columns=names)
         columns = self.columns if columns is None else tuple(columns)
         return StarStream(self, table, columns, batch_size, **options)
 

@@ -1,24 +1,31 @@
-"""Writing a catalogue of galaxies; `catalogue` describes the layout of the file."""
+"""Writing a catalogue of galaxies, also from the layout in which the paper's data were published.
+
+`catalogue` describes the layout of the file.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from tqdm import tqdm
 
 from ..files import written_aside
-from ..inputs import as_array, as_number, as_whole
-from .galaxy import UNITS, Galaxy, conditions, with_units
+from ..inputs import as_array, as_whole
+from .galaxy import COLUMNS, UNITS, Galaxy, TooFewStars, conditions
+from .galaxy import clean as apply_cuts
 
 FORMAT = "galflow-lite catalogue"
 FORMAT_VERSION = 1
-# Small enough that a shuffled window of chunks mixes many galaxies, large enough to compress.
-CHUNK_STARS = 8192
+_CHUNK_STARS = 8192
 _PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
 
@@ -26,8 +33,7 @@ def write_catalogue(
     path: Path | str,
     galaxies: Iterable[Galaxy],
     *,
-    significant_bits: int | None = None,
-    chunk_stars: int = CHUNK_STARS,
+    significant_bits: int = 23,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write galaxies to a file, one at a time: a generator is never held in memory.
@@ -41,8 +47,7 @@ def write_catalogue(
             id. A galaxy that comes without conditions gets those of `conditions`.
         significant_bits: Bits of the float32 mantissa to keep, 1 to 23. With 10 the
             relative error is below 0.05 % and the file about half as large; conditions
-            are stored in full. None keeps all.
-        chunk_stars: Stars in one HDF5 chunk, the unit that `batches` shuffles.
+            are stored in full.
         provenance: Anything JSON can hold: recipe, seed, source.
 
     Returns:
@@ -56,8 +61,7 @@ def write_catalogue(
     Warns:
         RuntimeWarning: float32 is too coarse for the differences within a column.
     """
-    bits = int(as_number(significant_bits or 23, "significant_bits", least=1, most=23))
-    chunk_stars = as_whole(chunk_stars, "chunk_stars", least=1)
+    bits = min(as_whole(significant_bits, "significant_bits", least=1), 23)
     attributes: dict[str, str] = {}
     counts: list[int] = []
     table: list[np.ndarray] = []
@@ -75,7 +79,7 @@ def write_catalogue(
                 )
             table.append(as_array(named, f"the conditions of {galaxy.id!r}", columns=names))
             group = file.create_group(f"galaxies/{galaxy.id}")
-            _write_stars(group, galaxy.select(first.columns), bits, chunk_stars)
+            _write_stars(group, galaxy.select(first.columns), bits)
             group.attrs.update(dict(zip(names, table[-1].tolist(), strict=True)))
             attributes[galaxy.id] = _json(galaxy.attributes)
             counts.append(len(galaxy))
@@ -91,22 +95,21 @@ def write_catalogue(
         file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)
         file.attrs.update(columns=_json(first.columns), condition_names=_json(names))
         file.attrs.update(units=_json(units), provenance=_json(dict(provenance or {})))
-        file.attrs.update(chunk_stars=chunk_stars, significant_bits=significant_bits or 0)
+        file.attrs.update(chunk_stars=_CHUNK_STARS, significant_bits=bits % 23)
     return Path(path)
 
 
-def _write_stars(group: h5py.Group, galaxy: Galaxy, bits: int, chunk_stars: int) -> None:
-    name, rows = f"the table of galaxy {galaxy.id!r}", min(len(galaxy), chunk_stars)
-    units = with_units(galaxy.columns)
-    stars = as_array(galaxy.stars, name, dtype=np.float32, columns=units)
-    stars = round_mantissa(stars, bits)
-    group.create_dataset("stars", data=stars, chunks=(rows, 1), **_PACKED)
-    if isinstance(galaxy.masses, np.ndarray):
-        masses = as_array(galaxy.masses, f"the mass [Msun] in {name}", dtype=np.float32)
-        masses = round_mantissa(masses, bits)
-        group.create_dataset("masses", data=masses, chunks=(rows,), **_PACKED)
-    elif galaxy.masses is not None:
-        group.create_dataset("masses", data=as_array(galaxy.masses, f"the mass [Msun] in {name}"))
+def _write_stars(group: h5py.Group, galaxy: Galaxy, bits: int) -> None:
+    name, rows = f"the table of galaxy {galaxy.id!r}", min(len(galaxy), _CHUNK_STARS)
+    stars = as_array(galaxy.stars, name, dtype=np.float32, columns=galaxy.columns)
+    group.create_dataset("stars", data=round_mantissa(stars, bits), chunks=(rows, 1), **_PACKED)
+    shared = not isinstance(galaxy.masses, np.ndarray)
+    if galaxy.masses is not None:
+        dtype = np.float64 if shared else np.float32
+        masses = as_array(galaxy.masses, f"the mass [Msun] in {name}", dtype=dtype)
+        packed = {} if shared else dict(chunks=(rows,), **_PACKED)
+        masses = masses if shared else round_mantissa(masses, bits)
+        group.create_dataset("masses", data=masses, **packed)
 
 
 def _json(value: Any) -> str:
@@ -129,3 +132,108 @@ def round_mantissa(values: np.ndarray, bits: int) -> np.ndarray:
     pattern = values.view(np.uint32)
     half = (one << (drop - one)) - one + ((pattern >> drop) & one)
     return (((pattern + half) >> drop) << drop).view(np.float32)
+
+
+_NAME = re.compile(r"_(?P<id>[^_]+)_(?P<m_dm>[-+.\de]+)\.npy$")
+# Rows of a published array; all but the mass are columns of a galaxy.
+_ROWS = (*COLUMNS[:-1], "mass", COLUMNS[-1])
+
+
+def published_galaxies(folder: Path | str) -> Iterator[Galaxy]:
+    """Galaxies of a folder of the published layout, one after the other.
+
+    Layout (Zenodo, DOI 10.5281/zenodo.8389554; arXiv:2312.06017): one ``.npy`` a galaxy, array
+    (11, N), rows x, y, z [kpc], vx, vy, vz [km/s], Z, [Fe/H], [O/Fe], mass [Msun], age [Gyr].
+    A file name ends in ``_<id>_<M_dm>.npy``. The galaxies come sorted by file name, so that
+    their numbers are the same on every machine (the public code takes the unsorted order of
+    the file system). The id is taken from the name; where several files have the same, each
+    of these takes its whole name instead. M_dm [Msun] becomes an attribute.
+
+    Raises:
+        ValueError: If there is no such file, a file name does not fit, an array has another shape
+            or is cut short, or holds Python objects, which are never loaded.
+    """
+    # macOS puts files of its own, ._name, into archives.
+    files = sorted(f for f in Path(folder).glob("*.npy") if not f.name.startswith("."))
+    named = [_NAME.search(file.name) for file in files]
+    if None in named or not files:
+        wrong = files[named.index(None)].name if files else "no .npy file"
+        raise ValueError(
+            f"the folder {folder} holds {wrong}, expected one file a galaxy whose name ends in "
+            "_<id>_<M_dm>.npy, as run_g1.05e11_1.096e11.npy: move other files elsewhere"
+        )
+    taken = Counter(match["id"] for match in named)
+    for file, match in zip(files, named, strict=True):
+        id = match["id"] if taken[match["id"]] == 1 else file.stem
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            array = as_array(array, "it", (len(_ROWS), "stars"), dtype=array.dtype, finite=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(
+                f"{file} cannot be read ({error}), expected numbers with the rows "
+                f"{', '.join(_ROWS)} (pickled objects are never loaded): fetch it anew"
+            ) from error
+        rows, about = dict(zip(_ROWS, array, strict=True)), {"M_dm": float(match["m_dm"])}
+        yield Galaxy(rows, id=id, masses=rows["mass"], attributes=about)
+
+
+@dataclass
+class Conversion:
+    """What `convert` did.
+
+    Attributes:
+        raw_galaxies, raw_stars: What the source held.
+        galaxies, stars: What was written.
+        dropped: Galaxies that were left out: id to reason.
+    """
+
+    raw_galaxies: int = 0
+    raw_stars: int = 0
+    galaxies: int = 0
+    stars: int = 0
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        read = f"read {self.raw_galaxies} galaxies with {self.raw_stars:,} stars"
+        wrote = f"wrote {self.galaxies} galaxies with {self.stars:,} stars"
+        return "\n".join([read, wrote, *(f"dropped {reason}" for reason in self.dropped.values())])
+
+
+def convert(
+    source: Path | str, target: Path | str, *, clean: bool = True, progress: bool = True
+) -> Conversion:
+    """Convert a folder of the published layout into a catalogue, one galaxy at a time.
+
+    Args:
+        source: Folder, see `published_galaxies`.
+        target: HDF5 file to write; an older one is replaced only when all went well.
+        clean: Apply the paper's cuts, see the function `clean`; a galaxy with too few stars is
+            left out and reported.
+        progress: Show a progress bar.
+
+    Returns:
+        The numbers of galaxies and stars before and after, and what was dropped and why.
+
+    Raises:
+        ValueError: As `published_galaxies`, `clean` and `Catalogue.write`.
+        OSError: If the file cannot be written.
+    """
+    report = Conversion()
+
+    def kept() -> Iterator[Galaxy]:
+        galaxies = published_galaxies(source)
+        for galaxy in tqdm(galaxies, desc="convert", unit=" galaxies", disable=not progress):
+            report.raw_galaxies += 1
+            report.raw_stars += len(galaxy)
+            try:
+                galaxy = apply_cuts(galaxy) if clean else galaxy
+            except TooFewStars as reason:
+                report.dropped[galaxy.id] = str(reason)
+                continue
+            report.galaxies += 1
+            report.stars += len(galaxy)
+            yield galaxy
+
+    provenance = {"source": Path(source).name, "layout": "arXiv:2312.06017", "paper_cuts": clean}
+    write_catalogue(target, kept(), provenance=provenance)
+    return report

@@ -1,18 +1,18 @@
-"""A galaxy as a table of stars, the cuts of the paper and its four conditions.
+"""A galaxy as a table of stars: the paper's cuts and conditions, its radial profiles and maps.
 
 Source: Wolf & Buck 2023, arXiv:2312.06017, and the settings in the authors' public code.
 Lengths are in kpc, velocities in km/s, ages in Gyr, masses in solar masses, metallicity
-``Z`` is a mass fraction, ``feh`` and ``ofe`` are [Fe/H] and [O/Fe] in dex.
-"""
+``Z`` is a mass fraction, ``feh`` and ``ofe`` are [Fe/H] and [O/Fe] in dex."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.stats import binned_statistic, binned_statistic_2d
 
-from ..inputs import as_array, as_number, as_whole
+from ..inputs import as_array
 
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz", "Z", "feh", "ofe", "age")
 CONDITIONS = ("M_stars", "tau50", "tau10", "Z_av")
@@ -20,8 +20,11 @@ UNITS = dict(x="kpc", y="kpc", z="kpc", vx="km/s", vy="km/s", vz="km/s", feh="de
 UNITS |= dict(Z="mass fraction", Z_av="mass fraction", mass="Msun", M_stars="Msun")
 UNITS |= dict(age="Gyr", tau50="Gyr", tau10="Gyr")
 
-# Cuts of the public code: percentile of the radius, least [Fe/H] and [O/Fe] in dex.
-_FEH_MIN, _OFE_MIN = -8.0, -1.0
+# Cuts of the public code: percentile and cap [kpc] of the radius, number of stars of highest Z,
+# least [Fe/H] and [O/Fe] [dex], least number of stars.
+_PERCENTILE, _R_MAX, _TOP_Z = 95.0, 27.7, 10
+_LEAST = {"feh": -8.0, "ofe": -1.0}
+_FEWEST_STARS = 500
 # Side of the face-on histogram, in pixels, and the quantile of its counts above which a
 # pixel belongs to the bright body whose major axis is sought.
 _BAR_PIXELS = 100
@@ -29,7 +32,7 @@ _BAR_QUANTILE = 0.9
 
 
 class TooFewStars(ValueError):
-    """A galaxy has fewer stars than asked for once the cuts are made."""
+    """A galaxy has fewer than 500 stars once the cuts are made."""
 
 
 @dataclass(eq=False, repr=False)
@@ -110,18 +113,14 @@ class Galaxy:
         masses = self.masses[rows] if isinstance(self.masses, np.ndarray) else self.masses
         return replace(self, stars=self.stars[rows], masses=masses)
 
-    def require_finite(self, *, drop_invalid: bool = False) -> Galaxy:
-        """Return the galaxy if all values are finite; drop the other rows only when asked.
+    def require_finite(self) -> Galaxy:
+        """Return the galaxy if all its values and masses are finite.
 
         Raises:
-            ValueError: If a row has a NaN or infinite value and ``drop_invalid`` is false, or
-                if the one mass that all stars share is not finite.
+            ValueError: If a row or a mass is NaN or infinite.
         """
-        masses = 0.0 if self.masses is None else self.masses
-        if drop_invalid:
-            self = self.take(np.isfinite(self.stars).all(axis=1) & np.isfinite(masses))
         name = f"the table of galaxy {self.id!r}"
-        as_array(self.stars, name, dtype=self.stars.dtype, columns=with_units(self.columns))
+        as_array(self.stars, name, dtype=self.stars.dtype, columns=self.columns)
         as_array(0.0 if self.masses is None else self.masses, f"the mass [Msun] in {name}")
         return self
 
@@ -136,11 +135,6 @@ def positions(names: Sequence[str], known: Sequence[str], owner: str) -> list[in
     if missing:
         raise ValueError(f"{owner} has no {', '.join(missing)}, choose among {', '.join(known)}")
     return [known.index(name) for name in names]
-
-
-def with_units(names: Sequence[str], units: Mapping[str, str] = UNITS) -> tuple[str, ...]:
-    """Names for a message: ``"age [Gyr]"``."""
-    return tuple(f"{name} [{units[name]}]" if units.get(name) else name for name in names)
 
 
 def conditions(galaxy: Galaxy) -> dict[str, float]:
@@ -172,29 +166,21 @@ def conditions(galaxy: Galaxy) -> dict[str, float]:
     return found
 
 
-def clean(
-    galaxy: Galaxy,
-    *,
-    percentile: float = 95.0,
-    r_max: float = 27.7,
-    n_top_metallicity: int = 10,
-    min_stars: int = 500,
-    align_bar: bool = True,
-) -> Galaxy:
+def clean(galaxy: Galaxy) -> Galaxy:
     """Apply the cuts of the paper, in its order, and compute the conditions anew.
 
     The galaxy must be centred and seen face-on in the x-y plane already: the paper's code does
-    neither. A step that needs an absent column is skipped. The steps (arXiv:2312.06017, defaults
-    of the public code):
+    neither. A step that needs an absent column is skipped. The steps, with the numbers of the
+    public code of arXiv:2312.06017:
 
-    1. R = min(``percentile``-th percentile of the spherical radius, ``r_max``); keep r <= R.
-    2. Only where ``r_max`` was the smaller one: take the percentile again among the kept stars
+    1. R = min(95th percentile of the spherical radius, 27.7 kpc); keep r <= R.
+    2. Only where 27.7 kpc was the smaller one: take the percentile again among the kept stars
        and cut there, which removes what is left of a companion that had inflated the first one.
-    3. Drop the ``n_top_metallicity`` stars of highest Z. They are found among all stars, so
-       some may have gone with step 1 or 2 already.
+    3. Drop the 10 stars of highest Z. They are found among all stars, so some may have gone with
+       step 1 or 2 already.
     4. Keep [Fe/H] >= -8 and [O/Fe] >= -1. A star without iron or oxygen, whose [Fe/H] or [O/Fe]
        is minus infinity, goes here too and is no invalid row.
-    5. Refuse a galaxy with fewer than ``min_stars`` stars left.
+    5. Refuse a galaxy with fewer than 500 stars left.
     6. Turn the galaxy about z until its face-on major axis lies along x: principal axis of the
        pixels at or above the 0.9 quantile of a 100 x 100 histogram of (x, y), computed on the
        pixel indices as in the paper, so that unequal ranges of x and y shift the angle a
@@ -206,50 +192,40 @@ def clean(
 
     Args:
         galaxy: Stars in kpc and km/s, centred.
-        percentile: Percentile of r for steps 1 and 2, within (0, 100].
-        r_max: Largest radius [kpc].
-        n_top_metallicity: Number of stars dropped in step 3.
-        min_stars: Least number of stars a galaxy must keep.
-        align_bar: Whether to do step 6.
 
     Returns:
         A new galaxy with the same columns; the given one is unchanged.
 
     Raises:
-        ValueError: If rows hold NaN or infinite values (see `Galaxy.require_finite`), or a
-            setting is out of range.
-        TooFewStars: If fewer than ``min_stars`` stars are left (a ValueError).
+        ValueError: If rows hold NaN or infinite values (see `Galaxy.require_finite`).
+        TooFewStars: If fewer than 500 stars are left (a ValueError).
     """
-    percentile = as_number(percentile, "percentile", above=0, most=100)
-    r_max = as_number(r_max, "r_max", above=0)
-    top = as_whole(n_top_metallicity, "n_top_metallicity")
     raw = len(galaxy)
     galaxy = _bound_abundances(galaxy).require_finite()
     keep = np.ones(len(galaxy), dtype=bool)
     if galaxy.has("x", "y", "z") and len(galaxy):
         radius = np.sqrt(sum(galaxy[c].astype(np.float64) ** 2 for c in ("x", "y", "z")))
-        limit = np.percentile(radius, percentile)
-        keep = radius <= min(limit, r_max)
-        if r_max < limit and keep.any():
-            keep &= radius <= np.percentile(radius[keep], percentile)
-    if galaxy.has("Z") and top:
-        keep[np.argsort(galaxy["Z"], kind="stable")[-top:]] = False
-    for name, least in (("feh", _FEH_MIN), ("ofe", _OFE_MIN)):
+        limit = np.percentile(radius, _PERCENTILE)
+        keep = radius <= min(limit, _R_MAX)
+        if limit > _R_MAX and keep.any():
+            keep &= radius <= np.percentile(radius[keep], _PERCENTILE)
+    if galaxy.has("Z"):
+        keep[np.argsort(galaxy["Z"], kind="stable")[-_TOP_Z:]] = False
+    for name, least in _LEAST.items():
         if galaxy.has(name):
             keep &= galaxy[name] >= least
     galaxy = galaxy.take(keep)
-    least = max(as_whole(min_stars, "min_stars"), 1)
-    if len(galaxy) < least:
+    if len(galaxy) < _FEWEST_STARS:
         found = f"galaxy {galaxy.id!r} keeps {len(galaxy)} of {raw} stars after the cuts"
-        raise TooFewStars(f"{found}, expected at least {least}: drop it or lower min_stars")
-    if align_bar and galaxy.has("x", "y"):
+        raise TooFewStars(f"{found}, expected at least {_FEWEST_STARS}: drop it")
+    if galaxy.has("x", "y"):
         galaxy = _rotate(galaxy, -_major_axis_angle(galaxy["x"], galaxy["y"]))
     return replace(galaxy, conditions={**galaxy.conditions, **conditions(galaxy)})
 
 
 def _bound_abundances(galaxy: Galaxy) -> Galaxy:
     """Give stars without iron or oxygen a finite abundance that no cut keeps."""
-    places = [galaxy.columns.index(name) for name in ("feh", "ofe") if galaxy.has(name)]
+    places = [galaxy.columns.index(name) for name in _LEAST if galaxy.has(name)]
     without = np.isneginf(galaxy.stars[:, places]).any(axis=1)
     if not without.any():
         return galaxy
@@ -281,3 +257,148 @@ def _rotate(galaxy: Galaxy, angle: float) -> Galaxy:
             stars[:, galaxy.columns.index(pair[0])] = cos * first - sin * second
             stars[:, galaxy.columns.index(pair[1])] = sin * first + cos * second
     return replace(galaxy, stars=stars)
+
+
+# Name of a profile: its label, and the column it is made of with the statistic taken.
+PROFILES = {
+    "surface_density": ("surface density [M$_\\odot$ kpc$^{-2}$]", None, "density"),
+    "rotation": ("mean $v_\\phi$ [km s$^{-1}$]", "v_phi", "mean"),
+    "sigma_R": ("$\\sigma_R$ [km s$^{-1}$]", "v_R", "std"),
+    "sigma_phi": ("$\\sigma_\\phi$ [km s$^{-1}$]", "v_phi", "std"),
+    "sigma_z": ("$\\sigma_z$ [km s$^{-1}$]", "vz", "std"),
+    "age": ("mean age [Gyr]", "age", "mean"),
+    "feh": ("mean [Fe/H] [dex]", "feh", "mean"),
+}
+
+
+_FEWEST_IN_RING = 20
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A quantity in rings of cylindrical radius.
+
+    Attributes:
+        radius: Median radius of the stars in each ring [kpc], shape (rings,).
+        value: The quantity, NaN where a ring has too few stars.
+        error: Its standard error from the number of stars.
+    """
+
+    radius: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+
+
+def cylindrical(galaxy: Galaxy) -> dict[str, np.ndarray]:
+    """Cylindrical coordinates of the stars.
+
+    Returns:
+        R [kpc], phi [rad], v_R and v_phi [km/s], each of shape (n,); v_phi is positive for
+        counter-clockwise rotation seen from +z. The velocities need the columns vx and vy.
+    """
+    x, y = (galaxy[name].astype(np.float64) for name in ("x", "y"))
+    radius, phi = np.hypot(x, y), np.arctan2(y, x)
+    found = {"R": radius, "phi": phi}
+    if galaxy.has("vx", "vy"):
+        vx, vy = (galaxy[name].astype(np.float64) for name in ("vx", "vy"))
+        found["v_R"] = vx * np.cos(phi) + vy * np.sin(phi)
+        found["v_phi"] = vy * np.cos(phi) - vx * np.sin(phi)
+    return found
+
+
+def radial_profile(galaxy: Galaxy, quantity: str, edges: Sequence[float]) -> Profile:
+    """Profile of one quantity in rings; those with fewer than 20 stars are NaN.
+
+    Args:
+        galaxy: Stars, centred and face-on. With masses the surface density is in Msun: the number
+            of stars times their mean mass over the galaxy; without it counts stars.
+        quantity: A key of :data:`PROFILES`, or the name of a column, whose mean is taken.
+        edges: Edges of the rings in cylindrical radius [kpc], shape (rings + 1,).
+
+    Raises:
+        ValueError: If the galaxy lacks a column that the profile needs.
+    """
+    edges = as_array(edges, "edges", ("rings + 1",))
+    if not (np.diff(edges) > 0).all():
+        raise ValueError(f"edges {edges}, expected at least two radii that increase: take fewer")
+    _, name, statistic = PROFILES.get(quantity, ("", quantity, "mean"))
+    frame = cylindrical(galaxy)
+    radius = frame["R"]
+    counts = np.histogram(radius, edges)[0]
+    centre = _in_rings(radius, radius, edges, "median")
+    if statistic == "density":
+        mass = _total(galaxy) / max(len(galaxy), 1)
+        area = np.pi * np.diff(edges**2)
+        value, error = counts * mass / area, np.sqrt(counts) * mass / area
+    else:
+        values = frame[name] if name in frame else galaxy[name].astype(np.float64)
+        value = _in_rings(radius, values, edges, statistic)
+        spread = value if statistic == "std" else _in_rings(radius, values, edges, "std")
+        # The error of a standard deviation is that of a mean over sqrt(2), for a Gaussian.
+        error = spread / np.sqrt(np.maximum(counts, 1) * (2 if statistic == "std" else 1))
+    few = counts < _FEWEST_IN_RING
+    return Profile(centre, np.where(few, np.nan, value), np.where(few, np.nan, error))
+
+
+def _in_rings(radius, values, edges, statistic) -> np.ndarray:
+    if not len(radius):
+        return np.full(len(edges) - 1, np.nan)  # scipy takes no empty sample
+    return binned_statistic(radius, values, statistic=statistic, bins=edges).statistic
+
+
+def profile_distance(data: Galaxy, model: Galaxy, quantity: str) -> float:
+    """Root mean square difference of a profile, in units of its spread over the data's rings.
+
+    The eight rings hold equal numbers of the data's stars; those with fewer than 20, in the data
+    or in the model, do not count. For the surface density the difference is that of the
+    logarithms. 0 is perfect; 1 is as far off as a flat profile.
+
+    Args:
+        data: The galaxy to match; sets the rings.
+        model: The sample; its masses, if any, are put on the data's total.
+        quantity: As in :func:`radial_profile`.
+
+    Returns:
+        The distance; NaN where fewer than two rings count or the data's profile is flat.
+
+    Raises:
+        ValueError: If a galaxy lacks a column that the profile needs.
+    """
+    edges = np.quantile(cylindrical(data)["R"], np.linspace(0, 1, 9))
+    one, other = (radial_profile(galaxy, quantity, edges).value for galaxy in (data, model))
+    if quantity == "surface_density":
+        # Per star, so that samples of another size or without masses compare.
+        one, other = np.log(one / _total(data)), np.log(other / _total(model))
+    valid = np.isfinite(one) & np.isfinite(other)
+    spread = one[valid].std() if valid.sum() > 1 else 0.0
+    if not spread > 0:
+        return float("nan")
+    return float(np.sqrt(np.mean((other[valid] - one[valid]) ** 2)) / spread)
+
+
+def _total(galaxy: Galaxy) -> float:
+    """Total mass, or the number of stars where their masses are unknown."""
+    masses = 1.0 if galaxy.masses is None else galaxy.masses
+    return float(np.broadcast_to(masses, len(galaxy)).sum())
+
+
+def face_on_map(
+    galaxy: Galaxy, quantity: str, *, half_width: float, pixels: int = 40, min_stars: int = 3
+) -> np.ndarray:
+    """Face-on map, shape (pixels, pixels), first axis y: the array that imshow takes.
+
+    Args:
+        galaxy: Stars, centred and face-on.
+        quantity: ``"density"`` (fraction of the stars per kpc^2) or a column, whose mean is taken.
+        half_width: The map covers [-half_width, half_width] in x and y [kpc].
+        pixels: Pixels on a side.
+        min_stars: Pixels with fewer stars are NaN.
+    """
+    edges = np.linspace(-half_width, half_width, pixels + 1)
+    x, y = galaxy["x"], galaxy["y"]
+    counts = np.histogram2d(y, x, bins=(edges, edges))[0]
+    if quantity == "density":
+        found = counts / len(galaxy) / (edges[1] - edges[0]) ** 2
+    else:
+        found = binned_statistic_2d(y, x, galaxy[quantity], bins=(edges, edges)).statistic
+    return np.where(counts < min_stars, np.nan, found)

@@ -20,8 +20,8 @@ from .galaxy import COLUMNS, CONDITIONS, Galaxy
 from .scaling import Conditions, Scaling, stars_and_conditions
 
 _KIND = "a galaxy flow"
-_SCALES = "star_scaling", "condition_scaling"
-_BLOCK = 10_000  # stars whose noise is drawn at once: draws do not depend on the batch size
+_BLOCK = 10_000  # stars whose noise is drawn at once
+_BATCH = 5_000  # stars that pass the flow at once: few enough for the processor's cache
 
 
 def paper_schedule(step: int) -> float:
@@ -75,7 +75,7 @@ class GalaxyFlow:
         self.settings = dict(layers=layers, hidden=hidden, bins=bins, tail_bound=tail_bound)
         self.columns, self.condition_columns = tuple(columns), tuple(condition_columns)
         self.stars = Scaling(self.columns, tuple(log), bounds or {})
-        self.conditions = Conditions(Scaling(self.condition_columns, tuple(log)))
+        self.conditions = Conditions(self.condition_columns, tuple(log))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(as_whole(seed, "seed"))
             widths = len(self.columns), len(self.condition_columns)
@@ -137,7 +137,7 @@ class GalaxyFlow:
             RuntimeWarning: A single star makes up most of the variance of a column.
         """
         rank, world = start_processes(next(self.flow.parameters()).device)
-        stars, conditions = self.stars.fitted_to_stars(catalogue), self.conditions.fitted(catalogue)
+        stars, conditions = self.stars.fitted(catalogue), self.conditions.fitted(catalogue)
         names = dict(columns=self.columns, conditions=self.condition_columns)
         order = dict(batch_size=batch_size, seed=seed, stars_per_galaxy=stars_per_galaxy)
         stream = catalogue.batches(**names, **order, rank=rank, world=world)
@@ -156,7 +156,7 @@ class GalaxyFlow:
                 return self._scaled(self.stars, some), None
             # A batch has many stars and few galaxies.
             rows, index = np.unique(given, axis=0, return_inverse=True)
-            context = self._scaled(self.conditions.scaling, rows)
+            context = self._scaled(self.conditions, rows)
             index = torch.from_numpy(index.reshape(-1)).to(context.device)
             return self._scaled(self.stars, some), context, index
 
@@ -173,9 +173,7 @@ class GalaxyFlow:
     def _loss(self, batch: tuple[Tensor | None, ...]) -> Tensor:
         return -self.flow.log_prob(*batch).mean()
 
-    def log_prob(
-        self, stars: Any, conditions: Any = None, *, batch_size: int = 20_000
-    ) -> np.ndarray:
+    def log_prob(self, stars: Any, conditions: Any = None) -> np.ndarray:
         """Log-density of stars in physical units, Jacobian of the scales included.
 
         Args:
@@ -183,7 +181,6 @@ class GalaxyFlow:
                 Galaxy.
             conditions: Mapping or sequence of one galaxy's conditions, or an array or table of
                 shape (n, len(condition_columns)); a Galaxy brings its own.
-            batch_size: Stars to evaluate at once.
 
         Returns:
             Array, shape (n,), natural logarithm of a density per unit of each column
@@ -192,30 +189,25 @@ class GalaxyFlow:
         Raises:
             ValueError: On a wrong shape, NaN, missing columns, or before :meth:`fit`.
         """
-        self._require_fitted()
         stars, conditions = stars_and_conditions(stars, conditions, self.columns)
         rows = self.conditions.rows(conditions)
         rows = rows if len(rows) == 1 else as_array(rows, "conditions", (len(stars), rows.shape[1]))
-        result, size = np.empty(len(stars)), as_whole(batch_size, "batch_size", least=1)
-        for part in (slice(start, start + size) for start in range(0, len(stars), size)):
+        result = np.empty(len(stars))
+        for part in (slice(start, start + _BATCH) for start in range(0, len(stars), _BATCH)):
             with torch.no_grad():
                 given = rows if len(rows) == 1 else rows[part]
-                context = self._scaled(self.conditions.scaling, given)
+                context = self._scaled(self.conditions, given)
                 scaled = self._scaled(self.stars, stars[part])
                 result[part] = self.flow.log_prob(scaled, context).cpu()
         return result + self.stars.log_abs_det(stars)
 
-    def sample(
-        self, conditions: Any, n: int, *, batch_size: int = _BLOCK, seed: int | None = None
-    ) -> Galaxy:
+    def sample(self, conditions: Any, n: int, *, seed: int | None = None) -> Galaxy:
         """Draw the stars of one galaxy.
 
         Args:
             conditions: Mapping of every condition to its value in physical units, or a sequence
                 in the order of ``condition_columns``.
             n: Number of stars.
-            batch_size: Stars computed at once, which bounds the memory and changes draws by
-                rounding alone.
             seed: Seed of the draw; None continues torch's global generator.
 
         Returns:
@@ -227,21 +219,20 @@ class GalaxyFlow:
         Warns:
             OutsideTrainingRange: If a condition lies outside the range of the training galaxies.
         """
-        batches = self.sample_batches(conditions, n, batch_size=batch_size, seed=seed)
-        stars = np.concatenate(list(batches))
+        stars = np.concatenate(list(self.sample_batches(conditions, n, seed=seed)))
         return self.conditions.galaxy(stars, conditions, self.columns, "sample")
 
     def sample_batches(
-        self, conditions: Any, n: int, *, batch_size: int = _BLOCK, seed: int | None = None
+        self, conditions: Any, n: int, *, seed: int | None = None
     ) -> Iterator[np.ndarray]:
         """Draw stars in arrays (at most 10,000, len(columns)): any n in little memory.
 
         Arguments, errors and warnings are those of :meth:`sample`.
         """
-        self._require_fitted()
-        n, batch_size = as_whole(n, "n", least=1), as_whole(batch_size, "batch_size", least=1)
+        self.stars.require_fitted()
+        n = as_whole(n, "n", least=1)
         row = self.conditions.one(conditions)
-        context = self._scaled(self.conditions.scaling, row[None])
+        context = self._scaled(self.conditions, row[None])
         self.conditions.warn_outside(row)
         generator = None
         if seed is not None:
@@ -250,20 +241,20 @@ class GalaxyFlow:
 
         def draw(count: int) -> np.ndarray:
             with torch.no_grad():
-                scaled = self.flow.sample(count, context, batch_size, generator=generator)
+                scaled = self.flow.sample(count, context, _BATCH, generator=generator)
             return self.stars.inverse(scaled.reshape(count, -1).cpu().numpy())
 
         return (draw(min(_BLOCK, n - start)) for start in range(0, n, _BLOCK))
 
     def save(self, path: str | Path) -> None:
         """Write weights, architecture and scales to one safetensors file with a JSON header."""
-        self._require_fitted()
-        state = dict(columns=self.columns, condition_columns=self.condition_columns)
-        state |= dict(settings=self.settings, condition_range=self.conditions.range)
-        for name, scaling in zip(_SCALES, (self.stars, self.conditions.scaling), strict=True):
-            moments = dict(mean=scaling.mean.tolist(), std=scaling.std.tolist())
-            state[name] = dict(log=scaling.log, bounds=scaling.bounds, **moments)
-        write_state(path, {**state, "weights": self.flow.state_dict()}, kind=_KIND)
+        self.stars.require_fitted()
+        scales = [
+            dict(vars(scale), mean=scale.mean.tolist(), std=scale.std.tolist())
+            for scale in (self.stars, self.conditions)
+        ]
+        state = dict(settings=self.settings, scales=scales, weights=self.flow.state_dict())
+        write_state(path, state, kind=_KIND)
 
     @classmethod
     def load(cls, path: str | Path) -> GalaxyFlow:
@@ -274,11 +265,12 @@ class GalaxyFlow:
             ValueError: If the file is damaged or of another kind.
         """
         state = read_state(path, kind=_KIND)
-        model = cls(state["columns"], state["condition_columns"], **state["settings"])
-        names = model.columns, model.condition_columns
-        scales = (Scaling(part, **state[key]) for part, key in zip(names, _SCALES, strict=True))
-        model.stars, scaling = (scale.fitted(scale.mean, scale.std) for scale in scales)
-        model.conditions = Conditions(scaling, state["condition_range"])
+        stars, conditions = state["scales"]
+        model = cls(stars["columns"], conditions["columns"], **state["settings"])
+        model.stars = Scaling(**stars).with_moments(stars["mean"], stars["std"])
+        model.conditions = Conditions(**conditions).with_moments(
+            conditions["mean"], conditions["std"]
+        )
         model.flow.load_state_dict(state["weights"])
         return model
 
@@ -287,7 +279,3 @@ class GalaxyFlow:
         if not scaling.columns:
             return None
         return torch.from_numpy(scaling.forward(values)).to(next(self.flow.parameters()))
-
-    def _require_fitted(self) -> None:
-        if self.stars.mean is None:
-            raise ValueError("this flow has not been trained yet: call fit() or load() first")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import expit, logit
@@ -36,6 +36,7 @@ class Scaling:
         log: Columns on a logarithmic scale. Names that are not among the columns are passed over.
         bounds: Open interval (low, high) of each bounded column, in its unit; likewise.
         mean, std: Moments of u, shape (len(columns),); None before a fit.
+        range: Name to the least and the largest value seen in a fit, of conditions.
     """
 
     columns: tuple[str, ...]
@@ -43,6 +44,7 @@ class Scaling:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
+    range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         log = tuple(name for name in self.log if name in self.columns)
@@ -53,7 +55,7 @@ class Scaling:
         object.__setattr__(self, "log", log)
         object.__setattr__(self, "bounds", ends)
 
-    def fitted(self, mean: Sequence[float], std: Sequence[float]) -> Scaling:
+    def with_moments(self, mean: Sequence[float], std: Sequence[float]) -> Self:
         """The same scales with these moments of u.
 
         Raises:
@@ -66,7 +68,7 @@ class Scaling:
             raise ValueError(f"found the same value everywhere in {names}: leave it out")
         return replace(self, mean=mean, std=std)
 
-    def fitted_to_stars(self, catalogue: Catalogue) -> Scaling:
+    def fitted(self, catalogue: Catalogue) -> Self:
         """The same scales with the moments of the stars of a catalogue.
 
         Raises:
@@ -86,7 +88,16 @@ class Scaling:
                     RuntimeWarning,
                     stacklevel=3,
                 )
-        return self.fitted(mean, std)
+        return self.with_moments(mean, std)
+
+    def require_fitted(self) -> None:
+        """Refuse to go on without moments.
+
+        Raises:
+            ValueError: Before a fit.
+        """
+        if self.mean is None:
+            raise ValueError("this model has seen no galaxies yet: call fit() or load() first")
 
     def _edges(self) -> dict[str, tuple[float, float]]:
         """Open intervals of the columns that have one."""
@@ -114,6 +125,7 @@ class Scaling:
 
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Standardised values, shape (n, columns), float64."""
+        self.require_fitted()
         return (self.curve(values) - self.mean) / self.std
 
     def inverse(self, scaled: np.ndarray) -> np.ndarray:
@@ -161,24 +173,10 @@ def _inside(edge: float, towards: float) -> np.float32:
     return np.nextafter(near, np.float32(towards)) if crossed else near
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """Named global parameters of galaxies, standardised, with the range seen in training.
+class Conditions(Scaling):
+    """Named global parameters of galaxies, standardised, with the range seen in training."""
 
-    Args:
-        scaling: Names and scales of the conditions.
-        range: Name to the least and the largest value seen.
-    """
-
-    scaling: Scaling
-    range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the conditions, none for a model that depends on nothing."""
-        return self.scaling.columns
-
-    def fitted(self, catalogue: Catalogue, *, by_star: bool = True) -> Conditions:
+    def fitted(self, catalogue: Catalogue, *, by_star: bool = True) -> Self:
         """The same conditions with moments and range from galaxies.
 
         Args:
@@ -188,45 +186,47 @@ class Conditions:
         Raises:
             ValueError: If the catalogue lacks a condition, or one does not vary.
         """
-        table = catalogue.condition_table(self.names)
-        curved = self.scaling.curve(table)
+        table = catalogue.condition_table(self.columns)
+        curved = self.curve(table)
         weights = catalogue.n_stars.astype(np.float64) if by_star else None
         mean = np.average(curved, axis=0, weights=weights)
         variance = np.average((curved - mean) ** 2, axis=0, weights=weights)
         ends = zip(table.min(axis=0).tolist(), table.max(axis=0).tolist(), strict=True)
-        seen = dict(zip(self.names, ends, strict=True))
-        return Conditions(self.scaling.fitted(mean, np.sqrt(variance)), seen)
+        seen = dict(zip(self.columns, ends, strict=True))
+        return replace(self.with_moments(mean, np.sqrt(variance)), range=seen)
 
     def rows(self, conditions: Any) -> np.ndarray:
-        """Conditions as an array, float64, shape (rows, names); one row where there is no name.
+        """Conditions as an array, float64, shape (rows, columns); one row where there is none.
 
         Args:
             conditions: A mapping by name, a Galaxy, a table whose columns are matched by name, a
-                sequence in the order of ``names``, or an array with one row for each star.
+                sequence in the order of ``columns``, or an array with one row for each star.
 
         Raises:
             ValueError: On missing names, a wrong length, or values that are not finite numbers.
         """
-        if not self.names:
+        if not self.columns:
             return np.zeros((1, 0))
         given = conditions.conditions if isinstance(conditions, Galaxy) else conditions
-        rows = as_array([] if given is None else given, "conditions", columns=self.names)
-        return as_array(np.atleast_2d(rows), "conditions", ("n", len(self.names)))
+        rows = as_array([] if given is None else given, "conditions", columns=self.columns)
+        return as_array(np.atleast_2d(rows), "conditions", ("n", len(self.columns)))
 
     def one(self, conditions: Any) -> np.ndarray:
-        """Conditions of one galaxy, float64, shape (names,).
+        """Conditions of one galaxy, float64, shape (columns,).
 
         Raises:
             ValueError: As :meth:`rows`, or if there are several galaxies.
         """
-        return as_array(self.rows(conditions), "conditions of one galaxy", (1, len(self.names)))[0]
+        return as_array(self.rows(conditions), "conditions of one galaxy", (1, len(self.columns)))[
+            0
+        ]
 
     def galaxy(self, stars: np.ndarray, conditions: Any, columns: Sequence[str], id: str) -> Galaxy:
         """Stars drawn at one galaxy's conditions, as a Galaxy.
 
         The stars share the mass asked for equally; without M_stars they have none.
         """
-        named = dict(zip(self.names, self.one(conditions).tolist(), strict=True))
+        named = dict(zip(self.columns, self.one(conditions).tolist(), strict=True))
         masses = named["M_stars"] / len(stars) if "M_stars" in named else None
         return Galaxy(stars, named, id, tuple(columns), masses)
 
@@ -235,13 +235,13 @@ class Conditions:
 
         The warning is shown where `GalaxyFlow.sample` was called.
         """
-        for name, value in zip(self.names, row, strict=True):
+        for name, value in zip(self.columns, row, strict=True):
             low, high = self.range[name]
             if low <= value <= high:
                 continue
             # The flow sees a logarithmic condition in dex: that is how far outside it is.
             ends, unit = np.array([low, high, value]), UNITS.get(name, "")
-            ends, step = (np.log10(ends), "dex") if name in self.scaling.log else (ends, unit)
+            ends, step = (np.log10(ends), "dex") if name in self.log else (ends, unit)
             excess, width = max(ends[0] - ends[2], ends[2] - ends[1]), ends[1] - ends[0]
             warnings.warn(
                 f"{name} = {value:.4g} {unit} lies outside the training range {low:.4g} to "

@@ -7,7 +7,5 @@ Potential, Jeans kinematics, star formation histories and closed-form chemistry,
 from __future__ import annotations
 
 from .family import galaxy, galaxy_family
-from .galaxy_model import GalaxyModel
-from .galaxy_parameters import GalaxyParameters, draw_parameters
 
-__all__ = ["GalaxyModel", "GalaxyParameters", "draw_parameters", "galaxy", "galaxy_family"]
+__all__ = ["galaxy", "galaxy_family"]

@@ -3,22 +3,170 @@
 A thin disc that grows inside out and is heated with age, a thick disc, a bulge and a stellar
 halo, each in approximate equilibrium in the potential of the whole galaxy, with abundances of
 a two-infall history. Axisymmetric: no bar, no spiral arms, no satellites and no gas.
+
+Chemistry: Weinberg, Andrews and Freudenburg (2017), arXiv:1604.07435, in closed form: a gas
+reservoir with constant star formation efficiency and outflow mass loading, fed so that the star
+formation rate is proportional to exp(-t / tau_sfh). Times in Gyr, abundances as mass fractions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from . import chemistry
-from .galaxy_parameters import AGE_OF_UNIVERSE, GalaxyParameters
-from .kinematics import DiscKinematics, SpheroidKinematics
-from .potential import NFW, GalaxyPotential, Hernquist, exponential_disc
+from .kinematics import (
+    NFW,
+    DiscKinematics,
+    GalaxyPotential,
+    Hernquist,
+    SpheroidKinematics,
+    exponential_disc,
+)
+
+AGE_OF_UNIVERSE = 13.5
+"""Time from the first stars' earliest formation to today in Gyr: age = 13.5 - time."""
+
+SOLAR_OXYGEN = 0.0056
+SOLAR_IRON = 0.0012
+SOLAR_METALS = 0.0134
+
+# Closed forms with coinciding timescales are limits 0/0. Arguments closer than this are moved
+# apart by it: the limit is then met to 1e-5, and what cancels keeps six digits or more.
+_NUDGE = 1e-5
+
+
+@dataclass(frozen=True)
+class Yields:
+    """Mass of new metals per unit mass of stars formed, and the delays of type Ia supernovae.
+
+    The defaults are the constants of the closed-form tracks in the literature that this module is
+    checked against (the set of the VICE code's Milky Way model).
+
+    Args:
+        oxygen: oxygen from core collapse.
+        iron_cc: iron from core collapse.
+        iron_ia: iron from type Ia supernovae, integrated over all delays.
+        recycling: fraction of the mass of forming stars that is returned at once.
+        delay: minimum delay of type Ia supernovae in Gyr.
+        tau_ia: e-folding time of their delay distribution in Gyr.
+    """
+
+    oxygen: float = 0.015
+    iron_cc: float = 0.0012
+    iron_ia: float = 0.0017
+    recycling: float = 0.4
+    delay: float = 0.15
+    tau_ia: float = 1.5
+
+
+_DEFAULT = Yields()
+
+
+def _apart(x: np.ndarray, y: ArrayLike) -> np.ndarray:
+    """`x`, moved away from `y` where the two nearly coincide."""
+    gap = x - y
+    return np.where(np.abs(gap) < _NUDGE, y + np.where(gap < 0, -_NUDGE, _NUDGE), x)
+
+
+def _decay(x: np.ndarray) -> np.ndarray:
+    """Integral of exp(-x s) over s from 0 to 1."""
+    x = _apart(x, 0.0)
+    return -np.expm1(-x) / x
+
+
+def _relic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Integral over s from 0 to 1 of exp(-x (1 - s)) exp(-y s)."""
+    return np.exp(-y) * _decay(x - y)
+
+
+def _delayed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Integral over s from 0 to 1 of exp(-x (1 - s)) (1 - exp(-y s)) / y; 1/2 at x = y = 0."""
+    y = _apart(y, 0.0)
+    x = _apart(x, 0.0)
+    x = np.where(np.abs(x - y) < _NUDGE, x + np.where(x < 0, -3 * _NUDGE, 3 * _NUDGE), x)
+    return (-np.expm1(-x) / x - (np.exp(-y) - np.exp(-x)) / (x - y)) / y
+
+
+def enrichment(
+    t: ArrayLike,
+    *,
+    eta: ArrayLike,
+    tau_star: ArrayLike,
+    tau_sfh: ArrayLike,
+    yields: Yields = _DEFAULT,
+    start: tuple[ArrayLike, ArrayLike, ArrayLike] = (0.0, 0.0, 0.0),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Oxygen and iron mass fractions of the gas at time `t`.
+
+    With the depletion time t_dep = tau_star / (1 + eta - r), equations for oxygen and iron of
+    arXiv:1604.07435 are written here in rates, 1/t_dep - 1/tau_sfh and 1/tau_Ia - 1/tau_sfh,
+    instead of harmonic differences of times: a rate that vanishes is harmless, and only
+    differences that vanish in a denominator are nudged apart (by 1e-5).
+    All arguments broadcast together.
+
+    Args:
+        t: time since the onset of star formation in Gyr, not negative.
+        eta: outflow rate over star formation rate, not negative.
+        tau_star: gas mass over star formation rate in Gyr, positive.
+        tau_sfh: e-folding time of the star formation rate in Gyr, positive.
+        yields: yields and delays.
+        start: oxygen and iron mass fractions at t = 0, and the iron from type Ia supernovae of
+            stars older than that, per gas mass and Gyr, at t = 0 (see `type_ia_rate`), which
+            fades as their delay distribution does.
+
+    Returns:
+        Z_O and Z_Fe.
+    """
+    t, eta, tau_star, tau_sfh = map(np.asarray, (t, eta, tau_star, tau_sfh))
+    oxygen_start, iron_start, ia_start = start
+    loss = (1 + eta - yields.recycling) / tau_star - 1 / tau_sfh
+    ageing = 1 / yields.tau_ia - 1 / tau_sfh
+    since = np.maximum(t - yields.delay, 0)
+
+    core_collapse = t / tau_star * _decay(loss * t)
+    type_ia = (
+        np.exp(yields.delay / tau_sfh)
+        * since**2
+        / (tau_star * yields.tau_ia)
+        * _delayed(loss * since, ageing * since)
+    )
+    remaining = np.exp(-loss * t)
+    oxygen = yields.oxygen * core_collapse + oxygen_start * remaining
+    iron = yields.iron_cc * core_collapse + yields.iron_ia * type_ia
+    iron = iron + iron_start * remaining + ia_start * t * _relic(loss * t, ageing * t)
+    return oxygen, iron
+
+
+def type_ia_rate(
+    t: ArrayLike, *, tau_star: ArrayLike, tau_sfh: ArrayLike, yields: Yields = _DEFAULT
+) -> np.ndarray:
+    """Iron from type Ia supernovae per gas mass and Gyr at time `t`, arguments as `enrichment`."""
+    since = np.maximum(t - yields.delay, 0)
+    ageing = 1 / yields.tau_ia - 1 / tau_sfh
+    rate = yields.iron_ia / (tau_star * yields.tau_ia) * np.exp(yields.delay / tau_sfh)
+    return rate * since * _decay(ageing * since)
+
+
+def outflow_for_equilibrium(oxygen_abundance: ArrayLike, yields: Yields = _DEFAULT) -> np.ndarray:
+    """Outflow mass loading eta for which [O/H] tends to `oxygen_abundance` in dex.
+
+    The relation of slow star formation histories, eta = y_O / Z_O - 1 + r, not below zero.
+    """
+    target = SOLAR_OXYGEN * 10.0 ** np.asarray(oxygen_abundance, float)
+    return np.maximum(yields.oxygen / target - 1 + yields.recycling, 0)
+
+
+def metal_fraction(oxygen: ArrayLike, iron: ArrayLike) -> np.ndarray:
+    """Total metal mass fraction Z, 60 % of it scaled with oxygen and 40 % with iron."""
+    return SOLAR_METALS * (0.6 * oxygen / SOLAR_OXYGEN + 0.4 * iron / SOLAR_IRON)
+
 
 COMPONENTS = ("thin", "thick", "bulge", "halo")
 
-YIELDS = chemistry.Yields(iron_ia=0.0010)
+YIELDS = Yields(iron_ia=0.0010)
 """Yields of the family: less iron of type Ia than the default, for [O/Fe] near NIHAO's 0.17."""
 
 _GRADIENT = -0.2  # dex per disc scale length
@@ -29,40 +177,6 @@ _ABUNDANCE_SCATTER = 0.02  # dex, oxygen and iron each
 _METALS_SCATTER = 0.05  # dex, Z given [Fe/H] and [O/Fe]
 _Arrays = tuple[np.ndarray, ...]
 _BULGE_SPIN = 0.375  # fraction turned round: mean rotation of 0.3 sigma
-
-
-@dataclass(frozen=True)
-class Stars:
-    """Stars of one galaxy, in random order.
-
-    Args:
-        component: index into `COMPONENTS`, shape (n,).
-        position: x, y, z in kpc, shape (n, 3).
-        velocity: vx, vy, vz in km/s, shape (n, 3).
-        age: Gyr, shape (n,).
-        Z: metal mass fraction, shape (n,).
-        feh: [Fe/H] in dex, shape (n,).
-        ofe: [O/Fe] in dex, shape (n,).
-    """
-
-    component: np.ndarray
-    position: np.ndarray
-    velocity: np.ndarray
-    age: np.ndarray
-    Z: np.ndarray
-    feh: np.ndarray
-    ofe: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.age)
-
-    def select(self, which: np.ndarray) -> Stars:
-        """The stars of a boolean mask or an index array."""
-        return Stars(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
-
-    def of(self, component: str) -> Stars:
-        """The stars of one of `COMPONENTS`."""
-        return self.select(self.component == COMPONENTS.index(component))
 
 
 def birth_times(
@@ -85,14 +199,14 @@ class GalaxyModel:
     """A galaxy of given global parameters; draws any number of its stars.
 
     Args:
-        parameters: of `parameters.draw`, or made by hand.
+        parameters: a `GalaxyParameters`, of `draw_parameters` or made by hand.
 
     Attributes:
         potential: disc (sech^2 layer of height 1.3 hz) + Hernquist spheroid (bulge and stellar
             halo) + NFW halo, a `GalaxyPotential`.
     """
 
-    def __init__(self, parameters: GalaxyParameters) -> None:
+    def __init__(self, parameters: Any) -> None:
         p = self.parameters = parameters
         spheroid = p.bulge_fraction + p.halo_fraction
         disc = exponential_disc((1 - spheroid) * p.mass, p.disc_length, 1.3 * p.disc_height)
@@ -104,8 +218,13 @@ class GalaxyModel:
         scales = {"bulge": p.bulge_scale, "halo": p.halo_scale}
         self._spheroids = {k: SpheroidKinematics(self.potential, a) for k, a in scales.items()}
 
-    def sample(self, n: int, *, rng: np.random.Generator) -> Stars:
-        """Draw `n` stars, each component with its share on average."""
+    def sample(self, n: int, *, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw `n` stars in random order, each component with its share on average.
+
+        Returns:
+            Stars, shape (n, 10), with the columns and units of a `Galaxy`, and the index of the
+            component of each into `COMPONENTS`, shape (n,).
+        """
         p = self.parameters
         shares = [p.thin_fraction, p.thick_fraction, p.bulge_fraction, p.halo_fraction]
         component = rng.choice(len(COMPONENTS), size=n, p=shares)
@@ -123,21 +242,18 @@ class GalaxyModel:
         iron *= 10 ** (mixed + rng.normal(0, _ABUNDANCE_SCATTER, n))
         # Without a scatter of its own, Z is a function of the other two and the density of
         # the ten coordinates is singular.
-        metals = chemistry.metal_fraction(oxygen, iron) * 10 ** rng.normal(0, _METALS_SCATTER, n)
-        feh = np.log10(iron / chemistry.SOLAR_IRON)
+        metals = metal_fraction(oxygen, iron) * 10 ** rng.normal(0, _METALS_SCATTER, n)
+        feh = np.log10(iron / SOLAR_IRON)
+
+        ofe = np.log10(oxygen / SOLAR_OXYGEN) - feh
 
         azimuth = rng.uniform(0, 2 * np.pi, n)
         cos, sin = np.cos(azimuth), np.sin(azimuth)
         v_R, v_phi, v_z = velocity.T
-        return Stars(
-            component=component,
-            position=np.stack([R * cos, R * sin, z], axis=1),
-            velocity=np.stack([v_R * cos - v_phi * sin, v_R * sin + v_phi * cos, v_z], axis=1),
-            age=AGE_OF_UNIVERSE - time,
-            Z=metals,
-            feh=feh,
-            ofe=np.log10(oxygen / chemistry.SOLAR_OXYGEN) - feh,
-        )
+        v_x, v_y = v_R * cos - v_phi * sin, v_R * sin + v_phi * cos
+        age = AGE_OF_UNIVERSE - time
+        stars = R * cos, R * sin, z, v_x, v_y, v_z, metals, feh, ofe, age
+        return np.column_stack(stars), component
 
     def _birth_times(self, rng: np.random.Generator, name: str, n: int) -> np.ndarray:
         p = self.parameters
@@ -199,16 +315,16 @@ class GalaxyModel:
             target = p.oxygen + _GRADIENT * (_saturate(R / p.disc_length) - 1.5)
         if name == "bulge":
             target += 0.1
-        eta = chemistry.outflow_for_equilibrium(target, YIELDS)
+        eta = outflow_for_equilibrium(target, YIELDS)
         if name != "thin":
             tau_star, slower = (0.8 if name == "bulge" else 1.2), (2 if name == "halo" else 1)
             history = dict(tau_star=tau_star, tau_sfh=4.0, yields=YIELDS)
-            return chemistry.enrichment(time / slower, eta=eta, **history)
+            return enrichment(time / slower, eta=eta, **history)
         early = dict(tau_star=1.2, tau_sfh=4.0, yields=YIELDS)
-        left = chemistry.enrichment(p.thin_onset, eta=eta, **early)
-        start = [_DILUTION * x for x in (*left, chemistry.type_ia_rate(p.thin_onset, **early))]
+        left = enrichment(p.thin_onset, eta=eta, **early)
+        start = [_DILUTION * x for x in (*left, type_ia_rate(p.thin_onset, **early))]
         late = dict(tau_star=2.5, tau_sfh=p.thin_tau + 3, yields=YIELDS, start=start)
-        return chemistry.enrichment(np.maximum(time - p.thin_onset, 0), eta=eta, **late)
+        return enrichment(np.maximum(time - p.thin_onset, 0), eta=eta, **late)
 
 
 def _saturate(radius: np.ndarray) -> np.ndarray:

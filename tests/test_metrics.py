@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import rbf_kernel
 from torch import Tensor
 
 from galflow_lite.metrics import (
@@ -133,17 +136,9 @@ def test_gaussian_mmd_of_two_normals(dimensions):
     assert estimate.standard_error < 0.1 * exact
 
 
-def test_gaussian_mmd_is_the_u_statistic():
-    x, y = normal(30, 3, 0).numpy(), normal(20, 3, 1).numpy() + 0.3
-
-    def kernel(a, b):
-        return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * 0.8**2))
-
-    off = ~np.eye(30, dtype=bool)
-    within = kernel(x, x)[off].mean() + kernel(y, y)[off[:20, :20]].mean()
-    expected = within - 2 * kernel(x, y).mean()
-    assert gaussian_mmd(x, y, bandwidth=0.8).value == pytest.approx(expected, rel=1e-9)
-    median = float(torch.pdist(torch.cat([torch.tensor(x), torch.tensor(y)])).median())
+def test_the_usual_bandwidth_is_the_median_distance():
+    x, y = normal(30, 3, 0), normal(20, 3, 1) + 0.3
+    median = float(torch.pdist(torch.cat([x, y])).median())
     assert gaussian_mmd(x, y) == gaussian_mmd(x, y, bandwidth=median)
 
 
@@ -164,15 +159,20 @@ def require_calibrated(found: list, *, largest: float = 1.15) -> np.ndarray:
     return values
 
 
-def test_energy_distance_is_the_double_loop(monkeypatch):
+@pytest.mark.parametrize(
+    ("metric", "kernel"),
+    [
+        (energy_distance, lambda a, b: -cdist(a, b)),
+        (partial(gaussian_mmd, bandwidth=0.8), partial(rbf_kernel, gamma=1 / (2 * 0.8**2))),
+    ],
+)
+def test_values_are_the_u_statistics(metric, kernel, monkeypatch):
     # Blocks of 7 rows, the last one short.
     monkeypatch.setattr("galflow_lite.metrics.kernels.PAIRS", 7 * 30)
     x, y = normal(30, 3, 0) + 20, 1.5 * normal(25, 3, 1) + 20.5
-    n, m = len(x), len(y)
-    xx = sum(math.dist(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
-    yy = sum(math.dist(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
-    xy = sum(math.dist(a, b) for a in x for b in y) / (n * m)
-    assert energy_distance(x, y).value == pytest.approx(2 * xy - xx - yy, abs=1e-9)
+    within = sum(kernel(z, z)[~np.eye(len(z), dtype=bool)].mean() for z in (x, y))
+    expected = within - 2 * kernel(x, y).mean()
+    assert metric(x, y).value == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize(("shift", "rows"), [(0.0, (80, 80)), (0.0, (60, 200)), (0.4, (80, 120))])
@@ -365,18 +365,12 @@ def test_mode_weights_and_their_errors():
     assert str(one) == "0/100 % (off by up to 50.0 points)"
 
 
-MEASURES = {
-    "ksd": lambda x, y: ksd(x, -x),
-    "energy_distance": energy_distance,
-}
-
-
-@pytest.mark.parametrize("name", MEASURES)
-def test_memory_is_linear_in_the_rows(name):
+@pytest.mark.parametrize("measure", [lambda x, y: ksd(x, -x), energy_distance])
+def test_memory_is_linear_in_the_rows(measure):
     def peak(n: int) -> int:
         x, y = normal(n, 2, 0), normal(n, 2, 1)
         with torch.profiler.profile(profile_memory=True) as profile:
-            MEASURES[name](x, y)
+            measure(x, y)
         # Each operator's own balance; what is freed between operators is an event of its own.
         events = sorted(profile.events(), key=lambda event: event.time_range.start)
         return max(accumulate(event.self_cpu_memory_usage for event in events))

@@ -55,3 +55,10 @@ def from_noise(schedule: Schedule, *, mean: float = 0.0, sigma: float = 1.0) -> 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def hole_of_a_normal(x, t, condition=None):
+    """Velocity of v from N(0, 1) to its law N(0.8, 0.36) given u = 1, for a correlation of 0.8."""
+    t = t[:, None]
+    variance = (1 - t) ** 2 + 0.36 * t**2
+    return 0.8 + (0.36 * t - (1 - t)) / variance * (x - 0.8 * t)

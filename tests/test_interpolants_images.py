@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from galflow_lite import interpolants, metrics
+from galflow_lite import interpolants
 from galflow_lite.files import share
 from galflow_lite.images import hubble_patches, parametric_galaxies
 from galflow_lite.interpolants import shipped
 
 COUPLINGS = shipped.shipped_couplings()
-TASKS = ("inpainting", "super_resolution")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def test_both_couplings_get_the_same_network(models):
     assert 0 < more < 0.005 * size["inpainting", "dependent"]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["inpainting", "super_resolution"])
 def test_models_are_given_the_same_problem(galaxies, models, task):
     x1 = galaxies.images
     problem = given(task, x1, label=galaxies.labels)
@@ -112,18 +111,6 @@ def test_readme_example_whatever_the_type_of_images(test_set, default):
     assert torch.equal(found[0][known], patches[known])
     assert all(torch.equal(x, found[0]) and x.dtype == torch.float32 for x in found)
     assert torch.allclose(half, found[0], atol=0.02)
-
-
-def test_dependent_answers_are_closer_to_the_data(shipped_models, test_set):
-    """The notebook's claim, where it is widest: super-resolution with 20 Euler steps."""
-    some = test_set[torch.arange(0, 990, 9)]
-    problem, distance = given("super_resolution", some.images), {}
-    for kind in ("dependent", "uncoupled"):
-        model = shipped_models["super_resolution", kind]
-        found = model.generate(some.images, problem, steps=20).samples
-        distance[kind] = metrics.frechet_distance(found, some.images, paired=True, resamplings=30)
-    less = distance["uncoupled"].value - distance["dependent"].value
-    assert less > 2 * distance["uncoupled"].standard_error
 
 
 def test_a_damaged_file_or_other_images_are_refused(shipped_models, tmp_path, monkeypatch):

@@ -167,12 +167,6 @@ def test_a_sure_mistake_has_a_finite_log_likelihood():
         found = posterior.evaluate([[60.0, 0.0]], design, labels)
         assert found.accuracy == 0
         assert found.log_likelihood == pytest.approx(-60, rel=1e-12)
-    # Averaged over samples is the probability, not its logarithm.
-    samples = [[60.0, 0.0], [50.0, 0.0], [800.0, 0.0]]
-    found = posterior.evaluate(samples, [[1.0], [1.0], [-1.0], [0.0], [1.0]], [0, 1, 0, 1, 0])
-    wrong = -50 + math.log1p(math.exp(-10)) - math.log(3)
-    assert found.log_likelihood == pytest.approx((2 * wrong - math.log(2)) / 5, rel=1e-12)
-    assert found.accuracy == pytest.approx(2 / 5)
 
 
 def test_constant_classifier_of_the_fact_sheet():

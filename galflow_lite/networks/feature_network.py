@@ -48,23 +48,15 @@ class FeatureNetwork(nn.Module):
 
         def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
             # Repeated edges: a border of zeros would be brighter than the sky, which is at -1.
-            return nn.Conv2d(
-                inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode="replicate"
-            )
+            options = {"padding": kernel // 2, "padding_mode": "replicate"}
+            return nn.Conv2d(inputs, outputs, kernel, stride, **options)
 
-        self.stages = nn.ModuleList(
-            [
-                nn.Sequential(convolution(1, 16, kernel=5), nn.SiLU()),
-                nn.Sequential(
-                    convolution(16, 32, stride=2), nn.SiLU(), convolution(32, 32), nn.SiLU()
-                ),
-                nn.Sequential(
-                    *(convolution(32, 64, stride=2), nn.SiLU()),
-                    *(convolution(64, 64), nn.SiLU()),
-                    *(convolution(64, 64, stride=2), nn.SiLU()),
-                ),
-            ]
-        )
+        first = convolution(1, 16, kernel=5)
+        second = convolution(16, 32, stride=2), nn.SiLU(), convolution(32, 32)
+        third = convolution(32, 64, stride=2), nn.SiLU(), convolution(64, 64), nn.SiLU()
+        last = convolution(64, 64, stride=2)
+        stages = (first,), second, (*third, last)
+        self.stages = nn.ModuleList([nn.Sequential(*stage, nn.SiLU()) for stage in stages])
         self.out = nn.Linear(16 + 32 + 64, self.features)
 
     @classmethod

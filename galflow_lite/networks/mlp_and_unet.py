@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -115,9 +116,7 @@ class UNet(nn.Module):
         # The last row stands for "no class".
         self.label = nn.Embedding(classes + 1, embedding) if classes else None
 
-        def block(inputs: int, outputs: int) -> ResidualBlock:
-            return ResidualBlock(inputs, outputs, embedding=embedding)
-
+        block = partial(ResidualBlock, embedding=embedding)
         inputs = channels + sum(self.condition_channels.values())
         self.stem = nn.Conv2d(inputs * patch**2, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()

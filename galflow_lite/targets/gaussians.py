@@ -44,13 +44,11 @@ class GaussianMixture(Target):
         # Along the axes of the covariance the coordinates are independent, with noise as without.
         self._variances, axes = torch.linalg.eigh(self.covariance)
         symmetric = torch.allclose(self.covariance, self.covariance.T)
-        if not symmetric or self._variances.min() <= 0:
+        if not symmetric or self._variances.min() <= 0 or weights.min() <= 0:
             raise ValueError(
-                "covariance is not symmetric and positive definite (smallest eigenvalue "
-                f"{float(self._variances.min()):.3g}), expected such a matrix: change it"
+                "expected a symmetric, positive definite covariance (smallest eigenvalue "
+                f"{float(self._variances.min()):.3g}) and positive weights: change them"
             )
-        if not weights.min() > 0:
-            raise ValueError("weights are not all positive, expected the share of each mean")
         round_ = torch.equal(self.covariance, torch.diag(self.covariance.diagonal()))
         self._axes = None if round_ else axes
         if round_:

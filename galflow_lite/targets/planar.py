@@ -234,7 +234,7 @@ class Rosenbrock(Target):
 
 
 class Donut(Target):
-    r"""Ring: :math:`\log f = -(r - R)^2 / s` with :math:`r = |x|`; s is twice the radial variance.
+    r"""Ring: :math:`\log f = -(r - R)^2 / s`, :math:`r = |x|`, R = 2.6; its radial variance is s/2.
 
     .. math::
         Z = 2 \pi \Big[\tfrac s2 e^{-R^2 / s} + \tfrac12 R \sqrt{\pi s}\,
@@ -244,14 +244,13 @@ class Donut(Target):
     The score jumps at the origin, where it is set to 0.
 
     Args:
-        radius: R.
         spread: s; 0.5 is easy, 0.033 hard.
     """
 
     dim = 2
+    radius = 2.6
 
-    def __init__(self, *, radius: float = 2.6, spread: float = 0.5) -> None:
-        self.radius = as_number(radius, "radius", above=0)
+    def __init__(self, spread: float = 0.5) -> None:
         self.spread = as_number(spread, "spread", above=0)
         # Integrals of r f and of (r - R)^2 r f over r > 0.
         inner = self.spread / 2 * math.exp(-(self.radius**2) / self.spread)

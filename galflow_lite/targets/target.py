@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -41,12 +40,6 @@ class Target:
 
     dim: int
     stochastic: bool = False
-
-    def __repr__(self) -> str:
-        arguments = inspect.signature(type(self)).parameters
-        known = {name: value for name, value in vars(self).items() if name in arguments}
-        shown = (f"{k}={v!r}" for k, v in known.items() if not isinstance(v, Tensor))
-        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __getattr__(self, name: str) -> NoReturn:
         # Python asks here for what it has not found elsewhere.

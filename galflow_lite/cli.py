@@ -211,7 +211,9 @@ def data_convert(
     _keep_existing(target, force)
     from . import galaxies
 
-    typer.echo(galaxies.convert(source, target, clean=not raw))
+    found = galaxies.convert(source, target, clean=not raw)
+    typer.echo("read {raw_galaxies} galaxies with {raw_stars:,} stars".format(**found))
+    typer.echo("wrote {galaxies} galaxies with {stars:,} stars".format(**found))
     _describe(target)
 
 

@@ -49,8 +49,7 @@ def nihao(raw: Path, product: Path) -> tuple[int, int, int, int]:
         folders = Counter(array.parent for array in found).most_common(1)
         if not folders:
             raise ValueError("no .npy file in it, expected one a galaxy")
-        report = convert_catalogue(folders[0][0], product, progress=False)
-    return report.raw_galaxies, report.raw_stars, report.galaxies, report.stars
+        return tuple(convert_catalogue(folders[0][0], product, progress=False).values())
 
 
 def galaxy_zoo(raw: Path, product: Path, *, count: int) -> tuple[int, ...]:

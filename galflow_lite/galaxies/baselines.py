@@ -25,27 +25,18 @@ _JITTER = 0.1
 class NearestGalaxy:
     """Answer with the stars of the training galaxy whose conditions are closest.
 
-    Closest in the standardised conditions (log10 of the stellar mass), each with the same weight.
-
-    Args:
-        condition_columns: Conditions that count, at least one.
-        log: Conditions on a logarithmic scale.
+    Closest in the standardised conditions, the stellar mass as log10, each with the same weight.
     """
-
-    def __init__(
-        self, condition_columns: Sequence[str] = CONDITIONS, *, log: Sequence[str] = ("M_stars",)
-    ) -> None:
-        self.conditions = Conditions(tuple(condition_columns), tuple(log))
 
     def fit(self, catalogue: Catalogue) -> NearestGalaxy:
         """Keep the catalogue and standardise its conditions.
 
         Raises:
-            ValueError: If the catalogue lacks a condition, or one does not vary.
+            ValueError: If a condition does not vary.
         """
-        self.conditions = self.conditions.fitted(catalogue, by_star=False)
-        table = catalogue.condition_table(self.conditions.columns)
-        self._table = self.conditions.forward(table)
+        conditions = Conditions(catalogue.condition_names, ("M_stars",))
+        self.conditions = conditions.fitted(catalogue, by_star=False)
+        self._table = self.conditions.forward(catalogue.condition_table())
         self.catalogue = catalogue
         return self
 

@@ -53,9 +53,9 @@ class StarStream:
 
     Args:
         catalogue: Source of the stars.
-        table: Conditions of each galaxy, float32, shape (galaxies, conditions).
-        columns: Columns of the stars.
         batch_size: Stars in a batch, over all processes.
+        columns: Star columns; None takes all.
+        conditions: Conditions; None takes all, an empty tuple none.
         seed: Seed of the order.
         stars_per_galaxy: At most so many stars of each galaxy, a random subset that is the same
             in all epochs. **This changes the target density**: galaxies above the cap count
@@ -67,16 +67,17 @@ class StarStream:
         n_stars: Stars in an epoch.
 
     Raises:
-        ValueError: If the batch is larger than the catalogue, or the processes cannot share it.
+        ValueError: If a name is missing, the batch is larger than the catalogue, or the processes
+            cannot share it.
     """
 
     def __init__(
         self,
-        catalogue: Any,
-        table: np.ndarray,
-        columns: tuple[str, ...],
+        catalogue: Catalogue,
         batch_size: int,
         *,
+        columns: Sequence[str] | None = None,
+        conditions: Sequence[str] | None = None,
         seed: int = 0,
         stars_per_galaxy: int | None = None,
         rank: int = 0,
@@ -93,8 +94,10 @@ class StarStream:
                 f"batch_size is {self.batch_size}, expected a multiple of {world} up to "
                 f"{self.n_stars}, the number of stars: change it"
             )
-        galaxies = np.arange(len(counts), dtype=np.int32)
-        self._table, self._galaxies = table, np.repeat(galaxies, counts)
+        names = catalogue.condition_names if conditions is None else tuple(conditions)
+        table = catalogue.condition_table(names)
+        self._table = as_array(table, "the conditions", dtype=np.float32, columns=names)
+        self._galaxies = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         with tempfile.TemporaryFile() as file:
             for galaxy, count in enumerate(counts):
                 rows = catalogue.read_stars(galaxy, columns)
@@ -103,7 +106,8 @@ class StarStream:
                     rows = rows[chosen.choice(len(rows), count, replace=False)]
                 file.write(rows.tobytes())
             file.flush()
-            self._stars = np.memmap(file, np.float32, "r", shape=(self.n_stars, len(columns)))
+            shape = self.n_stars, rows.shape[1]
+            self._stars = np.memmap(file, np.float32, "r", shape=shape)
         self._order = np.argsort(self._random(_ORDER, 0, 0).permutation(self.n_stars))
         self._epoch: tuple[int, np.ndarray] = -1, self._order
 
@@ -308,10 +312,7 @@ class Catalogue:
         return self._part(np.flatnonzero(~out)), self._part(np.flatnonzero(out))
 
     def moments(
-        self,
-        columns: Sequence[str] | None = None,
-        *,
-        transform: Callable[[np.ndarray], np.ndarray] = np.asarray,
+        self, columns: Sequence[str] | None = None, transform: Callable = np.asarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean and standard deviation of the columns over all stars, and the largest deviation.
 
@@ -321,7 +322,7 @@ class Catalogue:
 
         Args:
             columns: Columns to read; None takes all.
-            transform: Applied to the stars first, (n, columns) to an array of the same shape.
+            transform: Function of stars, shape (n, columns), applied first; keeps the shape.
 
         Returns:
             Mean, standard deviation (division by n) and the largest distance of a star from the
@@ -344,30 +345,9 @@ class Catalogue:
             low, high = np.minimum(low, stars.min(0)), np.maximum(high, stars.max(0))
         return mean, np.sqrt(squares / count), np.maximum(mean - low, high - mean)
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        columns: Sequence[str] | None = None,
-        conditions: Sequence[str] | None = None,
-        **options: Any,
-    ) -> StarStream:
-        """Shuffled batches of stars for training, read in a stream.
-
-        Args:
-            batch_size: Stars in a batch, over all processes.
-            columns: Star columns; None takes all.
-            conditions: Conditions; None takes all, an empty tuple none.
-            **options: As in `StarStream`: ``seed``, ``stars_per_galaxy``, ``rank``, ``world``.
-
-        Raises:
-            ValueError: If a name is missing, or a number is out of range.
-        """
-        names = self.condition_names if conditions is None else tuple(conditions)
-        found = self.condition_table(names)
-        table = as_array(found, "the conditions", dtype=np.float32, columns=names)
-        columns = self.columns if columns is None else tuple(columns)
-        return StarStream(self, table, columns, batch_size, **options)
+    def batches(self, batch_size: int, **options: Any) -> StarStream:
+        """Shuffled batches of stars for training, read in a stream: arguments as `StarStream`."""
+        return StarStream(self, batch_size, **options)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content: ids, names, conditions, stars and masses, as hexadecimals.

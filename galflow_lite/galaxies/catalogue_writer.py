@@ -9,7 +9,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -177,63 +176,40 @@ def published_galaxies(folder: Path | str) -> Iterator[Galaxy]:
         yield Galaxy(rows, id=id, masses=rows["mass"], attributes=about)
 
 
-@dataclass
-class Conversion:
-    """What `convert` did.
-
-    Attributes:
-        raw_galaxies, raw_stars: What the source held.
-        galaxies, stars: What was written.
-        dropped: Galaxies that were left out: id to reason.
-    """
-
-    raw_galaxies: int = 0
-    raw_stars: int = 0
-    galaxies: int = 0
-    stars: int = 0
-    dropped: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        read = f"read {self.raw_galaxies} galaxies with {self.raw_stars:,} stars"
-        wrote = f"wrote {self.galaxies} galaxies with {self.stars:,} stars"
-        return "\n".join([read, wrote, *(f"dropped {reason}" for reason in self.dropped.values())])
-
-
 def convert(
     source: Path | str, target: Path | str, *, clean: bool = True, progress: bool = True
-) -> Conversion:
+) -> dict[str, int]:
     """Convert a folder of the published layout into a catalogue, one galaxy at a time.
 
     Args:
         source: Folder, see `published_galaxies`.
         target: HDF5 file to write; an older one is replaced only when all went well.
         clean: Apply the paper's cuts, see the function `clean`; a galaxy with too few stars is
-            left out and reported.
+            left out, and a line says so.
         progress: Show a progress bar.
 
     Returns:
-        The numbers of galaxies and stars before and after, and what was dropped and why.
+        Numbers of galaxies and stars before and after: ``raw_galaxies``, ``raw_stars``,
+        ``galaxies`` and ``stars``.
 
     Raises:
         ValueError: As `published_galaxies`, `clean` and `Catalogue.write`.
         OSError: If the file cannot be written.
     """
-    report = Conversion()
+    found = Counter()
 
     def kept() -> Iterator[Galaxy]:
         galaxies = published_galaxies(source)
         for galaxy in tqdm(galaxies, desc="convert", unit=" galaxies", disable=not progress):
-            report.raw_galaxies += 1
-            report.raw_stars += len(galaxy)
+            found.update(raw_galaxies=1, raw_stars=len(galaxy))
             try:
                 galaxy = apply_cuts(galaxy) if clean else galaxy
             except TooFewStars as reason:
-                report.dropped[galaxy.id] = str(reason)
+                tqdm.write(f"dropped: {reason}")
                 continue
-            report.galaxies += 1
-            report.stars += len(galaxy)
+            found.update(galaxies=1, stars=len(galaxy))
             yield galaxy
 
     provenance = {"source": Path(source).name, "layout": "arXiv:2312.06017", "paper_cuts": clean}
     write_catalogue(target, kept(), provenance=provenance)
-    return report
+    return dict(found)

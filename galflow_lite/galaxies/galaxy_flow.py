@@ -45,7 +45,7 @@ class GalaxyFlow:
     Args:
         columns: Columns of the stars to model, any subset of a catalogue's columns.
         condition_columns: Conditions to depend on, any subset of a catalogue's conditions.
-        layers, hidden, bins, tail_bound: As in :func:`galflow_lite.flows.neural_spline_flow`; the
+        layers, hidden, tail_bound: As in :func:`galflow_lite.flows.neural_spline_flow`; the
             defaults are the paper's.
         log: Columns and conditions that enter as log10; the paper has the stellar mass alone.
         bounds: Columns with sharp edges and their (low, high), in physical units; they enter
@@ -66,13 +66,12 @@ class GalaxyFlow:
         *,
         layers: int = 14,
         hidden: int = 128,
-        bins: int = 10,
         tail_bound: float = 3.0,
         log: Sequence[str] = ("M_stars",),
         bounds: Mapping[str, tuple[float, float]] | None = None,
         seed: int = 0,
     ) -> None:
-        self.settings = dict(layers=layers, hidden=hidden, bins=bins, tail_bound=tail_bound)
+        self.settings = dict(layers=layers, hidden=hidden, tail_bound=tail_bound)
         self.columns, self.condition_columns = tuple(columns), tuple(condition_columns)
         self.stars = Scaling(self.columns, tuple(log), bounds or {})
         self.conditions = Conditions(self.condition_columns, tuple(log))

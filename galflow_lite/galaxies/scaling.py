@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
@@ -55,7 +55,7 @@ class Scaling:
         object.__setattr__(self, "log", log)
         object.__setattr__(self, "bounds", ends)
 
-    def with_moments(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+    def with_moments(self, mean: Sequence[float], std: Sequence[float]) -> Scaling:
         """The same scales with these moments of u.
 
         Raises:
@@ -68,7 +68,7 @@ class Scaling:
             raise ValueError(f"found the same value everywhere in {names}: leave it out")
         return replace(self, mean=mean, std=std)
 
-    def fitted(self, catalogue: Catalogue) -> Self:
+    def fitted(self, catalogue: Catalogue) -> Scaling:
         """The same scales with the moments of the stars of a catalogue.
 
         Raises:
@@ -176,7 +176,7 @@ def _inside(edge: float, towards: float) -> np.float32:
 class Conditions(Scaling):
     """Named global parameters of galaxies, standardised, with the range seen in training."""
 
-    def fitted(self, catalogue: Catalogue, *, by_star: bool = True) -> Self:
+    def fitted(self, catalogue: Catalogue, *, by_star: bool = True) -> Conditions:
         """The same conditions with moments and range from galaxies.
 
         Args:
@@ -237,16 +237,14 @@ class Conditions(Scaling):
         """
         for name, value in zip(self.columns, row, strict=True):
             low, high = self.range[name]
-            if low <= value <= high:
-                continue
             # The flow sees a logarithmic condition in dex: that is how far outside it is.
-            ends, unit = np.array([low, high, value]), UNITS.get(name, "")
+            ends, unit = np.array([low, value, high]), UNITS.get(name, "")
             ends, step = (np.log10(ends), "dex") if name in self.log else (ends, unit)
-            excess, width = max(ends[0] - ends[2], ends[2] - ends[1]), ends[1] - ends[0]
-            warnings.warn(
-                f"{name} = {value:.4g} {unit} lies outside the training range {low:.4g} to "
-                f"{high:.4g} {unit} by {excess:.2g} {step} ({excess / width:.0%} of its width): "
-                "the flow extrapolates there",
-                OutsideTrainingRange,
-                stacklevel=4,
-            )
+            excess, width = -np.diff(ends).min(), ends[2] - ends[0]
+            if excess > 0:
+                message = (
+                    f"{name} = {value:.4g} {unit} lies outside the training range {low:.4g} to "
+                    f"{high:.4g} {unit} by {excess:.2g} {step} ({excess / width:.0%} of its "
+                    "width): the flow extrapolates there"
+                )
+                warnings.warn(message, OutsideTrainingRange, stacklevel=4)

@@ -370,7 +370,7 @@ def _half(x):
         (_wrong(_half, lambda x: torch.where(x > 0, -x, torch.nan)), "do not match"),
         (_wrong(lambda x: (x - x).sum(1) / 0), "do not match"),
         (_wrong(lambda x: -x.square() / 2), r"the log density of .* has shape \(9, 2\)"),
-        (_wrong(lambda x: _half(x.detach())), "has no gradient with respect to x"),
+        (_wrong(lambda x: _half(x.detach())), "do not match"),
         (_wrong(lambda x: torch.from_numpy(-(x.numpy() ** 2).sum(1))), "do not match"),
         # The score is right, and nothing flows back through it.
         (_wrong(_half, lambda x: -x.detach()), "do not match"),

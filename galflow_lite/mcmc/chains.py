@@ -59,12 +59,12 @@ class Chains:
         return self.gradient_evaluations / len(self.samples)
 
     def __str__(self) -> str:
-        each = self.gradient_evaluations_per_sample
         accepted = "" if self.acceptance is None else f", {100 * self.acceptance:.0f} % accepted"
-        lost = int(self.diverged.sum())
+        lost = f", {int(self.diverged.sum())} diverged" if self.diverged.any() else ""
         return (
-            f"{len(self.samples)} chains of {self.steps} steps, {each:.0f} gradients a sample, "
-            f"{self.seconds:.2f} s{accepted}" + (f", {lost} diverged" if lost else "")
+            f"{len(self.samples)} chains of {self.steps} steps, "
+            f"{self.gradient_evaluations_per_sample:.0f} gradients a sample, "
+            f"{self.seconds:.2f} s{accepted}{lost}"
         )
 
 

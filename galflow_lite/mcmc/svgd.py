@@ -73,17 +73,13 @@ def stein_direction(x: Tensor, score: Tensor) -> Tensor:
     """The direction phi of `svgd` at each particle x, shape (n, dim), for the score there."""
     # About the mean: distances by a matrix product and the difference below keep their digits.
     x = x - x.mean(0)
-    h = _median_bandwidth(x)
+    h = 1.0
+    if len(x) > 1:
+        every = math.ceil(len(x) / _MEDIAN_OF)
+        median = torch.pdist(x[::every]).median()
+        # For two particles log n is small but positive, as the authors have it.
+        h = (median.square() / math.log(len(x))).clamp(min=torch.finfo(x.dtype).tiny)
     kernel = (-torch.cdist(x, x).square() / h).exp()
     # The sum over j of the gradient of k(x_j, x_i) in x_j is 2 / h sum_j k_ij (x_i - x_j).
     away = 2 / h * (x * kernel.sum(1, keepdim=True) - kernel @ x)
     return (kernel @ score + away) / len(x)
-
-
-def _median_bandwidth(x: Tensor) -> Tensor | float:
-    if len(x) == 1:
-        return 1.0
-    every = math.ceil(len(x) / _MEDIAN_OF)
-    median = torch.pdist(x[::every]).median()
-    # For two particles log n is small but positive, as the authors have it.
-    return (median.square() / math.log(len(x))).clamp(min=torch.finfo(x.dtype).tiny)

@@ -166,7 +166,7 @@ def bands(
 
     Run `galflow-lite reproduce NOTEBOOK --store` afterwards: its stored outputs name the bands.
     """
-    from .reproduction.bands import make_bands
+    from .reproduction.checks import make_bands
 
     made = make_bands(notebook, seeds=seeds, jobs=jobs)
     for name, band in made.items():

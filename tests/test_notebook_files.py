@@ -17,7 +17,7 @@ import pytest
 import tomlkit
 
 from galflow_lite.files import share
-from galflow_lite.reproduction.bands import read_bands
+from galflow_lite.reproduction.checks import read_bands
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 STEMS = [

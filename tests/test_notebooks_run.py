@@ -14,7 +14,7 @@ import tomlkit
 from bs4 import BeautifulSoup
 
 from galflow_lite import notebooks
-from galflow_lite.reproduction import bands
+from galflow_lite.reproduction import checks
 
 
 @pytest.fixture(autouse=True)
@@ -156,13 +156,13 @@ def test_make_bands_repeats_lesson_and_audit_with_several_seeds(tmp_path, data, 
         WRITE.format("[('tiny.seed', -1.0, False), ('sometimes', 1.0, False)][: 1 + seed % 2]"),
     )
     write(tmp_path / "audits/97_tiny.ipynb", WRITE.format("[('tiny.time', seed, False)]"))
-    made = bands.make_bands("97", seeds=5, jobs=1)
+    made = checks.make_bands("97", seeds=5, jobs=1)
     # An exact count gets no band, a recorded time no ends, and what not every seed gave is left.
     assert set(made) == {"tiny.seed", "tiny.time"}
     assert made["tiny.seed"].values == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert (made["tiny.seed"].low, made["tiny.seed"].high) == (0.0, 9.0)
     assert made["tiny.time"].sides == "none"
-    assert bands.read_bands() == made
+    assert checks.read_bands() == made
     text = (data / "bands.toml").read_text()
     section = tomlkit.parse(text)["notebook"]["97"]
     assert section["seeds"] == 5
@@ -174,9 +174,9 @@ def test_make_bands_needs_what_every_seed_gave(tmp_path, data, monkeypatch):
     source = write(tmp_path / "97_tiny.ipynb", "1")
     one = {"a": {"value": 1.0, "checked": True}}
     runs = iter([one] * 4 + [{**one, "b": {"value": 1, "checked": True}}])
-    monkeypatch.setattr(bands, "_one_seed", lambda *_: next(runs))
+    monkeypatch.setattr(checks, "_one_seed", lambda *_: next(runs))
     with pytest.raises(ValueError, match="^b: not"):
-        bands.make_bands(str(source), seeds=5, jobs=1)
+        checks.make_bands(str(source), seeds=5, jobs=1)
     assert (data / "bands.toml").read_text() == "# mine\n"
 
 
@@ -186,5 +186,5 @@ def test_make_bands_leaves_the_file_when_a_seed_fails(tmp_path, data):
         "import os\nif os.environ['GALFLOW_SEED'] == '1': raise ValueError('no')",
     )
     with pytest.raises(notebooks.NotebookFailed, match="97_tiny, cell 1 of 1"):
-        bands.make_bands(str(source), seeds=5, jobs=1)
+        checks.make_bands(str(source), seeds=5, jobs=1)
     assert (data / "bands.toml").read_text() == "# mine\n"

@@ -12,7 +12,7 @@ import torch
 
 from galflow_lite import reproduction
 from galflow_lite.files import share
-from galflow_lite.reproduction import Results, Summary, bands
+from galflow_lite.reproduction import Results, Summary, checks
 from galflow_lite.reproduction.rows import Row, format_number, prediction_interval, verdict
 
 VALUES = [3.0, 3.1, 3.2, 3.3, 3.4]
@@ -36,11 +36,11 @@ def data(tmp_path, monkeypatch):
         monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
     (folder / "paper_numbers.toml").write_text(row_text())
     made = {
-        "a.number": bands.band_of(VALUES),
-        "a.time": bands.band_of([3.0, 3.5, 3.25, 90.0, 3.0], sides="none"),
-        "a.share": bands.band_of([0.74, 0.77, 0.55, 0.76, 0.79], within=(0, 1)),
+        "a.number": checks.band_of(VALUES),
+        "a.time": checks.band_of([3.0, 3.5, 3.25, 90.0, 3.0], sides="none"),
+        "a.share": checks.band_of([0.74, 0.77, 0.55, 0.76, 0.79], within=(0, 1)),
     }
-    bands._write(folder / "bands.toml", "98", made, 5)
+    checks._write(folder / "bands.toml", "98", made, 5)
     reproduction.settings("98")
     return folder
 
@@ -87,7 +87,7 @@ def test_settings_read_the_environment(data, monkeypatch):
 def test_check_prints_band_and_verdict_but_not_the_number(data, capsys, value):
     reproduction.check("a.number", value)
     out = capsys.readouterr().out
-    band = bands.read_bands()["a.number"]
+    band = checks.read_bands()["a.number"]
     assert out == f"a.number   in [{band.low:.10g}, {band.high:.10g}]   PASS\n"
     assert "3.2" not in out.replace(str(band), "")
 
@@ -185,21 +185,21 @@ def test_the_allowance_covers_a_machine_that_shifts_the_mean():
 def test_a_band_is_rounded_outwards_and_hardly_wider(scale, law):
     values = scale * np.array([1.0, 1.01, 0.98, 1.03, 1.0])
     low, high = prediction_interval(values, law=law)
-    band = bands.band_of(values.tolist(), law=law)
+    band = checks.band_of(values.tolist(), law=law)
     slack = 1e-9 * scale
     assert low - 0.1 * scale <= band.low <= low + slack
     assert high - slack <= band.high <= high + 0.1 * scale
 
 
 def test_a_band_ends_where_the_quantity_does():
-    assert (bands.band_of([0.0] * 5).low, bands.band_of([2.0] * 5).high) == (0.0, 2.04)
+    assert (checks.band_of([0.0] * 5).low, checks.band_of([2.0] * 5).high) == (0.0, 2.04)
     values = [0.74, 0.77, 0.55, 0.76, 0.79]
-    free, share = bands.band_of(values), bands.band_of(values, within=(0, 1))
+    free, share = checks.band_of(values), checks.band_of(values, within=(0, 1))
     assert free.high > 1 == share.high
     assert share.low == max(free.low, 0.0)
-    assert bands.band_of([7, 21, 6, 12, 11], within=(0, math.inf)).low == 0.0
+    assert checks.band_of([7, 21, 6, 12, 11], within=(0, math.inf)).low == 0.0
     with pytest.raises(ValueError, match="expected 5 or more finite ones from 0 to 0.7"):
-        bands.band_of(values, within=(0, 0.7))
+        checks.band_of(values, within=(0, 0.7))
 
 
 @pytest.mark.parametrize(
@@ -208,35 +208,35 @@ def test_a_band_ends_where_the_quantity_does():
 )
 def test_a_band_needs_five_values_of_its_law(values, law):
     with pytest.raises(ValueError, match="expected 5 or more finite ones"):
-        bands.band_of(values, law=law)
+        checks.band_of(values, law=law)
 
 
 def test_bands_are_read_as_they_were_written_and_others_stay(data):
-    before = bands.read_bands()
+    before = checks.read_bands()
     assert before["a.time"].values == [3.0, 3.5, 3.25, 90.0, 3.0]
     assert str(before["a.time"]) == "without ends"
     assert reproduction.band_values("a.time") == Summary.of(before["a.time"].values)
     assert reproduction.band_values("another.time") is None
-    new = bands.band_of([0.004, 0.02, 0.007, 0.009, 0.012], law="lognormal")
-    bands._write(data / "bands.toml", "97", {"b.number": new}, 5)
-    assert bands.read_bands() == {**before, "b.number": new}
-    bands._write(data / "bands.toml", "98", {"a.number": before["a.number"]}, 5)
-    assert set(bands.read_bands()) == {"a.number", "b.number"}
+    new = checks.band_of([0.004, 0.02, 0.007, 0.009, 0.012], law="lognormal")
+    checks._write(data / "bands.toml", "97", {"b.number": new}, 5)
+    assert checks.read_bands() == {**before, "b.number": new}
+    checks._write(data / "bands.toml", "98", {"a.number": before["a.number"]}, 5)
+    assert set(checks.read_bands()) == {"a.number", "b.number"}
 
 
 def test_shipped_bands_are_what_the_rule_gives():
     """A band that was widened by hand, or that lacks the runs behind it, fails here."""
     content = tomlkit.parse((share("data") / "bands.toml").read_text(encoding="utf-8")).unwrap()
-    assert content["rule"] == bands.RULE
+    assert content["rule"] == checks.RULE
     for number, notebook in content["notebook"].items():
         assert {"date", "seeds", "hardware", "versions"} <= set(notebook)
-        assert notebook["seeds"] >= bands.FEWEST
+        assert notebook["seeds"] >= checks.FEWEST
         assert notebook["band"], f"notebook {number} has no band"
         for name, entry in notebook["band"].items():
             assert len(entry["values"]) == notebook["seeds"]
             kinds = {"sides": entry["sides"], "law": entry.get("law", "normal")}
-            made = bands.band_of(entry["values"], **kinds, within=entry.get("within"))
-            remade = bands._entry(made)
+            made = checks.band_of(entry["values"], **kinds, within=entry.get("within"))
+            remade = checks._entry(made)
             assert set(entry) == set(remade)
             for key, value in remade.items():
                 # Sums in another order move the last digits of mean and standard deviation.

@@ -30,7 +30,7 @@ from galflow_lite.samplers import (
     train_sampler,
 )
 from galflow_lite.samplers.alternating_training import _Alternation
-from galflow_lite.samplers.divergences import value_at
+from galflow_lite.samplers.losses import value_at
 from galflow_lite.targets import (
     BENCHMARKS,
     BayesianLogisticRegression,

@@ -8,8 +8,7 @@ the rows of its paper with :func:`table`.
 
 from __future__ import annotations
 
-from .bands import band_values
-from .checks import OutOfBand, check, record, records, remark
+from .checks import OutOfBand, band_values, check, record, records, remark
 from .rows import Summary, rows
 from .runs import Runs, repeat
 from .settings import hardware, settings, versions

@@ -6,7 +6,8 @@ Denoising Fisher training (arXiv:2411.01453), Fisher and KL training (arXiv:2306
 from __future__ import annotations
 
 from .alternating_training import train_sampler
-from .divergences import (
+from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
+from .losses import (
     LogUniform,
     dft_loss,
     fisher_loss,
@@ -15,7 +16,6 @@ from .divergences import (
     linear_decay,
     score_matching_loss,
 )
-from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
 
 __all__ = [
     "ImplicitSampler",

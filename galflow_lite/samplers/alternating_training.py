@@ -16,7 +16,8 @@ from ..inputs import as_choice, as_number, as_whole, child_seed
 from ..targets import Noised, Target
 from ..targets.target import as_target
 from ..training import TrainingDiverged, fit, threads
-from .divergences import (
+from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
+from .losses import (
     LogUniform,
     Schedule,
     dft_loss,
@@ -26,7 +27,6 @@ from .divergences import (
     score_matching_loss,
     value_at,
 )
-from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
 
 # Steps of the score network before the first one of the sampler, as far as that takes as many.
 _PRETRAINING = 500

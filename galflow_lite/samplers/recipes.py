@@ -11,8 +11,8 @@ from torch import nn
 from ..inputs import child_seed
 from ..targets import Target
 from .alternating_training import train_sampler
-from .divergences import LogUniform, dft_loss, geometric, linear_decay
 from .implicit_sampler import ImplicitSampler
+from .losses import LogUniform, dft_loss, geometric, linear_decay
 
 __all__ = ["ONE_STEP", "RECIPE", "train_stages"]
 

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from .loop import fit
-from .minibatches import TensorBatches, process_rank, start_processes, threads
-from .state import History, TrainingDiverged
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..inputs import as_choice, as_number, as_whole
+from .minibatches import (
+    TensorBatches,
+    broadcast,
+    by_step,
+    data_parallel,
+    process_rank,
+    start_processes,
+    threads,
+)
+from .state import History, TrainingDiverged, TrainingState, fingerprint, restore_random_state
 
 __all__ = [
     "History",
@@ -15,3 +34,217 @@ __all__ = [
     "start_processes",
     "threads",
 ]
+
+
+def fit(
+    loss: Callable[[Any], Tensor | tuple[Tensor, Mapping[str, Tensor]]],
+    parameters: nn.Module | Iterable[Tensor],
+    batches: Callable[[int], Any] | Iterable[Any],
+    steps: int,
+    *,
+    learning_rate: float = 1e-3,
+    optimizer: str | Callable[[list[Tensor]], torch.optim.Optimizer] = "adam",
+    schedule: str | Callable[[int], float] = "constant",
+    clip_norm: float | None = None,
+    ema_decay: float | None = None,
+    validation: Callable[[], Any] | Iterable[Any] | None = None,
+    validate_every: int = 100,
+    patience: int | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    extra_state: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    callback: Callable[[int], Any] | None = None,
+    callback_every: int = 100,
+    progress: bool = True,
+    description: str = "training",
+) -> History:
+    """Minimise a loss over minibatches.
+
+    At the end the module is in evaluation mode and holds the weights of the best validation, or
+    without validation the averaged weights (`ema_decay`), or else the last ones.
+
+    Args:
+        loss: takes a batch, returns a scalar tensor, or a pair of it and a mapping of further
+            scalars, which are kept in `History.logs`. It may train something of its own first,
+            such as a critic, which then belongs in `extra_state`.
+        parameters: the module (preferred: its buffers are kept with its weights) or its tensors.
+        batches: a callable step -> batch, such as `TensorBatches`, or an iterable, which is cycled.
+        steps: number of updates.
+        learning_rate: before the schedule's factor; not used when `optimizer` is a callable.
+        optimizer: "adam", "radam", or a callable parameters -> torch optimiser.
+        schedule: "constant", "cosine" (to zero at `steps`), or a callable step -> factor.
+        clip_norm: largest norm of the gradient of all parameters together.
+        ema_decay: decay d of an exponential moving average of the weights: after the update of
+            step k (from 0), average = e * average + (1 - e) * weights with
+            e = min(d, (1 + k) / (10 + k)), so that the first weights are forgotten quickly.
+        validation: a callable without arguments that returns a number, or an iterable of batches
+            (`TensorBatches`, a list), over which the loss is averaged by rows. It is computed
+            without gradients, in evaluation mode and always with the same random numbers.
+        validate_every: steps between validations; there is one after the last step as well.
+        patience: stop after so many validations in a row without a new lowest value.
+        checkpoint: file that keeps the state of the training. If it exists, the training goes on
+            from there to the same result as without the pause; an iterable is then walked again
+            from its start.
+        checkpoint_every: steps between checkpoints, a tenth of `steps` by default; there is one
+            at the end as well.
+        extra_state: named objects with `state_dict` and `load_state_dict` that the loss changes
+            itself, for example a critic and its optimiser: checkpointed with the rest. Gradients
+            are then computed for `parameters` alone, and modules get back their last good weights
+            when the training diverges.
+        settings: what else makes this training what it is (columns, seeds, architecture), as plain
+            values: a checkpoint with other settings, weights or batches is refused.
+        callback: called as callback(step) before the first step, every `callback_every` steps and
+            after the last, under the conditions of a validation.
+        callback_every: steps between calls.
+        progress: show a bar; the environment variable GALFLOW_PROGRESS=0 hides all bars.
+        description: text beside the bar.
+
+    Returns:
+        A `History`. Ctrl-C ends the training with `stopped="interrupted"` and the same choice of
+        weights as above (in several processes it is raised instead: resume from the checkpoint).
+
+    Under torchrun the same call trains in all processes together: gradients are averaged with
+    DistributedDataParallel, `TensorBatches` deals out its batches (other batches are yours to
+    share by `process_rank()`), and the first process alone shows progress and writes checkpoints.
+
+    Raises:
+        TrainingDiverged: the loss is NaN or infinite; the module holds the last good weights.
+        ValueError: a number out of its range, no trainable parameters, a loss that is not a scalar
+            or does not depend on them, unknown names, or a checkpoint of another training.
+        TypeError: `batches` is neither callable nor iterable, or is a tensor.
+
+    Warns:
+        RuntimeWarning: no validation loss was a number.
+    """
+    steps = as_whole(steps, "steps", least=1)
+    validate_every = as_whole(validate_every, "validate_every", least=1)
+    callback_every = as_whole(callback_every, "callback_every", least=1)
+    if checkpoint_every is None:
+        checkpoint_every = max(1, steps // 10)
+    checkpoint_every = as_whole(checkpoint_every, "checkpoint_every", least=1)
+    if patience is not None:
+        patience = as_whole(patience, "patience", least=1)
+        if validation is None:
+            raise ValueError("patience is given without validation: pass validation=... as well")
+    if clip_norm is not None:
+        clip_norm = as_number(clip_norm, "clip_norm", above=0)
+    if ema_decay is not None:
+        ema_decay = as_number(ema_decay, "ema_decay", least=0, below=1)
+    run = TrainingState(parameters, ema_decay, extra_state or {})
+    weights, history, device = run.weights, run.history, run.device
+    rank, world = process_rank()
+    factor = _rate_factor(schedule, steps)
+    updater = _make_optimizer(optimizer, weights.trainable, learning_rate)
+    base_rates = [group["lr"] for group in updater.param_groups]
+    # On a GPU each look at the loss waits for the device.
+    look_every = 1 if device.type == "cpu" else 20
+    start = 0
+    if checkpoint is not None:
+        named = {
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "schedule": f"cosine over {steps} steps" if schedule == "cosine" else schedule,
+            "clip_norm": clip_norm,
+            "ema_decay": ema_decay,
+            "validation": validation,
+            "validate_every": validate_every,
+            "patience": patience,
+            "batches": batches,
+            "extra_state": sorted(run.extra),
+            "settings": settings,
+        }
+        start = run.restore(Path(checkpoint), fingerprint(weights, named), updater, steps)
+    next_batch = by_step(batches, start if start < steps else 0)
+    if start:
+        restore_random_state(run.random, device)
+    compute = data_parallel(loss, weights.module, weights.trainable) if start < steps else loss
+    # Spares what the loss trains itself; hooks of DistributedDataParallel need the plain form.
+    trained = weights.trainable if world == 1 and run.extra else None
+    visible = progress and rank == 0 and os.environ.get("GALFLOW_PROGRESS", "1") != "0"
+    bar = tqdm(total=steps, initial=start, desc=description, disable=not visible)
+    weights.train(True)
+    try:
+        if start == 0 and callback is not None:
+            with weights.evaluation(run.average):
+                callback(0)
+        for step in range(start, steps):
+            last = step + 1 == steps
+            saving = checkpoint is not None and (last or (step + 1) % checkpoint_every == 0)
+            validating = validation is not None and (last or (step + 1) % validate_every == 0)
+            for group, rate in zip(updater.param_groups, base_rates, strict=True):
+                group["lr"] = rate * factor(step)
+            batch = next_batch(step)
+            value = run.note(compute(batch))
+            if last or saving or validating or (step + 1) % look_every == 0:
+                run.look(batch, world)
+                bar.set_postfix_str(f"loss {history.loss[-1]:.4g}", refresh=False)
+
+            updater.zero_grad(set_to_none=True)
+            value.backward(inputs=trained)
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(weights.trainable, clip_norm)
+            updater.step()
+            run.update_average(step)
+            if (last or saving or validating) and not weights.finite():
+                history.loss.pop()
+                raise run.diverged("the gradient is not finite", batch)
+            bar.update()
+
+            if validating:
+                since = run.validate(loss, validation, step + 1)
+                if patience is not None and since >= patience:
+                    history.stopped = "early"
+                    saving = checkpoint is not None
+            if saving:
+                run.save(step + 1)
+            if callback is not None and (last or (step + 1) % callback_every == 0):
+                with weights.evaluation(run.average):
+                    callback(step + 1)
+            if history.stopped == "early":
+                break
+    except KeyboardInterrupt:
+        if world > 1:
+            raise
+        history.stopped = "interrupted"
+        if not weights.finite():
+            weights.put(run.good[0])
+    finally:
+        bar.close()
+        weights.train(False)
+    if history.validation_loss and run.best is None and rank == 0:
+        warnings.warn(
+            f"none of {len(history.validation_loss)} validation losses is a number, so the last "
+            "weights are kept and not the best: look at the validation data",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    if run.best is not None:
+        weights.put(run.best)
+    elif run.average is not None:
+        weights.put_trainable(run.average)
+    broadcast(weights.tensors())
+    history.seconds = run.seconds()
+    return history
+
+
+def _make_optimizer(
+    optimizer: str | Callable, trainable: list[Tensor], learning_rate: float
+) -> torch.optim.Optimizer:
+    """The torch optimiser "adam" or "radam", or what a callable makes of the tensors."""
+    if callable(optimizer):
+        return optimizer(trainable)
+    if as_choice(optimizer, "optimizer", ("adam", "radam")) == "radam":
+        return torch.optim.RAdam(trainable, learning_rate)
+    # One fused call for all parameters: the loop over parameters costs more than the arithmetic.
+    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in trainable)
+    return torch.optim.Adam(trainable, learning_rate, fused=fused)
+
+
+def _rate_factor(schedule: str | Callable[[int], float], steps: int) -> Callable[[int], float]:
+    """The factor on the learning rate as a function of the step, from 0 to `steps` - 1."""
+    if callable(schedule):
+        return schedule
+    if as_choice(schedule, "schedule", ("constant", "cosine")) == "constant":
+        return lambda step: 1.0
+    return lambda step: (1 + math.cos(math.pi * step / steps)) / 2

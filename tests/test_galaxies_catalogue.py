@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import tracemalloc
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import h5py
@@ -85,16 +85,6 @@ def test_mantissa_rounding_keeps_the_stated_precision(values, bits):
     assert not (rounded.view(np.uint32) & np.uint32(2 ** (23 - bits) - 1)).any()
 
 
-def test_fewer_bits_make_a_smaller_file_and_leave_conditions_exact(path):
-    galaxies, sizes = some_galaxies(5, 3000), []
-    for bits in (23, 14, 8):
-        read = Catalogue.open(Catalogue.write(path, galaxies, significant_bits=bits))[3]
-        sizes.append(path.stat().st_size)
-        assert read.conditions == galaxies[3].conditions
-        np.testing.assert_allclose(read.stars, galaxies[3].stars, rtol=2.0 ** -(bits + 1))
-    assert sizes[0] > 1.2 * sizes[1] > 1.2 * 1.2 * sizes[2]
-
-
 def test_same_galaxies_give_the_same_bytes_and_fingerprint(path, catalogue):
     before = path.read_bytes()
     Catalogue.write(path, some_galaxies())
@@ -117,39 +107,32 @@ def test_conditions_are_computed_where_none_are_given_and_columns_reordered(path
 # --- what is refused --------------------------------------------------------------------------
 
 
-def changed(**changes) -> list[Galaxy]:
-    first, second, third = some_galaxies(3)
-    return [first, replace(second, **changes), third]
-
-
-def with_value(value: float) -> list[Galaxy]:
+def with_value(value: float) -> np.ndarray:
     stars = some_galaxies(2)[1].stars.astype(np.float64)
     stars[3, 7] = value
-    return changed(stars=stars)
+    return stars
 
 
 @pytest.mark.parametrize(
-    ("galaxies", "message"),
+    ("changes", "message"),
     [
-        (changed(id="g0"), "galaxy number 1 is Galaxy.'g0'.*an id of its own"),
-        ([*some_galaxies(1), some_galaxies(2)[1].select(COLUMNS[:8])], "the columns"),
-        (changed(conditions=dict.fromkeys(CONDITIONS, np.nan)), "conditions of 'g1' has"),
-        (changed(stars=np.zeros((0, 10)), masses=None), "expected stars"),
-        (with_value(np.nan), r"'g1' has NaN.*1 of 50 rows in column feh"),
-        (with_value(1e39), r"'g1' in column feh reaches 1e\+39, which float32"),
-        ([], "no galaxy was given"),
+        ({"id": "g0"}, "galaxy number 1 is Galaxy.'g0'.*an id of its own"),
+        ({"conditions": {"tau50": 1.0}}, "conditions of the first galaxy"),
+        ({"stars": with_value(np.nan)}, r"'g1' has NaN.*1 of 50 rows in column feh"),
+        ({"stars": with_value(1e39)}, r"'g1' in column feh reaches 1e\+39, which float32"),
     ],
 )
-def test_bad_galaxies_leave_the_old_file_and_nothing_else(path, galaxies, message):
-    Catalogue.write(path, some_galaxies(2))
+def test_bad_galaxies_leave_the_old_file_and_nothing_else(path, changes, message):
+    first, second = some_galaxies(2)
+    Catalogue.write(path, [first, second])
     before = path.read_bytes()
     with pytest.raises(ValueError, match=message):
-        Catalogue.write(path, galaxies)
+        Catalogue.write(path, [first, replace(second, **changes)])
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("damage", ["foreign", "short", "newer", "index", "chunk"])
+@pytest.mark.parametrize("damage", ["short", "newer", "chunk"])
 def test_files_that_are_no_catalogue_or_damaged(path, damage):
     Catalogue.write(path, some_galaxies(2, 5000))
     content = bytearray(path.read_bytes())
@@ -157,13 +140,9 @@ def test_files_that_are_no_catalogue_or_damaged(path, damage):
         where = file["galaxies/g1/stars"].id.get_chunk_info(4)
         if damage == "newer":
             file.attrs.modify("format_version", 2)
-        elif damage == "index":
-            del file["index/conditions"]
-    if damage == "chunk":
-        content[where.byte_offset + where.size // 2] ^= 0xFF
-    if damage in ("foreign", "short", "chunk"):
-        lengths = {"foreign": b"not HDF5" * 100, "short": content[:5000], "chunk": content}
-        path.write_bytes(lengths[damage])
+    content[where.byte_offset + where.size // 2] ^= 0xFF
+    if damage != "newer":
+        path.write_bytes(content if damage == "chunk" else content[:5000])
     with pytest.raises(ValueError, match="galaxies.h5 cannot be read .*: fetch or write it anew"):
         Catalogue.open(path)["g1"]
 
@@ -218,20 +197,14 @@ def total(catalogue: Catalogue) -> list[float]:
     return [float(galaxy.stars.sum()) for galaxy in catalogue]
 
 
-def test_threads_processes_and_another_working_folder_read_the_same_file(
-    catalogue, tmp_path, monkeypatch
-):
+def test_copies_and_another_working_folder_read_the_same_file(catalogue, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     near = Catalogue.open(os.path.relpath(catalogue.path))
-    expected = total(catalogue)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert total(near) == expected
-    assert total(pickle.loads(pickle.dumps(near[3:]))) == expected[3:]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(total, [catalogue] * 8)) == [expected] * 8
+    assert total(pickle.loads(pickle.dumps(near[3:]))) == total(catalogue)[3:]
     with ProcessPoolExecutor(1) as pool:
-        assert pool.submit(total, near).result() == expected
+        assert pool.submit(total, near).result() == total(catalogue)
 
 
 # --- batches ----------------------------------------------------------------------------------
@@ -330,15 +303,6 @@ def test_neither_writing_nor_a_stream_holds_all_stars(tmp_path):
     tracemalloc.stop()
     # Two orders and the galaxy of each star, a third order in the making, and one galaxy.
     assert peak < 400_000 * (3 * 8 + 4) + 2 * 20_000 * 40 < 400_000 * 40
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"batch_size": 12000}, {"batch_size": 10, "world": 3}, {"batch_size": 10, "columns": ("R",)}],
-)
-def test_batches_that_cannot_be_made(numbered, options):
-    with pytest.raises(ValueError, match="batch_size is|has no R"):
-        numbered.batches(**options)
 
 
 # --- the published layout ---------------------------------------------------------------------

@@ -166,18 +166,15 @@ def test_resumed_fit_equals_one_without_a_pause(catalogue, fitted, tmp_path):
 def test_checkpoint_refuses_another_training(catalogue, tmp_path):
     options = QUICK | {"steps": 4, "schedule": "constant", "checkpoint": tmp_path / "fit.st"}
     GalaxyFlow(**SMALL).fit(catalogue, **options)
-    options["steps"] = 8
-    for changed in ({"seed": 1}, {"batch_size": 128}, {"stars_per_galaxy": 500}):
-        with pytest.raises(ValueError, match="belongs to another training"):
-            GalaxyFlow(**SMALL).fit(catalogue, **options | changed)
-    for model in ({"bounds": {"age": (-1.0, 15.0)}}, {"tail_bound": 5.0}, {"log": ("Z",)}):
-        with pytest.raises(ValueError, match="belongs to another training"):
-            GalaxyFlow(**SMALL, **model).fit(catalogue, **options)
     columns = ("age", *(name for name in catalogue.columns if name != "age"))
-    with pytest.raises(ValueError, match="belongs to another training"):
-        GalaxyFlow(columns, **SMALL).fit(catalogue, **options)
-    with pytest.raises(ValueError, match="belongs to another training"):
-        GalaxyFlow(**SMALL).fit(catalogue.subset(catalogue.ids[:4]), **options)
+    for model, part, changed in (
+        ({}, catalogue, {"stars_per_galaxy": 500}),
+        ({"bounds": {"age": (-1.0, 15.0)}}, catalogue, {}),
+        ({"columns": columns}, catalogue, {}),
+        ({}, catalogue.subset(catalogue.ids[:4]), {}),
+    ):
+        with pytest.raises(ValueError, match="belongs to another training"):
+            GalaxyFlow(**SMALL, **model).fit(part, **options | {"steps": 8} | changed)
 
 
 def test_a_fit_that_fails_leaves_the_model_as_it_was(catalogue, fitted):
@@ -187,8 +184,11 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(catalogue, fitted):
         flow.fit(part, **QUICK, **stop_at(20))
     with pytest.raises(TrainingDiverged):
         flow.fit(part, **QUICK | {"learning_rate": 1e30})
-    with pytest.raises(ValueError, match="same value everywhere"):
-        flow.fit(catalogue[:1], **QUICK)
+    for names, message in ((("spin",), "has no spin"), (("M_stars",), "same value everywhere")):
+        with pytest.raises(ValueError, match=message):
+            GalaxyFlow(("x", "y"), names, **SMALL).fit(catalogue[:1], **QUICK)
+    with pytest.raises(ValueError, match="has seen no galaxies yet"):
+        GalaxyFlow(**SMALL).sample(catalogue[0].conditions, 5)
     assert same_weights(flow, fitted)
     np.testing.assert_array_equal(flow.log_prob(catalogue[0]), fitted.log_prob(catalogue[0]))
 
@@ -207,18 +207,13 @@ def test_warns_outside_the_training_range_and_says_by_how_much(catalogue, fitted
         fitted.sample(catalogue[0].conditions, 5)
 
 
-def test_one_star_far_away_and_masses_in_grams_are_noticed(catalogue, tmp_path):
+def test_one_star_far_away_is_noticed(catalogue, tmp_path):
     galaxies = list(catalogue)
     stars = galaxies[0].stars.copy()
     stars[0, 0] = 1e20
     Catalogue.write(tmp_path / "far.h5", [replace(galaxies[0], stars=stars), *galaxies[1:]])
     with pytest.warns(RuntimeWarning, match="one star lies 1e.20 kpc from the mean of x"):
         GalaxyFlow(**SMALL).fit(Catalogue.open(tmp_path / "far.h5"), **QUICK | {"steps": 1})
-    grams = [replace(g, conditions=g.conditions | {"M_stars": 2e43}) for g in galaxies]
-    grams[0].conditions["M_stars"] = 3e43
-    Catalogue.write(tmp_path / "grams.h5", grams)
-    with pytest.raises(ValueError, match=r"in column M_stars reaches 3e\+43"):
-        GalaxyFlow(**SMALL).fit(Catalogue.open(tmp_path / "grams.h5"), **QUICK)
 
 
 def test_save_load_pickle_and_copy(catalogue, fitted, tmp_path):
@@ -240,9 +235,6 @@ def test_scales_are_inverted_and_samples_lie_inside(tmp_path, catalogue):
     flow.fit(catalogue, **QUICK | {"steps": 1})
     stars = catalogue[0].stars
     np.testing.assert_allclose(flow.stars.inverse(flow.stars.forward(stars)), stars, rtol=1e-5)
-    flow.save(tmp_path / "bounded.safetensors")
-    loaded = GalaxyFlow.load(tmp_path / "bounded.safetensors")
-    np.testing.assert_array_equal(loaded.log_prob(catalogue[0]), flow.log_prob(catalogue[0]))
     # Far in the tails, where a value rounds onto its bound.
     scaled = np.random.default_rng(0).normal(scale=100, size=(1000, 10))
     ages = flow.stars.inverse(scaled)[:, 9]
@@ -272,13 +264,3 @@ def test_paper_schedule():
     # From there one factor every 120 steps; about 4e-8 at the end of 272,000 steps.
     assert paper_schedule(floor + 120) == pytest.approx(0.998 * paper_schedule(floor))
     assert 3e-8 < 9e-5 * paper_schedule(272_000) < 5e-8
-
-
-def test_what_cannot_be_asked_for(catalogue, fitted):
-    with pytest.raises(ValueError, match="has seen no galaxies yet"):
-        GalaxyFlow(**SMALL).sample(catalogue[0].conditions, 5)
-    for columns, names in ((("x", "mg"), ()), (("x", "y"), ("spin",))):
-        with pytest.raises(ValueError, match="has no mg|has no spin"):
-            GalaxyFlow(columns, names, **SMALL).fit(catalogue, **QUICK)
-    with pytest.raises(ValueError, match="has no z"):
-        fitted.log_prob(Galaxy(np.zeros((3, 2)), columns=("x", "y")))

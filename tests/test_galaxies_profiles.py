@@ -15,7 +15,6 @@ from galflow_lite.galaxies import (
     profile_distance,
     radial_profile,
 )
-from galflow_lite.galaxies.galaxy import cylindrical
 
 
 def disc(n: int = 4000, seed: int = 0) -> Galaxy:
@@ -36,24 +35,6 @@ def disc(n: int = 4000, seed: int = 0) -> Galaxy:
         "age": 12 * np.exp(-radius / 8) + rng.normal(0, 0.3, n),
     }
     return Galaxy(stars, masses=2e5)
-
-
-def test_rotation_at_known_places():
-    """Stars on the axes that move counter-clockwise seen from +z, and one that moves outwards."""
-    rows = [
-        [2, 0, 0, 0, 50, 0],
-        [0, 3, 0, -50, 0, 0],
-        [-2, 0, 0, 0, -50, 0],
-        [0, -1, 0, 50, 0, 0],
-        [3, 4, 0, 30, 40, 0],
-    ]
-    galaxy = Galaxy(np.array(rows, float), columns=("x", "y", "z", "vx", "vy", "vz"))
-    found = cylindrical(galaxy)
-    np.testing.assert_allclose(found["R"], [2, 3, 2, 1, 5])
-    np.testing.assert_allclose(found["phi"][:4], [0, np.pi / 2, np.pi, -np.pi / 2])
-    np.testing.assert_allclose(found["v_phi"], [50, 50, 50, 50, 0], atol=1e-12)
-    np.testing.assert_allclose(found["v_R"], [0, 0, 0, 0, 50], atol=1e-12)
-    assert set(cylindrical(galaxy.select(("x", "y")))) == {"R", "phi"}
 
 
 def by_loop(galaxy: Galaxy, quantity: str, low: float, high: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from galflow_lite import cli, environment_check, files, notebooks, reproduction
+from galflow_lite import cli, files, notebooks, reproduction
 
 
 def run(*words):
@@ -124,8 +124,8 @@ def test_check_has_one_line_for_each_thing(capsys):
 
 def test_check_finds_missing_and_old_packages(monkeypatch):
     wanted = ["numpy>=999", "no-such-package-here>=1", "zuko; extra == 'test'"]
-    monkeypatch.setattr(environment_check.metadata, "requires", lambda name: wanted)
-    found = {f.what: f for f in environment_check._packages()}
+    monkeypatch.setattr(cli.metadata, "requires", lambda name: wanted)
+    found = {f.what: f for f in cli._packages()}
     assert not found["numpy"].ok
     assert "expected >=999" in found["numpy"].found
     assert not found["no-such-package-here"].ok
@@ -137,15 +137,15 @@ def test_check_finds_a_damaged_data_file(tmp_path, monkeypatch):
     (tmp_path / "SHA256SUMS").write_text(f"{digest}  a.h5\n{digest}  b.h5\n{digest}  c.h5\n")
     (tmp_path / "a.h5").write_bytes(b"stars")
     (tmp_path / "b.h5").write_bytes(b"start")
-    monkeypatch.setattr(environment_check, "share", lambda name: tmp_path)
-    found = {f.what: f for f in environment_check._files()}
+    monkeypatch.setattr(files, "share", lambda name: tmp_path)
+    found = {f.what: f for f in cli._files()}
     assert [found[name].ok for name in ("a.h5", "b.h5", "c.h5")] == [True, False, False]
     assert not found["notebooks"].ok
 
 
 def test_shipped_data_are_listed_with_their_checksums_and_small():
     data = files.share("data")
-    listed = environment_check.checksums(data)
+    listed = cli.checksums(data)
     binary = {path for path in data.rglob("*") if path.suffix in (".h5", ".safetensors")}
     assert binary == set(listed)
     for path, digest in listed.items():

@@ -110,14 +110,13 @@ def test_mini_batch_scores_and_a_falling_step_size():
     labels = (design[:, 0] + torch.randn(400, generator=generator) > 0).long()
     posterior = BayesianLogisticRegression(design, labels)
     exact = hmc(posterior, 1000, steps=20, warmup=60, seed=7).samples
-    chains = langevin(
-        posterior.with_batches(100),
-        exact,
-        steps=300,
-        step_size=lambda step: 2e-3 * (1 + step / 50) ** -0.55,
-        seed=8,
-    )
-    assert chains.step_size == pytest.approx(2e-3 * (1 + 299 / 50) ** -0.55)
+
+    def falling(step):
+        return 2e-3 * (1 + step / 50) ** -0.55
+
+    batches = posterior.with_batches(100)
+    chains = langevin(batches, exact, steps=300, step_size=falling, seed=8)
+    assert chains.step_size == falling(299)
     shift = (chains.samples.mean(0) - exact.mean(0)) / exact.std(0)
     assert float(shift.abs().max()) < 0.2
     with pytest.raises(ValueError, match="BayesianLogisticRegression gives a fresh estimate"):
@@ -184,17 +183,9 @@ def test_error_of_the_energy_falls_as_the_square_of_the_step():
 def test_warm_up_finds_the_wanted_acceptance(name, wanted):
     # Also from a step size ten thousand times too small or too large. Acceptance drops steeply
     # at the edge of stability, where the mean of the trials lies on the safe side.
+    options = {"steps": 30, "warmup": 200, "leapfrog_steps": 5, "target_acceptance": wanted}
     for first in (None, 1e-4, 1e3):
-        chains = hmc(
-            BENCHMARKS[name](),
-            300,
-            steps=30,
-            warmup=200,
-            leapfrog_steps=5,
-            target_acceptance=wanted,
-            step_size=first,
-            seed=14,
-        )
+        chains = hmc(BENCHMARKS[name](), 300, step_size=first, seed=14, **options)
         assert wanted - 0.05 < chains.acceptance < wanted + 0.6 * (1 - wanted)
 
 

@@ -91,6 +91,13 @@ def test_density_is_the_weighted_sum_over_all_pieces(toy, monkeypatch):
     bayes = np.exp(terms - np.logaddexp.reduce(terms, axis=1, keepdims=True))
     with torch.no_grad():
         np.testing.assert_allclose(toy.responsibilities(X), bayes, atol=1e-5)
+    # Weights of points take part in shares and moments.
+    weights = np.random.default_rng(1).uniform(0, 3, len(X))
+    flow = PiecewiseFlow(identity)
+    flow.fit(X, clusters=LABELS, weights=weights, epochs=1, learning_rate=0.0)
+    expected = np.logaddexp.reduce(by_hand(flow, X, LABELS, weights), axis=1)
+    np.testing.assert_allclose(log_prob(flow, X).numpy(), expected, rtol=0, atol=1e-5)
+    assert np.abs(expected - np.logaddexp.reduce(by_hand(flow, X, LABELS), 1)).mean() > 0.01
 
 
 def test_trained_density_by_hand_and_its_integral(moons):
@@ -180,15 +187,6 @@ def test_seeds_of_samples(moons):
 
 
 # ---- weights of points
-
-
-def test_weighted_toy_in_closed_form():
-    weights = np.random.default_rng(1).uniform(0, 3, len(X))
-    flow = PiecewiseFlow(identity)
-    flow.fit(X, clusters=LABELS, weights=weights, epochs=1, learning_rate=0.0)
-    expected = np.logaddexp.reduce(by_hand(flow, X, LABELS, weights), axis=1)
-    np.testing.assert_allclose(log_prob(flow, X).numpy(), expected, rtol=0, atol=1e-5)
-    assert np.abs(expected - np.logaddexp.reduce(by_hand(flow, X, LABELS), 1)).mean() > 0.01
 
 
 def test_points_of_weight_zero_take_no_part():

@@ -65,19 +65,14 @@ class Flow(_NflowsFlow):
         """
         inputs = self._tensor(inputs, "inputs", self.features)
         rows = self._context(context)
-        if rows is None:
-            return self(inputs, None)
-        if context_index is not None:
+        if context_index is not None and rows is not None:
             index = torch.as_tensor(context_index, device=rows.device)
             return self(inputs, self._shared(rows, index, len(inputs)))
-        if len(rows) == 1 != len(inputs):
+        if rows is not None and len(rows) == 1 != len(inputs):
             return self(inputs, self._shared(rows, None, len(inputs)))
-        if len(rows) != len(inputs):
+        if rows is not None and len(rows) != len(inputs):
             # Not left to the transforms, of which some would broadcast.
-            raise ValueError(
-                f"context has {len(rows)} rows for {len(inputs)} rows of inputs, expected as many "
-                "or one: repeat the context or pass context_index"
-            )
+            raise ValueError(f"context has {len(rows)} rows, expected {len(inputs)} or one")
         return self(inputs, rows)
 
     def forward(self, inputs: Tensor, context: Tensor | SharedContext | None = None) -> Tensor:
@@ -138,15 +133,6 @@ class Flow(_NflowsFlow):
         """Distribution of the noise."""
         return self._distribution
 
-    def sample_and_log_prob(self, num_samples: int, context: Any = None) -> tuple[Tensor, Tensor]:
-        """Draw samples with their log-densities, of the shape of the samples less the last axis."""
-        samples = self.sample(num_samples, context)
-        if context is None:
-            return samples, self.log_prob(samples)
-        rows = self._context(context).split(1)
-        log_prob = [self.log_prob(x, row) for x, row in zip(samples, rows, strict=True)]
-        return samples, torch.stack(log_prob)
-
     def _tensor(self, values: Any, name: str, width: int) -> Tensor:
         # No look for NaN: every step of a training comes through here.
         return as_tensor(values, name, ("n", width), like=self, finite=False)
@@ -196,11 +182,8 @@ class StackedFlows(nn.Module):
     def __init__(self, flows: Sequence[Flow]) -> None:
         super().__init__()
         shapes = {tuple((n, v.shape) for n, v in flow.state_dict().items()) for flow in flows}
-        if (
-            len(shapes) != 1
-            or flows[0].context_features
-            or isinstance(flows[0].base, ResampledBase)
-        ):
+        alike = len(shapes) == 1 and not flows[0].context_features
+        if not alike or isinstance(flows[0].base, ResampledBase):
             raise ValueError(
                 f"found {len(flows)} flows of {len(shapes)} architectures, with a context or with "
                 "a resampled base, expected one architecture without: train these one by one"
@@ -208,9 +191,8 @@ class StackedFlows(nn.Module):
         parameters, buffers = stack_module_state(list(flows))
         # A name of nn.Module has no dots.
         for name, values in parameters.items():
-            self.register_parameter(
-                name.replace(".", "/"), nn.Parameter(values.detach(), values.requires_grad)
-            )
+            own = nn.Parameter(values.detach(), values.requires_grad)
+            self.register_parameter(name.replace(".", "/"), own)
         for name, values in buffers.items():
             self.register_buffer(name.replace(".", "/"), values, persistent=False)
         # Kept out of the submodules: it has no values of its own.

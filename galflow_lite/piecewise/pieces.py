@@ -93,7 +93,7 @@ def standardise(
     The points have the type and device of ``like``; shift and scale have shape (k, features).
     """
     k = int(labels.max()) + 1
-    data, (shift, scale) = [], np.empty((2, k, x.shape[1]))
+    data, shift, scale = [], np.empty((k, x.shape[1])), np.empty((k, x.shape[1]))
     for i in range(k):
         member = (labels == i) & (weights > 0)
         train = member & ~held_out

@@ -95,7 +95,7 @@ def test_the_gradient_in_training_includes_that_of_the_normaliser(truncation, mo
     assert max((a - b).abs().max() for a, b in zip(found, without, strict=True)) > 1e-3
 
 
-@pytest.mark.parametrize("truncation", [3, 100, 1000])
+@pytest.mark.parametrize("truncation", [3, 1000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_resampled_density_is_finite_far_out(truncation, dtype):
     base = resampled(truncation).to(dtype)

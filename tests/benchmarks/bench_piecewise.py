@@ -17,7 +17,6 @@ whatever the number of pieces, and that part is not shared. It starts from less,
 from __future__ import annotations
 
 import copy
-import os
 import time
 
 import joblib
@@ -69,8 +68,7 @@ def test_two_cores(name, batch_size):
             start = time.perf_counter()
             losses.append(way(copy.deepcopy(flows), data, recipe, n_jobs))
             seconds[way.__name__, n_jobs] = time.perf_counter() - start
-    load = ", ".join(f"{v:.1f}" for v in os.getloadavg()) if hasattr(os, "getloadavg") else "?"
-    print(f"\n{name}, {STEPS} steps of {batch_size or 'all'} points of every piece; load {load}")
+    print(f"\n{name}, {STEPS} steps of {batch_size or 'all'} points of every piece")
     for (way, n_jobs), value in seconds.items():
         times = seconds["one_by_one", 1] / value
         print(f"  {way:12} {n_jobs} process(es) {value:8.1f} s   {times:6.2f} times as fast")

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from galflow_lite import cli, data
-from galflow_lite.data import TabularData, registry, uci
+from galflow_lite.data import TabularData, uci
 from galflow_lite.galaxies import Catalogue
 
 
@@ -256,7 +256,7 @@ def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
     members = {**GALAXIES, **extra, "losses.npy": galaxy(5)}
     raw = tmp_path / f"all_sims.{form}"
     raw.write_bytes((zipped if form == "zip" else tarred)(members))
-    found = registry.nihao(raw, tmp_path / "galaxies.h5")
+    found = data.nihao(raw, tmp_path / "galaxies.h5")
     # A tenth of the stars at most goes, and the galaxy of 300.
     assert found[:3] == (3, 3300, 2)
     assert 2700 < found[3] <= 2850
@@ -269,7 +269,7 @@ def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
     (tmp_path / "all_sims").mkdir()
     for name, content in GALAXIES.items():
         (tmp_path / name).write_bytes(content)
-    assert registry.nihao(tmp_path / "all_sims", tmp_path / "again.h5") == found
+    assert data.nihao(tmp_path / "all_sims", tmp_path / "again.h5") == found
 
 
 def test_nothing_of_an_archive_leaves_its_folder(tmp_path):
@@ -278,9 +278,9 @@ def test_nothing_of_an_archive_leaves_its_folder(tmp_path):
     for form, pack in (("zip", zipped), ("tar.gz", tarred)):
         path = home / f"all_sims.{form}"
         path.write_bytes(pack({**GALAXIES, "../evil.npy": b"evil"}))
-    registry.nihao(home / "all_sims.zip", home / "galaxies.h5")
+    data.nihao(home / "all_sims.zip", home / "galaxies.h5")
     with pytest.raises(tarfile.FilterError):
-        registry.nihao(path, home / "galaxies.h5")
+        data.nihao(path, home / "galaxies.h5")
     assert not [*tmp_path.rglob("evil*")]
 
 
@@ -308,19 +308,19 @@ def test_galaxy_zoo_joins_images_and_votes(tmp_path):
     # Galaxy k has class k mod 6; 3 a tie, 4 no row, 5 an image that is not there.
     images = {f"images/{100 + k}.jpg": jpeg(40 + 7 * k) for k in range(12)}
     images["__MACOSX/images/._100.jpg"] = b"no image"
-    (tmp_path / registry.IMAGES).write_bytes(zipped(images))
+    (tmp_path / data.IMAGES).write_bytes(zipped(images))
     votes = [["OBJID", "RA", "P_EL", "P_CW", "P_ACW", "P_EDGE", "P_DK", "P_MG", "P_CS"]]
     for k in range(13):
         shares = [0.5 if i in (k % 6, 2 if k == 3 else k % 6) else 0.1 for i in range(6)]
         votes.append([FIRST + k, "00:00:01.23", *shares, 0.9])
-    (tmp_path / registry.VOTES).write_bytes(gzip.compress(written(votes)))
+    (tmp_path / data.VOTES).write_bytes(gzip.compress(written(votes)))
     assets = [[FIRST + k, "original", 9999 if k in (5, 12) else 100 + k] for k in range(13)]
     mapping = written([["objid", "sample", "asset_id"], *assets[:4], *assets[5:]])
-    (tmp_path / registry.MAPPING).write_bytes(mapping)
+    (tmp_path / data.MAPPING).write_bytes(mapping)
 
     def chosen(count: int) -> tuple[np.ndarray, ...]:
         product = tmp_path / "zoo.npz"
-        assert registry.galaxy_zoo(tmp_path, product, count=count) == (count, 64, 64, 3)
+        assert data.galaxy_zoo(tmp_path, product, count=count) == (count, 64, 64, 3)
         with np.load(product, allow_pickle=False) as arrays:
             return arrays["x"], arrays["y"], arrays["objid"] - FIRST
 
@@ -343,7 +343,7 @@ def test_the_collection_of_galaxy_zoo_is_sorted_by_object_number(tmp_path):
     table = written([["OBJID", "CLASS"], [FIRST + 2, 3], [FIRST, 5], [FIRST + 1, 0]])
     images = {f"P/smallGZ1/Imagenes/{FIRST + k}.jpeg": jpeg(60 + 30 * k) for k in range(3)}
     raw.write_bytes(zipped({"P/smallGZ1/smallCSV_class.csv": table, "P/a.jpg": b"", **images}))
-    assert registry.galaxy_zoo_collection(raw, product) == (3, 64, 64, 3)
+    assert data.galaxy_zoo_collection(raw, product) == (3, 64, 64, 3)
     with np.load(product) as arrays:
         assert arrays["y"].tolist() == [5, 0, 3]
         assert (arrays["objid"] - FIRST).tolist() == [0, 1, 2]
@@ -354,12 +354,12 @@ def test_the_central_square_is_averaged_by_area():
     # A gradient, so that a shift or another filter would show; PNG, so that nothing is lost.
     ramp = np.arange(424, dtype=np.uint8)[:, None] // 2 + np.zeros((1, 424), dtype=np.uint8)
     pixels = np.stack([ramp, ramp.T, np.full_like(ramp, 9)], axis=2)
-    prepared = registry.central_square(picture(pixels), size=53)
+    prepared = data.central_square(picture(pixels), size=53)
     expected = pixels[106:318, 106:318].reshape(53, 4, 53, 4, 3).mean(axis=(1, 3))
     assert np.abs(prepared - expected).max() <= 0.5
     # Of a smaller image the central half; grey becomes three equal channels.
     grey = picture(np.pad(np.full((60, 60), 200, np.uint8), 30))
-    assert (registry.central_square(grey, size=4) == 200).all()
+    assert (data.central_square(grey, size=4) == 200).all()
 
 
 # --- fetching ---------------------------------------------------------------------------------
@@ -436,7 +436,7 @@ def test_a_record_gives_its_files_and_their_checksums(served, tmp_path, monkeypa
         boy.registry = {"5976039": checksum, "model.pth": "md5:0"}
         boy.urls = dict.fromkeys(boy.registry, address)
 
-    monkeypatch.setattr(registry.pooch.Pooch, "load_registry_from_doi", listed)
+    monkeypatch.setattr(data.pooch.Pooch, "load_registry_from_doi", listed)
     entry = replace(data.DATASETS["covertype"], files={}, doi="doi:10.1/x", suffixes=("39",))
     monkeypatch.setitem(data.DATASETS, "covertype", entry)
     data.fetch("covertype")

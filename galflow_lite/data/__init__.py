@@ -6,7 +6,336 @@ place only when it is complete and has the published shape. No pickle is loaded.
 
 from __future__ import annotations
 
-from .registry import DATASETS, cache_folder, data_folder, fetch
+import csv
+import gzip
+import io
+import os
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+from tqdm import TqdmWarning
+
+from ..files import share, written_aside
+from ..galaxies import convert as convert_catalogue
+from ..inputs import as_choice
+from . import uci
 from .uci import TabularData, subset
 
 __all__ = ["DATASETS", "TabularData", "cache_folder", "data_folder", "fetch", "subset"]
+
+
+IMAGES = "images_gz2.zip"
+MAPPING = "gz2_filename_mapping.csv"
+VOTES = "GalaxyZoo1_DR_table2.csv.gz"
+_SHARES = ("P_EL", "P_CW", "P_ACW", "P_EDGE", "P_DK", "P_MG")
+
+
+def nihao(raw: Path, product: Path) -> tuple[int, int, int, int]:
+    """Unpack the published galaxies and convert them with the paper's cuts.
+
+    Returns:
+        Galaxies and stars before the cuts, then after them.
+    """
+    with tempfile.TemporaryDirectory(dir=product.parent, prefix=".unpacked-") as unpacked:
+        for archive in [raw] if raw.is_file() else sorted(raw.iterdir()):
+            if archive.suffix != ".npy":
+                # Nothing leaves the folder: of a zip such members are passed over, and the filter
+                # refuses a tar with such paths or links.
+                safe = {} if archive.suffix == ".zip" else {"filter": "data"}
+                shutil.unpack_archive(archive, unpacked, **safe)
+        # Beside the galaxies there may be arrays of another kind, and ._name files of a Mac.
+        found = (a for home in (raw, Path(unpacked)) for a in home.rglob("[!.]*.npy"))
+        folders = Counter(array.parent for array in found).most_common(1)
+        if not folders:
+            raise ValueError("no .npy file in it, expected one a galaxy")
+        return tuple(convert_catalogue(folders[0][0], product, progress=False).values())
+
+
+def galaxy_zoo(raw: Path, product: Path, *, count: int) -> tuple[int, ...]:
+    """Join images and votes by object number, and write a random choice of galaxies.
+
+    The class is that of the largest share of the votes; galaxies with a tie are left out. The
+    choice is made with a fixed seed among all galaxies that have an image and votes, and stands in
+    the order of their object numbers.
+    """
+    with gzip.open(raw / VOTES, "rt") as file:
+        votes = {
+            int(row["OBJID"]): [float(row[p]) for p in _SHARES] for row in csv.DictReader(file)
+        }
+    classes = {n: v.index(max(v)) for n, v in votes.items() if v.count(max(v)) == 1}
+    with (raw / MAPPING).open() as file:
+        assets = {int(row["objid"]): row["asset_id"] for row in csv.DictReader(file)}
+    with zipfile.ZipFile(raw / IMAGES) as packed:
+        members = dict(_jpegs(packed))
+        known = sorted(n for n in classes.keys() & assets.keys() if assets[n] in members)
+        rows = np.random.default_rng(0).choice(len(known), size=count, replace=False)
+        chosen = [known[row] for row in np.sort(rows)]
+        images = (packed.read(members[assets[number]]) for number in chosen)
+        return _write(product, images, [classes[number] for number in chosen], chosen)
+
+
+def galaxy_zoo_collection(raw: Path, product: Path) -> tuple[int, ...]:
+    """All galaxies of an archive with one table OBJID, CLASS and images named by object number."""
+    with zipfile.ZipFile(raw) as packed:
+        members = dict(_jpegs(packed))
+        table = [n for n in packed.namelist() if n.endswith("smallCSV_class.csv")][0]
+        text = packed.read(table).decode().splitlines()
+        classes = {row["OBJID"]: int(row["CLASS"]) for row in csv.DictReader(text)}
+        chosen = sorted(classes.keys() & members.keys(), key=int)
+        images = (packed.read(members[number]) for number in chosen)
+        return _write(product, images, [classes[n] for n in chosen], [int(n) for n in chosen])
+
+
+def _jpegs(packed: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
+    """Number and place of each image; an archive made on a Mac has a second file ._7.jpg each."""
+    for name in packed.namelist():
+        path = PurePosixPath(name)
+        if path.suffix in (".jpg", ".jpeg") and path.stem.isdigit():
+            yield path.stem, name
+
+
+def _write(
+    product: Path, images: Iterable[bytes], classes: list[int], numbers: list[int]
+) -> tuple[int, ...]:
+    """Write ``x`` (n, 64, 64, 3) uint8, ``y`` (n,) uint8 and ``objid`` (n,) int64."""
+    x = np.stack([central_square(image, size=64) for image in images])
+    # An open file, since numpy would add .npz to the temporary name.
+    with product.open("wb") as file:
+        np.savez_compressed(
+            file, x=x, y=np.array(classes, np.uint8), objid=np.array(numbers, np.int64)
+        )
+    return x.shape
+
+
+def central_square(jpeg: bytes, *, size: int) -> np.ndarray:
+    """Cut the central square out of a JPEG and average it down to size x size pixels.
+
+    The square has 212 pixels; of smaller images, it is the central half of the shorter side.
+
+    Args:
+        jpeg: The file, any square or rectangle; colour or grey.
+        size: Side of the result.
+
+    Returns:
+        Shape (size, size, 3), uint8: box filter, so that pixels count by the area they cover.
+    """
+    with Image.open(io.BytesIO(jpeg)) as image:
+        colour = image.convert("RGB")
+    shorter = min(colour.size)
+    side = 212 if shorter >= 212 else max(shorter // 2, 1)
+    left, top = ((length - side) / 2 for length in colour.size)
+    box = (left, top, left + side, top + side)
+    return np.asarray(colour.resize((size, size), Image.Resampling.BOX, box=box))
+
+
+with warnings.catch_warnings():
+    # pooch picks its progress bar on import and warns in a notebook without ipywidgets.
+    warnings.simplefilter("ignore", TqdmWarning)
+    import pooch
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published set. To add one, add an entry to `DATASETS`.
+
+    Attributes:
+        description: One line on content, size of the download and licence of the data.
+        product: Name of the file that ``convert`` writes.
+        convert: Called with the downloaded file, or the folder of several, and the file to write;
+            returns what is compared with ``expected``.
+        expected: Published numbers, of galaxies or rows say.
+        files: Address to checksum (``"sha256:..."`` or ``"md5:..."``), None where the source
+            publishes none.
+        doi: ``"doi:..."`` of a record with further files, which lists their checksums.
+        suffixes: Endings of the files that are taken from the record.
+    """
+
+    description: str
+    product: str
+    convert: Callable[[Path, Path], tuple[int, ...]]
+    expected: tuple[int, ...]
+    files: Mapping[str, str | None] = field(default_factory=dict)
+    doi: str = ""
+    suffixes: tuple[str, ...] = ()
+
+
+_UCI = "https://archive.ics.uci.edu/static/public"
+_POWER = {f"{_UCI}/235/individual+household+electric+power+consumption.zip": None}
+
+# UCI publishes no checksums; the shape of what is read is compared in their place.
+DATASETS: dict[str, Dataset] = {
+    "nihao": Dataset(
+        "the paper's galaxies: star particles of 95 NIHAO simulations (arXiv:2312.06017), "
+        "converted to a catalogue of 90 with the paper's cuts; about 3 GB, licence: see the record",
+        "galaxies.h5",
+        nihao,
+        (95, 34_878_379, 90, 32_806_364),
+        doi="doi:10.5281/zenodo.8389554",
+        suffixes=(".npy", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
+    ),
+    "power": Dataset(
+        "POWER: one household's electricity by the minute, 6 columns, prepared as in "
+        "arXiv:1705.07057 (UCI, doi:10.24432/C58K54); about 20 MB, licence: CC BY 4.0",
+        "power.h5",
+        partial(uci.convert, uci.power),
+        (1_659_917, 184_435, 204_928, 6),
+        _POWER,
+    ),
+    "power_half_year": Dataset(
+        "POWER from January to June 2007: the rows behind the stored reference of notebook 02 "
+        "(UCI, doi:10.24432/C58K54); about 20 MB, licence: CC BY 4.0",
+        "power_half_year.h5",
+        partial(uci.convert, partial(uci.power, dates=uci.HALF_YEAR)),
+        (208_065, 23_118, 25_686, 6),
+        _POWER,
+    ),
+    "gas": Dataset(
+        "GAS: sensors in mixtures of ethylene and carbon monoxide, 8 columns, a quarter of the "
+        "rows, prepared after arXiv:1705.07057 (UCI, doi:10.24432/C5WP4C); about 370 MB, licence: "
+        "CC BY 4.0",
+        "gas.h5",
+        partial(uci.convert, uci.gas),
+        (852_174, 94_685, 105_206, 8),
+        {f"{_UCI}/322/gas+sensor+array+under+dynamic+gas+mixtures.zip": None},
+    ),
+    "hepmass": Dataset(
+        "HEPMASS: simulated collisions, 21 columns, prepared as in arXiv:1705.07057 (UCI, "
+        "doi:10.24432/C5PP5W; from the archive of that paper's authors, for the tenth of the rows "
+        "that they used); hundreds of MB, licence: CC BY 4.0 (UCI), of the archive: see the record",
+        "hepmass.h5",
+        partial(uci.convert, uci.hepmass),
+        (315_123, 35_013, 174_987, 21),
+        doi="doi:10.5281/zenodo.1161203",
+        suffixes=("data.tar.gz",),
+    ),
+    "miniboone": Dataset(
+        "MINIBOONE: electron neutrinos of an experiment, 43 columns, prepared as in "
+        "arXiv:1705.07057 (UCI, doi:10.24432/C5QC87); tens of MB, licence: CC BY 4.0",
+        "miniboone.h5",
+        partial(uci.convert, uci.miniboone),
+        (29_556, 3_284, 3_648, 43),
+        {f"{_UCI}/199/miniboone+particle+identification.zip": None},
+    ),
+    "covertype": Dataset(
+        "COVERTYPE: seven kinds of forest in 581,012 cells, 54 columns, for Bayesian logistic "
+        "regression (UCI, doi:10.24432/C50K5N); about 11 MB, licence: unlimited reuse with the "
+        "notice: copyright Jock A. Blackard and Colorado State University",
+        "covertype.npz",
+        uci.convert_covertype,
+        (581_012, 54, 7),
+        # The file that scikit-learn fetches, which keeps it as a pickle.
+        {
+            "https://ndownloader.figshare.com/files/5976039": (
+                "sha256:614360d0257557dd1792834a85a1cdebfadc3c4f30b011d56afee7ffb5b15771"
+            )
+        },
+    ),
+    "galaxy_zoo": Dataset(
+        "20,000 galaxies of SDSS in colour, 64x64 pixels, with the classes of Galaxy Zoo 1 "
+        "(arXiv:1007.3265; images: doi:10.5281/zenodo.3565489); about 3.4 GB, licence: images "
+        "CC BY 4.0 (see the record); votes: citation asked, no licence stated",
+        "galaxy_zoo.npz",
+        partial(galaxy_zoo, count=20_000),
+        (20_000, 64, 64, 3),
+        # Galaxy Zoo publishes no checksum; this one is what two users of the file report.
+        {f"https://galaxy-zoo-1.s3.amazonaws.com/{VOTES}": "md5:766cb56d64f936e00d26699a55f0669b"},
+        doi="doi:10.5281/zenodo.3565489",
+        suffixes=(IMAGES, MAPPING),
+    ),
+    "galaxy_zoo_6664": Dataset(
+        "6,664 galaxies of SDSS, the set behind the stored reference of notebook 03, as a public "
+        "repository collects it (github.com/Eggochi/Proyecto_Galaxias); about 83 MB, licence: "
+        "SDSS images, credit SDSS and Galaxy Zoo; the collection states none",
+        "galaxy_zoo_6664.npz",
+        galaxy_zoo_collection,
+        (6_664, 64, 64, 3),
+        {
+            "https://codeload.github.com/Eggochi/Proyecto_Galaxias/zip/"
+            "5226e5e4e193118d33884a85acf09e41cfa914de": None
+        },
+    ),
+}
+
+
+def data_folder() -> Path:
+    """Folder of the data that ship: ``GALFLOW_DATA``, else that of the project or package.
+
+    Raises:
+        FileNotFoundError: The folder is not there.
+    """
+    return share("data")
+
+
+def cache_folder() -> Path:
+    """Folder of downloads: ``GALFLOW_DOWNLOADS``, else the cache folder of the user."""
+    return Path(os.environ.get("GALFLOW_DOWNLOADS") or pooch.os_cache("galflow-lite"))
+
+
+def fetch(name: str, folder: Path | str | None = None, *, source: Path | str | None = None) -> Path:
+    """Download a set, convert it and compare it with what was published.
+
+    The files go to ``folder/<name>/raw``, the product to ``folder/<name>``. Where the product is
+    there already, nothing is done; files that are there and have the right checksum are not loaded
+    again. The raw files may be deleted afterwards.
+
+    Args:
+        name: One of `DATASETS`.
+        folder: Where to put it; None takes `cache_folder`.
+        source: The raw file, or the folder of the raw files where there are several, if you have
+            them: nothing is downloaded then.
+
+    Returns:
+        Path of the product.
+
+    Raises:
+        ConnectionError: A download fails or has a wrong checksum.
+        ValueError: The name is unknown, or the contents are not those that were published.
+    """
+    entry = DATASETS[as_choice(name, "the set", DATASETS)]
+    home = (Path(folder) if folder is not None else cache_folder()) / name
+    product = home / entry.product
+    if product.is_file():
+        return product
+    raw = Path(source) if source is not None else _download(name, entry, home / "raw")
+    with written_aside(product) as aside:
+        try:
+            found = entry.convert(raw, aside)
+            if found != entry.expected:
+                raise ValueError(f"it holds {found}, not {entry.expected}")
+        # Another or a damaged file can fail in any way, in any of five libraries.
+        except Exception as error:
+            raise ValueError(
+                f"{raw} cannot be converted ({error}), expected the published files of {name}: "
+                "delete what is damaged and run the same command again"
+            ) from error
+    return product
+
+
+def _download(name: str, entry: Dataset, raw: Path) -> Path:
+    """The file, or the folder of several."""
+    boy = pooch.create(path=raw, base_url=f"{entry.doi}/", retry_if_failed=2)
+    try:
+        if entry.doi:
+            boy.load_registry_from_doi()
+            # The rest of the record is not needed.
+            boy.registry = {f: c for f, c in boy.registry.items() if f.endswith(entry.suffixes)}
+        for address, checksum in entry.files.items():
+            file = address.rpartition("/")[2]
+            boy.registry[file], boy.urls[file] = checksum, address
+        for file in sorted(boy.registry):
+            boy.fetch(file, progressbar=os.environ.get("GALFLOW_PROGRESS") != "0")
+        return raw / file if len(boy.registry) == 1 else raw
+    except (OSError, ValueError, LookupError) as error:
+        raise ConnectionError(
+            f"{name} cannot be downloaded ({error}), expected its source to answer: check the "
+            "connection and run the same command again, or bring the files with --source"
+        ) from error

@@ -5,10 +5,17 @@ Distances between samples also give the value expected by chance.
 
 from __future__ import annotations
 
-from .estimate import Estimate, c2st, mode_weights
+from .divergences import (
+    Estimate,
+    c2st,
+    effective_sample_size,
+    forward_kl,
+    mode_weights,
+    reverse_kl,
+    self_normalised_kl,
+)
 from .image_errors import flux_conservation, masked_error, spectrum_ratio
 from .kernels import energy_distance, gaussian_mmd, ksd, ksd_floor, linear_mmd
-from .kl import effective_sample_size, forward_kl, reverse_kl, self_normalised_kl
 from .wasserstein import frechet_distance, gaussian_frechet, sliced_wasserstein
 
 __all__ = [

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..images import Stretch
 from ..inputs import as_tensor, as_whole
-from .estimate import Estimate
+from .divergences import Estimate
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..inputs import as_choice, as_number, as_tensor, as_whole
-from .estimate import Estimate, sample_pair, sample_rows, subsample
+from .divergences import Estimate, sample_pair, sample_rows, subsample
 
 PAIRS = 2**17
 """Pairs of rows held at once: a block stays in the cache of a processor."""

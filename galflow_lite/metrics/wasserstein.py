@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..inputs import as_number, as_tensor, as_whole
 from ..networks import FeatureNetwork
-from .estimate import Estimate, sample_pair, subsample
+from .divergences import Estimate, sample_pair, subsample
 
 
 def sliced_wasserstein(

@@ -160,13 +160,9 @@ def draw_parameters(log_mass: float, *, rng: np.random.Generator | None = None) 
     return GalaxyParameters(*map(float, values))
 
 
-FEWEST_STARS = 500
-"""Least number of stars of a galaxy, as in the paper's cleaning (arXiv:2312.06017)."""
-
-# Cleaning removes up to about 10 % of the stars and the ten of highest Z.
+# Cleaning, which removes up to about 10 % of the stars and the ten of highest Z, asks for 500.
 _FEWEST_BEFORE_CLEANING = 600
 
-_WEIGHT_OF_MASSIVE = 2.0
 _GOLDEN = 0.5 * (5**0.5 - 1)
 
 
@@ -209,8 +205,8 @@ def galaxy(
         >>> 1850 < len(dwarf) < 1900
         True
     """
-    fewest = _FEWEST_BEFORE_CLEANING if cleaned else FEWEST_STARS
-    n = as_whole(star_number(log_mass) if n_stars is None else n_stars, "n_stars", least=fewest)
+    n = star_number(log_mass) if n_stars is None else n_stars
+    n = as_whole(n, "n_stars", least=_FEWEST_BEFORE_CLEANING)
     rng = np.random.default_rng(seed)
     parameters = draw_parameters(log_mass, rng=rng)
     stars, _ = GalaxyModel(parameters).sample(n, rng=rng)
@@ -266,6 +262,6 @@ def galaxy_family(
 
 
 def _rising(u: float) -> float:
-    """Inverse of the cumulative distribution of a density 1 + k s on [0, 1]."""
-    k = _WEIGHT_OF_MASSIVE
+    """Inverse of the cumulative distribution of a density 1 + 2 s on [0, 1]."""
+    k = 2.0
     return (np.sqrt(1 + 2 * k * u * (1 + k / 2)) - 1) / k

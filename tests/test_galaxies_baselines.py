@@ -134,16 +134,3 @@ def test_one_gaussian_recovers_a_linear_model(many):
         expected = INTERCEPT + SLOPE @ [c, d]
         np.testing.assert_allclose(drawn.mean(axis=0), expected, atol=0.1)
         np.testing.assert_allclose(np.cov(drawn.T), NOISE, atol=0.06)
-
-
-def test_what_cannot_be_asked_for(four):
-    names = ("M_stars", "tau50")
-    models = (
-        NearestGalaxy().fit(four),
-        ConditionalMixture(("x", "age"), names, components=2).fit(four),
-    )
-    for model in models:
-        with pytest.raises(ValueError, match="M_stars has 1 values out of range"):
-            model.sample({"M_stars": -1e9, "tau50": 1.0}, 5)
-        with pytest.raises(ValueError, match="same value everywhere in M_stars, tau50"):
-            model.fit(four.subset(["old"]))

@@ -84,19 +84,6 @@ def test_log_prob_in_other_units_differs_by_the_jacobian(tmp_path, catalogue):
     np.testing.assert_allclose(difference, 3 * np.log(1000), atol=1e-3)
 
 
-def test_published_density_is_off_by_the_conditions_scale(catalogue, fitted):
-    """The public code subtracts log std of the conditions too: a constant, which we do not."""
-    galaxy = catalogue[0]
-    with torch.no_grad():
-        standardised = fitted.flow.log_prob(
-            fitted.stars.forward(galaxy.stars),
-            fitted.conditions.forward(fitted.conditions.rows(galaxy)),
-        ).numpy()
-    expected = standardised - np.log(fitted.stars.std).sum()
-    np.testing.assert_allclose(fitted.log_prob(galaxy), expected, rtol=1e-5)
-    assert abs(np.log(fitted.conditions.std).sum()) > 1
-
-
 def test_one_galaxy_in_any_form_and_any_order_has_the_same_density(catalogue, fitted):
     galaxy = catalogue[2]
     names = fitted.condition_columns

@@ -63,20 +63,6 @@ def test_cuts_on_real_galaxies(real_data):
         assert spin > 0
 
 
-def test_real_galaxies_in_a_catalogue(real_data, tmp_path):
-    galaxies = [clean(g) for g in [eagle(real_data), *illustris(real_data)]]
-    path = Catalogue.write(tmp_path / "real.h5", galaxies)
-    catalogue = Catalogue.open(path)
-    assert catalogue.columns == COLUMNS
-    for galaxy in galaxies:
-        read = catalogue[galaxy.id]
-        np.testing.assert_array_equal(read.stars, galaxy.stars.astype(np.float32))
-        assert read.conditions == galaxy.conditions
-    stars, table = catalogue.batches(1024, conditions=("M_stars", "tau50"))(0)
-    assert stars.shape == (1024, 8)
-    assert len(table.unique(dim=0)) == 5
-
-
 TRAINING = {
     "learning_rate": 3e-3,
     "optimizer": "adam",

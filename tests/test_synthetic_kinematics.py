@@ -65,16 +65,6 @@ def test_halo_has_its_mass_inside_r200():
     assert -a_R == pytest.approx(G * 1e12 / 200.0**2)
 
 
-@pytest.mark.parametrize(
-    ("log_mass", "expected"), [(7, 41), (8, 55), (9, 78), (10, 125), (10.7, 215), (11, 284)]
-)
-def test_maximum_circular_velocity(log_mass, expected):
-    # An independent prototype of the same recipe gave these, within 6 scale lengths.
-    model = GalaxyModel(draw_parameters(log_mass))
-    R = np.geomspace(0.1, 6, 400) * model.parameters.disc_length
-    assert model.potential.circular_velocity(R).max() == pytest.approx(expected, rel=0.02)
-
-
 def test_tully_fisher_relation():
     # Reyes et al. (2011), arXiv:1110.1635, 10^9 to 10^11 Msun, v at the radius of 80 % of the
     # light (2.99 scale lengths): log v80 = 2.142 + 0.278 (log M* - 10.10). The published slopes

@@ -1,10 +1,8 @@
-"""Executing notebooks and making bands, on tiny notebooks that are written here.
-
-Every test starts a kernel or several.
-"""
+"""Executing notebooks and making bands, on tiny notebooks that are written here."""
 
 from __future__ import annotations
 
+import json
 import sys
 
 import nbformat
@@ -35,12 +33,8 @@ def write(path, *cells):
 
 
 def outputs(path):
-    book = nbformat.read(path, as_version=4)
-    return [
-        "".join(output.get("text", "") for output in cell.outputs)
-        for cell in book.cells
-        if cell.cell_type == "code"
-    ]
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    return ["".join(output.get("text", "") for output in cell.outputs) for cell in cells]
 
 
 def test_execute_writes_notebook_and_report_and_names_the_section(tmp_path, capfd):
@@ -63,9 +57,6 @@ def test_execute_writes_notebook_and_report_and_names_the_section(tmp_path, capf
     picture = BeautifulSoup(page, features="html.parser").find("img")
     assert picture["alt"] == 'A "rising" line'
     assert picture["src"].startswith("data:image/png;base64,iVBOR")
-    assert 0 < run.seconds
-    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert names == ["97_tiny.html", "97_tiny.ipynb"]
     bar = capfd.readouterr().err
     assert "97 Training the flow" in bar
     assert "4/4" in bar
@@ -85,7 +76,6 @@ def test_a_failing_cell_is_named_and_the_part_before_it_kept(tmp_path, cell, mes
         notebooks.execute(source, tmp_path / "runs", progress=False)
     assert str(error.value).startswith(f"97_tiny, cell 3 of 4 (The catalogue): {message}")
     assert outputs(tmp_path / "runs" / "97_tiny.ipynb") == ["first\n", "", ""]
-    assert not (tmp_path / "runs" / "97_tiny.html").exists()
 
 
 def test_stored_outputs_keep_tags_and_ids_and_nothing_that_varies(tmp_path):
@@ -94,97 +84,78 @@ def test_stored_outputs_keep_tags_and_ids_and_nothing_that_varies(tmp_path):
     (cell,) = book.cells
     cell.update(execution_count=1, outputs=[nbformat.v4.new_output("stream", text="hello")])
     cell.metadata = {"tags": ["nbval-check-output"], "execution": {"iopub.execute_input": "now"}}
-    book.metadata = {"kernelspec": {"name": "mine", "display_name": "Mine"}}
-    book.metadata["language_info"] = {"name": "python", "version": "3.11.7"}
+    book.metadata = {"language_info": {"name": "python", "version": "3.11.7"}}
     nbformat.write(book, source)
-    notebooks.store_outputs(source, tmp_path / "stored.ipynb")
-    stored = nbformat.read(tmp_path / "stored.ipynb", as_version=4)
+    notebooks.store_outputs(source, source)
+    stored = nbformat.read(source, as_version=4)
     nbformat.validate(stored)
-    assert stored.cells[0].outputs == cell.outputs
-    assert stored.cells[0].id == cell.id
-    assert stored.cells[0].metadata == {"tags": ["nbval-check-output"]}
+    (kept,) = stored.cells
+    assert (kept.outputs, kept.id) == (cell.outputs, cell.id)
+    assert kept.metadata == {"tags": ["nbval-check-output"]}
     assert stored.metadata["kernelspec"]["name"] == "python3"
     assert "3.11.7" not in nbformat.writes(stored)
 
 
 def test_a_number_names_a_lesson_and_its_audit(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "share", lambda name: tmp_path)
-    lesson, other = (write(tmp_path / f"{n}_tiny.ipynb", "1") for n in ("96", "97"))
-    assert notebooks.find_notebooks(["96"]) == [lesson]
-    audit = write(tmp_path / "audits" / "96_tiny.ipynb", "1")
+    names = ("96_tiny", "audits/96_tiny", "97_tiny")
+    lesson, audit, other = (write(tmp_path / f"{name}.ipynb", "1") for name in names)
     assert notebooks.find_notebooks() == [lesson, audit, other]
     for name in ("96", "96_tiny", "96_tiny.ipynb"):
         assert notebooks.find_notebooks([name]) == [lesson, audit]
     assert notebooks.find_notebooks([str(audit), "97"]) == [audit, other]
-    with pytest.raises(ValueError, match="there is no notebook '77': choose one of 96, 97"):
-        notebooks.find_notebooks(["77"])
 
 
 # ---- bands ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A data folder with one exact row and no band."""
-    (tmp_path / "data").mkdir()
-    monkeypatch.setenv("GALFLOW_DATA", str(tmp_path / "data"))
-    fields = "paper = ''\nwhere = ''\nsource = 'derived'\nquantity = 'n'\nvalue = 3\nnote = ''"
-    (tmp_path / "data/paper_numbers.toml").write_text(
-        f'["a.count"]\nnotebook = "97"\n{fields}\nexpected = 3\n'
-        'criterion = { kind = "equal", target = 3 }\n'
-    )
-    (tmp_path / "data/bands.toml").write_text("# mine\n")
-    return tmp_path / "data"
+def bands_of(tmp_path, monkeypatch):
+    """Makes bands of a lesson and its audit that "run" by writing the lines given here."""
+    (tmp_path / "bands.toml").write_text("# mine\n")
+    row = {"notebook": "97", "paper": "", "where": "", "source": "derived", "quantity": "n"}
+    row |= {"value": 3, "note": "", "expected": 3, "criterion": {"kind": "equal", "target": 3}}
+    (tmp_path / "paper_numbers.toml").write_text(tomlkit.dumps({"a.count": row}))
+    monkeypatch.setenv("GALFLOW_DATA", str(tmp_path))
+    paths = [tmp_path / "97_tiny.ipynb", tmp_path / "audits/97_tiny.ipynb"]
+    monkeypatch.setattr(checks, "find_notebooks", lambda names: paths)
+
+    def make(lines):
+        def execute(path, folder, *, env, **options):
+            assert env["GALFLOW_RECORD_ONLY"] == env["GALFLOW_JOBS"] == "1"
+            with open(env["GALFLOW_RECORD"], "a") as file:
+                for line in lines(path.parent.name == "audits", int(env["GALFLOW_SEED"])):
+                    line = dict(zip(("id", "value", "checked", "within"), line, strict=False))
+                    file.write(json.dumps({**line, "scale": "lite"}) + "\n")
+
+        monkeypatch.setattr(checks, "execute", execute)
+        return checks.make_bands("97", seeds=5, jobs=1)
+
+    return make
 
 
-WRITE = (
-    "import json, os\nseed = int(os.environ['GALFLOW_SEED'])\n"
-    "assert os.environ['GALFLOW_RECORD_ONLY'] == os.environ['GALFLOW_JOBS'] == '1'\n"
-    "with open(os.environ['GALFLOW_RECORD'], 'a') as file:\n"
-    "    for name, value, checked in {}:\n"
-    "        line = {{'id': name, 'value': value, 'checked': checked, 'scale': 'lite'}}\n"
-    "        line['within'] = [0, 9] if name == 'tiny.seed' else None\n"
-    "        file.write(json.dumps(line) + '\\n')"
-)
+def test_make_bands_repeats_lesson_and_audit_with_several_seeds(tmp_path, bands_of):
+    def lines(audit, seed):
+        if audit:
+            return [("tiny.time", seed, False)]
+        checked = [("tiny.seed", float(seed), True, [0, 9]), ("a.count", seed, True)]
+        return [*checked, ("tiny.seed", -1.0, False), *[("sometimes", 1.0, False)] * (seed % 2)]
 
-
-def test_make_bands_repeats_lesson_and_audit_with_several_seeds(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(notebooks, "share", lambda name: tmp_path)
-    write(
-        tmp_path / "97_tiny.ipynb",
-        WRITE.format("[('tiny.seed', float(seed), True), ('a.count', seed, True)]"),
-        WRITE.format("[('tiny.seed', -1.0, False), ('sometimes', 1.0, False)][: 1 + seed % 2]"),
-    )
-    write(tmp_path / "audits/97_tiny.ipynb", WRITE.format("[('tiny.time', seed, False)]"))
-    made = checks.make_bands("97", seeds=5, jobs=1)
+    made = bands_of(lines)
     # An exact count gets no band, a recorded time no ends, and what not every seed gave is left.
     assert set(made) == {"tiny.seed", "tiny.time"}
     assert made["tiny.seed"].values == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert (made["tiny.seed"].low, made["tiny.seed"].high) == (0.0, 9.0)
     assert made["tiny.time"].sides == "none"
     assert checks.read_bands() == made
-    text = (data / "bands.toml").read_text()
+    text = (tmp_path / "bands.toml").read_text()
     section = tomlkit.parse(text)["notebook"]["97"]
     assert section["seeds"] == 5
     assert np.isclose(section["band"]["tiny.seed"]["sd"], np.std([0, 1, 2, 3, 4], ddof=1))
     assert text.startswith("# mine")
 
 
-def test_make_bands_needs_what_every_seed_gave(tmp_path, data, monkeypatch):
-    source = write(tmp_path / "97_tiny.ipynb", "1")
-    one = {"a": {"value": 1.0, "checked": True}}
-    runs = iter([one] * 4 + [{**one, "b": {"value": 1, "checked": True}}])
-    monkeypatch.setattr(checks, "_one_seed", lambda *_: next(runs))
+def test_make_bands_needs_what_every_seed_gave(tmp_path, bands_of):
     with pytest.raises(ValueError, match="^b: not"):
-        checks.make_bands(str(source), seeds=5, jobs=1)
-    assert (data / "bands.toml").read_text() == "# mine\n"
-
-
-def test_make_bands_leaves_the_file_when_a_seed_fails(tmp_path, data):
-    source = write(
-        tmp_path / "97_tiny.ipynb",
-        "import os\nif os.environ['GALFLOW_SEED'] == '1': raise ValueError('no')",
-    )
-    with pytest.raises(notebooks.NotebookFailed, match="97_tiny, cell 1 of 1"):
-        checks.make_bands(str(source), seeds=5, jobs=1)
-    assert (data / "bands.toml").read_text() == "# mine\n"
+        bands_of(lambda audit, seed: [("a", 1.0, True), *[("b", 1, True)] * (seed == 4)])
+    assert (tmp_path / "bands.toml").read_text() == "# mine\n"

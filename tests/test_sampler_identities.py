@@ -267,11 +267,13 @@ def test_two_independent_scores_are_unbiased_and_one_is_not():
         draw = torch.randn(x.shape, dtype=x.dtype, generator=generator)
         return target_score(x) + noise_std * (1 + 0.3 * x) * draw
 
-    exact = divergence("fisher")[1]
+    value, exact = divergence("fisher")
     found = {}
     for two in (False, True):
         theta, b = parameters()
         loss = dft_loss(noisy, critic, theta * z + b, e, SIGMA, independent_scores=two)
+        added = 0 if two else noise_std**2 * ((1 + 0.3 * B) ** 2 + 0.09 * VARIANCE)
+        assert loss.item() == pytest.approx(value + added, abs=0.15)
         found[two] = slopes(loss, (theta, b))
     # E[noise^2] = 4 E[(1 + 0.3 x)^2]: its gradient in theta is 8 * 0.09 theta.
     assert found[False][0] - exact[0] == pytest.approx(8 * 0.09 * THETA, abs=0.15)

@@ -51,19 +51,14 @@ def data(tmp_path, monkeypatch):
 def test_settings_seed_everything_and_pin_one_thread(data):
     torch.set_num_threads(2)
     first = reproduction.settings("98", seed=np.int64(3))
-    draws = torch.rand(3), np.random.rand(3)  # noqa: NPY002
+    draws = [*torch.rand(3).tolist(), *np.random.rand(3)]  # noqa: NPY002
     second = reproduction.settings("98", seed=3)
-    again = torch.rand(3), np.random.rand(3)  # noqa: NPY002
+    assert draws == [*torch.rand(3).tolist(), *np.random.rand(3)]  # noqa: NPY002
     assert first == second
-    assert torch.equal(draws[0], again[0])
-    assert np.array_equal(draws[1], again[1])
     assert torch.get_num_threads() == 1
     assert (first.scale, first.quiet) == ("lite", False)
-    text = str(first)
-    assert len(text.splitlines()) <= 6
-    assert f"torch {torch.__version__}" in text
-    assert "seed     3" in text
-    assert torch.backends.cpu.get_cpu_capability() in text or first.cuda
+    assert f"torch {torch.__version__}" in str(first)
+    assert "seed     3" in str(first)
 
 
 def test_settings_read_the_environment(data, monkeypatch):
@@ -73,9 +68,6 @@ def test_settings_read_the_environment(data, monkeypatch):
     found = reproduction.settings("98", seed=3)
     assert (found.scale, found.seed, found.quiet) == ("paper", 7, True)
     assert reproduction.settings("98", scale="lite").scale == "lite"
-    monkeypatch.setenv("GALFLOW_SCALE", "huge")
-    with pytest.raises(ValueError, match="'huge'"):
-        reproduction.settings("98")
 
 
 # ---- check and record -------------------------------------------------------------------------
@@ -89,7 +81,6 @@ def test_check_prints_band_and_verdict_but_not_the_number(data, capsys, value):
     out = capsys.readouterr().out
     band = checks.read_bands()["a.number"]
     assert out == f"a.number   in [{band.low:.10g}, {band.high:.10g}]   PASS\n"
-    assert "3.2" not in out.replace(str(band), "")
 
 
 @pytest.mark.parametrize("value", [99.0, -99.0, math.nan, math.inf, "3.2", Summary.of([8.0, 9.0])])
@@ -98,7 +89,6 @@ def test_check_raises_outside_with_value_band_and_advice(data, capsys, value):
         reproduction.check("a.number", value)
     assert "galflow-lite bands 98" in str(error.value)
     assert capsys.readouterr().out == ""
-    assert "a.number" in reproduction.records()
 
 
 def test_check_needs_a_band_with_ends(data):
@@ -198,17 +188,11 @@ def test_a_band_ends_where_the_quantity_does():
     assert free.high > 1 == share.high
     assert share.low == max(free.low, 0.0)
     assert checks.band_of([7, 21, 6, 12, 11], within=(0, math.inf)).low == 0.0
-    with pytest.raises(ValueError, match="expected 5 or more finite ones from 0 to 0.7"):
-        checks.band_of(values, within=(0, 0.7))
-
-
-@pytest.mark.parametrize(
-    ("values", "law"),
-    [([1.0] * 4, "normal"), ([1.0] * 4 + [math.nan], "normal"), ([0.0, *[1.0] * 4], "lognormal")],
-)
-def test_a_band_needs_five_values_of_its_law(values, law):
+    for bad in ([1.0] * 4, [1.0] * 4 + [math.nan], values):
+        with pytest.raises(ValueError, match="expected 5 or more finite ones"):
+            checks.band_of(bad, within=(0, 0.7) if bad is values else None)
     with pytest.raises(ValueError, match="expected 5 or more finite ones"):
-        checks.band_of(values, law=law)
+        checks.band_of([0.0, *[1.0] * 4], law="lognormal")
 
 
 def test_bands_are_read_as_they_were_written_and_others_stay(data):
@@ -285,6 +269,8 @@ def test_verdict(kind, bounds, value, expected):
 def test_verdict_with_a_condition_or_without_a_reported_value():
     assert judge(1.0, only_with="half the data") == "reproduced only with half the data"
     assert judge(3.0, only_with="half the data") == "not reproduced"
+    both = {**AGREES, "otherwise": "theirs", "with": "their labels"}
+    assert judge(0.02, only_with="half", criterion=both) == "reproduced only with half"
     assert judge(None, needs="the data") == "not run: needs the data"
     assert judge(None, judged_at="paper").endswith("has not measured it at paper scale")
     ours = {"source": "none", "reason": "no loss"}
@@ -296,40 +282,39 @@ AGREES = {"kind": "agrees", "target": 0.01, "error": 0.02}
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "met"),
+    ("error", "inside", "outside"),
     [
-        (0.0499, None, True),
-        (-0.0299, None, True),
-        (0.0501, None, False),
-        (-0.0301, None, False),
+        (None, (0.0499, -0.0299), (0.0501, -0.0301, math.nan)),
         # 2 hypot(0.02, 0.015) = 0.05
-        (0.0599, 0.015, True),
-        (0.0601, 0.015, False),
+        (0.015, (0.0599,), (0.0601,)),
         # scatter of ours does not buy agreement: 2 hypot(0.02, 0.02) = 0.0566
-        (0.0665, 10.0, True),
-        (0.0667, 10.0, False),
-        (math.nan, None, False),
-        (0.01, math.nan, False),
-        (-math.inf, math.inf, False),
+        (10.0, (0.0665,), (0.0667,)),
+        (math.nan, (), (0.01,)),
+        (math.inf, (), (-math.inf,)),
     ],
 )
-def test_agreement_is_two_standard_deviations_of_both(value, error, met):
-    found = judge(value, errors={"a.number": error}, criterion=AGREES)
-    assert found == ("reproduced" if met else "not reproduced")
+def test_agreement_is_two_standard_deviations_of_both(error, inside, outside):
+    for values, expected in ((inside, "reproduced"), (outside, "not reproduced")):
+        for value in values:
+            assert judge(value, errors={"a.number": error}, criterion=AGREES) == expected
 
 
-def test_the_estimator_of_the_paper_may_agree_where_ours_does_not():
-    both = {"criterion": {**AGREES, "otherwise": "theirs"}}
-    only = "reproduced only with the paper's estimator"
-    assert judge(0.2, {"theirs": 0.02}, **both) == only
-    assert judge(0.2, {"theirs": 0.2}, **both) == "not reproduced"
-    assert judge(0.2, {"theirs": 0.0665}, {"theirs": 0.2}, **both) == only
-    assert judge(0.2, {"theirs": 0.0667}, {"theirs": 0.2}, **both) == "not reproduced"
-    assert judge(0.02, {"theirs": 0.2}, **both) == "reproduced"
-    assert judge(0.2, {"other": 0.02}, **both) == "not reproduced"
-    both["criterion"]["with"] = "their labels"
-    assert judge(0.2, {"theirs": 0.02}, **both) == "reproduced only with their labels"
-    assert judge(0.02, **both, only_with="half") == "reproduced only with half"
+@pytest.mark.parametrize(
+    ("value", "others", "error", "expected"),
+    [
+        (0.2, {"theirs": 0.02}, None, "reproduced only with the paper's estimator"),
+        (0.2, {"theirs": 0.2}, None, "not reproduced"),
+        (0.2, {"theirs": 0.0665}, 0.2, "reproduced only with the paper's estimator"),
+        (0.2, {"theirs": 0.0667}, 0.2, "not reproduced"),
+        (0.02, {"theirs": 0.2}, None, "reproduced"),
+        (0.2, {"other": 0.02}, None, "not reproduced"),
+    ],
+)
+def test_the_estimator_of_the_paper_may_agree_where_ours_does_not(value, others, error, expected):
+    criterion = {**AGREES, "otherwise": "theirs"}
+    assert judge(value, others, {"theirs": error}, criterion=criterion) == expected
+    named = judge(value, others, {"theirs": error}, criterion={**criterion, "with": "this"})
+    assert named == expected.replace("the paper's estimator", "this")
 
 
 # ---- the rows that ship -----------------------------------------------------------------------
@@ -345,16 +330,15 @@ def test_shipped_rows_are_complete_and_honest():
     assert len(set(quantities)) == len(quantities)
     assert max(map(len, quantities)) <= 110
     for row in found.values():
-        kind = row.criterion["kind"]
-        assert set(row.criterion) >= {*KINDS[kind]}, row.id
-        assert row.criterion.get("relation", "at_most") in ("at_most", "at_least"), row.id
+        criterion, unjudged = row.criterion, ("not_comparable", "out_of_reach")
+        kind = criterion["kind"]
+        assert set(criterion) >= {*KINDS[kind]}, row.id
+        assert criterion.get("relation", "at_most") in ("at_most", "at_least"), row.id
         assert row.judged_at in ("lite", "paper"), row.id
         assert row.source in ("paper abstract", "paper", "public code", "derived", "none"), row.id
         # What nobody states says why, and is there because a criterion judges it.
         assert (row.source == "none") == (row.value is None) == bool(row.reason), row.id
-        assert row.note or kind in ("not_comparable", "out_of_reach"), row.id
-        if row.value is None:
-            assert kind not in ("not_comparable", "out_of_reach"), row.id
+        assert row.note if kind not in unjudged else row.value is not None, row.id
     assert found["galaxies.parameters"].value - found["galaxies.parameters"].expected == 14 * 100
 
 
@@ -395,7 +379,6 @@ def test_results_round_trip(data):
     assert Results.stored("98", "paper") is None
     with pytest.raises(ValueError, match=r"found a\.number not finite"):
         stored("paper", math.nan).save()
-    assert not (data / "results" / "paper_98.json").exists()
 
 
 def test_shipped_results_can_be_read_and_shown():
@@ -432,9 +415,7 @@ def test_the_table_shows_this_run_before_the_stored_one(data):
     assert "2 rows of notebook 98: 1 reproduced, 1 not reproduced" in found.caption
     given = reproduction.table("98", results=stored("lite", 1.75)).lines
     assert [line[2][:5] for line in given] == ["1.750", ""]
-    text = str(found)
-    assert "Estimator: their own. why (arXiv:1234.56789, table 1)" in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert "Estimator: their own. why (arXiv:1234.56789, table 1)" in str(found)
     page = found._repr_html_()
     for part in ("a.number &amp; co", "<caption", "0.010 ± 0.020 (paper)"):
         assert part in page
@@ -445,9 +426,7 @@ def test_a_verdict_is_about_the_scale_its_row_names(data):
     stored("lite", 99.0).save()
     assert reproduction.table("98").lines[0][4].startswith("not run: notebook 98")
     reproduction.record("a.number", 1.0, scale="paper")
-    (line,) = reproduction.table("98").lines
-    assert line[3] == "1"
-    assert line[4] == "reproduced"
+    assert reproduction.table("98").lines[0][3:5] == ("1", "reproduced")
 
 
 def test_the_tables_that_ship_fit_a_terminal_and_say_who_states_a_number():
@@ -455,19 +434,13 @@ def test_the_tables_that_ship_fit_a_terminal_and_say_who_states_a_number():
         text = str(reproduction.table(notebook))
         assert max(map(len, text.splitlines())) <= 100
     assert "2,939,188 (public" in str(reproduction.table())
-    assert "-0.054 ± 0.009" in str(reproduction.table("02"))
-    with pytest.raises(ValueError, match="no row for notebook '55'"):
-        reproduction.table("55")
 
 
 def test_reference_is_never_blank(data):
     assert "galflow-lite reproduce 98 --scale paper --store" in str(reproduction.reference("98"))
     stored("paper", 1.25).save()
-    text = str(reproduction.reference("98"))
-    assert "Stored reference: paper scale" in text
-    assert "90 s, seed 0" in text
-    assert "1.250 ± 0.020" in text
-    assert "no.row" in text
+    for part in ("Stored reference: paper scale", "90 s, seed 0", "1.250 ± 0.020", "no.row"):
+        assert part in str(reproduction.reference("98"))
     assert list(reproduction.reference("98", "a.").rows) == ["a.number"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -34,6 +33,18 @@ def themselves(x: Tensor) -> Tensor:
 def normal(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def require_calibrated(z: list[float]) -> None:
+    assert (np.abs(z) <= 3).mean() >= 0.95
+    assert 0.5 <= np.std(z, ddof=1) <= 1.6
+    # The null is the mean: 4 standard errors of the mean.
+    assert abs(np.mean(z)) <= 4 / math.sqrt(len(z))
+
+
+def spread_over_claim(found: list) -> float:
+    spread = np.std([estimate.value for estimate in found], ddof=1)
+    return spread / np.mean([estimate.standard_error for estimate in found])
 
 
 # --- pixels of holes --------------------------------------------------------------------------
@@ -70,11 +81,9 @@ def test_errors_of_pixels_and_flux_are_the_spread_over_repeated_sets():
         flux = flux_conservation(sample, truth, LINEAR, mask=mask)
         found.append((masked_error(sample, truth, mask), flux.bias, flux.scatter))
     for estimates in zip(*found, strict=True):
-        spread = np.std([estimate.value for estimate in estimates], ddof=1)
-        claimed = np.mean([estimate.standard_error for estimate in estimates])
         # The spread of 120 values is known to 7 %. The scale makes heavy tails, under which the
         # error of a root mean square comes out low: a tenth for 200 images, a quarter for 40.
-        assert 0.8 <= spread / claimed <= 1.25
+        assert 0.8 <= spread_over_claim(estimates) <= 1.25
 
 
 # --- flux -------------------------------------------------------------------------------------
@@ -151,15 +160,6 @@ def test_the_errors_of_a_ratio_are_its_spread():
 # --- Frechet distance: the formula ------------------------------------------------------------
 
 
-def slow(x: Tensor, y: Tensor) -> float:
-    """The formula as it is written, on rows of features."""
-    x, y = x.double().numpy(), y.double().numpy()
-    first, second = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    root = sqrtm(first @ second).real
-    shift = x.mean(0) - y.mean(0)
-    return float(shift @ shift + np.trace(first + second - 2 * root))
-
-
 def test_gaussians_whose_covariances_commute():
     parts = [[1.0, -2.0, 0.5], [4.0, 1.0, 9.0], [1.0, 1.0, 0.0]]
     shift, a, b = torch.tensor(parts, dtype=torch.float64)
@@ -170,26 +170,28 @@ def test_gaussians_whose_covariances_commute():
     assert float(found) == pytest.approx(5.25 + 1 + 0 + 9, rel=1e-12)
 
 
-def test_the_slow_formula_on_features_of_images():
+def test_the_formula_as_it_is_written_on_features_of_images():
     x, y = parametric_galaxies(300, seed=1).images, parametric_galaxies(260, seed=2).images + 0.02
     with torch.no_grad():
-        expected = slow(*(FeatureNetwork.shipped()(images) for images in (x, y)))
+        a, b = (FeatureNetwork.shipped()(images).double().numpy() for images in (x, y))
+    first, second, shift = np.cov(a.T), np.cov(b.T), a.mean(0) - b.mean(0)
+    root = sqrtm(first @ second).real
     found = frechet_distance(x, y, resamplings=2)
+    expected = shift @ shift + np.trace(first + second - 2 * root)
     assert found.value == pytest.approx(expected, rel=1e-5)
     other = frechet_distance(y.numpy(), x.numpy(), resamplings=2)
     assert other.value == pytest.approx(found.value, rel=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
 def test_singular_covariances_give_no_warning_and_the_right_value():
     x, y = normal(100, 4, seed=0), normal(80, 4, seed=1)
     for sample in (x, y):
         sample[:, 1] = 3.0  # constant in both
         sample[:, 2] = 2 * sample[:, 0]  # a copy
     y[:, 3] = -1.0  # constant in one
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = frechet_distance(x, y, features=themselves)
-        constant = frechet_distance(torch.ones(9, 3), torch.zeros(9, 3), features=themselves)
+    found = frechet_distance(x, y, features=themselves)
+    constant = frechet_distance(torch.ones(9, 3), torch.zeros(9, 3), features=themselves)
     a, b = x[:, 0], y[:, 0]
     # What is left: sqrt(5) times the first column, and the fourth against a constant.
     expected = 5 * ((a.mean() - b.mean()) ** 2 + (a.std() - b.std()) ** 2)
@@ -202,32 +204,25 @@ def test_singular_covariances_give_no_warning_and_the_right_value():
 # --- chance and errors ------------------------------------------------------------------------
 
 
-def repeated(change=themselves, sizes=(250, 250), times: int = 60, **options):
+def repeated(change=themselves, sizes=(250, 250)):
     found = []
-    for k in range(times):
-        x, y = normal(sizes[0], 5, seed=2 * k), normal(sizes[1], 5, seed=2 * k + 1)
+    for k in range(60):
+        x, y = (normal(n, 5, seed=2 * k + i) for i, n in enumerate(sizes))
         x[:, 0], y[:, 0] = x[:, 0].sinh(), y[:, 0].sinh()
-        options = {"resamplings": 40, **options}
-        found.append(frechet_distance(x, change(y), features=themselves, **options))
+        found.append(frechet_distance(x, change(y), features=themselves, resamplings=40))
     return found
 
 
 @pytest.mark.parametrize("sizes", [(250, 250), (150, 400)])
 def test_samples_of_one_law_stay_within_their_errors(sizes):
-    z = np.array([estimate.z for estimate in repeated(sizes=sizes)])
-    assert (np.abs(z) <= 3).mean() >= 0.95
-    assert 0.5 <= z.std(ddof=1) <= 1.6
-    # The null is the mean: 4 standard errors of the mean of 60 values.
-    assert abs(z.mean()) <= 4 / math.sqrt(len(z))
+    require_calibrated([estimate.z for estimate in repeated(sizes=sizes)])
 
 
 @pytest.mark.parametrize("strength", [0.15, 1.0])
 def test_standard_error_is_the_spread_when_laws_differ(strength):
     found = repeated(lambda y: (1 + strength) * y + strength)
-    spread = np.std([estimate.value for estimate in found], ddof=1)
-    claimed = np.mean([estimate.standard_error for estimate in found])
     # The spread of 60 values is known to 9 %; the tails of sinh add to that.
-    assert 0.6 <= spread / claimed <= 1.5
+    assert 0.6 <= spread_over_claim(found) <= 1.5
 
 
 def test_pairs_that_share_a_part_have_a_lower_null_and_calibrated_errors():
@@ -240,9 +235,7 @@ def test_pairs_that_share_a_part_have_a_lower_null_and_calibrated_errors():
         assert pairs.value == separate.value
         assert pairs.null < 0.4 * separate.null
         z.append(pairs.z)
-    assert (np.abs(z) <= 3).mean() >= 0.95
-    assert 0.5 <= np.std(z, ddof=1) <= 1.6
-    assert abs(np.mean(z)) <= 4 / math.sqrt(len(z))
+    require_calibrated(z)
 
 
 # --- what it sees in galaxies -----------------------------------------------------------------
@@ -266,10 +259,14 @@ def halves(request, network) -> tuple[Tensor, ImageSet]:
         return network(x.images), y
 
 
-def distance(features: Tensor, images: Tensor, network: FeatureNetwork, resamplings: int = 50):
-    with torch.no_grad():
-        other = network(images)
-    return frechet_distance(features, other, features=themselves, resamplings=resamplings)
+@torch.no_grad()
+def distance(features: Tensor, images: Tensor, network: FeatureNetwork):
+    return frechet_distance(features, network(images), features=themselves, resamplings=50)
+
+
+def require_far(found) -> None:
+    assert found.z > 5, found
+    assert found.value > 2 * found.null
 
 
 def dark_tiles(x: Tensor) -> Tensor:
@@ -288,9 +285,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_far_above_chance(halves, network, damage):
     x, y = halves
-    found = distance(x, DAMAGES[damage](y.images), network)
-    assert found.z > 5, found
-    assert found.value > 2 * found.null
+    require_far(distance(x, DAMAGES[damage](y.images), network))
 
 
 def test_turned_and_flipped_images_of_one_law_stay_at_chance(halves, network):
@@ -302,11 +297,9 @@ def test_turned_and_flipped_images_of_one_law_stay_at_chance(halves, network):
 def test_a_missing_class_and_one_handedness_are_far_above_chance(network):
     x, y = (parametric_galaxies(n, seed=n, split="test") for n in (500, 750))
     with torch.no_grad():
-        x, seen = network(x.images), network(y.images)
+        x = network(x.images)
     for lost in range(3):
-        found = frechet_distance(x, seen[y.labels != lost], features=themselves, resamplings=50)
-        assert found.z > 5, found
-        assert found.value > 2 * found.null
+        require_far(distance(x, y.images[y.labels != lost], network))
     turned = (y.targets[:, y.target_names.index("pitch angle")] < 0) & (y.labels == 1)
     mirrored = torch.where(turned[:, None, None, None], y.images.flip(3), y.images)
     assert distance(x, mirrored, network).z > 5

@@ -30,20 +30,13 @@ def galaxy(stars: int, *, seed: int = 0, shift: float = 0.0) -> Galaxy:
     return Galaxy(table, masses=1e5)
 
 
-@pytest.fixture
-def shown(monkeypatch) -> list:
-    """What is displayed, as Jupyter would store it: pairs of data and metadata."""
-    found: list = []
-    monkeypatch.setattr(
-        plotting.figures, "display", lambda o: found.append(DisplayFormatter().format(o))
-    )
-    return found
-
-
 # --- show -------------------------------------------------------------------------------------
 
 
-def test_show_stores_alt_text_and_caption_and_closes_the_figure(shown):
+def test_show_stores_alt_text_and_caption_and_closes_the_figure(monkeypatch):
+    shown: list = []  # as Jupyter would store it: pairs of data and metadata
+    store = DisplayFormatter().format
+    monkeypatch.setattr(plotting.figures, "display", lambda each: shown.append(store(each)))
     figure, axis = plt.subplots()
     axis.plot([0, 1])
     plotting.show(figure, caption="A line\n    that rises.", alt="A straight\n  line.")
@@ -96,22 +89,18 @@ def test_profiles():
     figure.canvas.draw()
     used = figure.axes[: len(PROFILES)]
     assert [axis.get_ylabel() for axis in used] == [label for label, *_ in PROFILES.values()]
-    assert [axis.get_xlabel() for axis in used[-4:]] == ["$R$ [kpc]"] * 4
     legend = figure.axes[len(PROFILES)].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["flow", "data"]
 
 
-@pytest.mark.parametrize("stars", [1, 4, 400])
+@pytest.mark.parametrize("stars", [1, 400])
 def test_abundance_plane(stars):
     data = galaxy(stars)
     data.stars *= 0.1
     figure = plotting.abundance_plane({"data": data, "flow": galaxy(30, shift=9.0)})
     figure.canvas.draw()
-    first, second, bar = figure.axes
-    assert [axis.get_title() for axis in (first, second)] == ["data", "flow"]
-    assert [axis.get_xlabel() for axis in (first, second)] == ["[Fe/H] [dex]"] * 2
-    assert first.get_ylabel() == "[O/Fe] [dex]"
-    assert bar.get_ylabel() == "share of stars in a pixel"
+    first, second = figure.axes[:2]
+    assert (first.get_xlabel(), first.get_ylabel()) == ("[Fe/H] [dex]", "[O/Fe] [dex]")
     assert first.images[0].get_clim() == second.images[0].get_clim()
     shares = first.images[0].get_array().filled(0)
     expected = np.histogram2d(data["ofe"], data["feh"], 60, range=[(-0.1, 0.5), (-2.3, 0.6)])[0]
@@ -126,15 +115,13 @@ def axis():
     figure, axis = plt.subplots()
     yield axis
     figure.canvas.draw()
+    # Both kinds of figures lie in the plane.
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_aspect()) == ("$x_1$", "$x_2$", 1.0)
 
 
 def normal(x):
     """Standard normal around (1, 0)."""
     return -0.5 * ((x[:, 0] - 1) ** 2 + x[:, 1] ** 2) - math.log(2 * math.pi)
-
-
-def labelled(axis):
-    return axis.get_xlabel(), axis.get_ylabel(), axis.get_aspect()
 
 
 # --- density_map ------------------------------------------------------------------------------
@@ -145,33 +132,27 @@ def test_a_density_is_drawn_at_the_centres_of_the_pixels(axis):
     drawn = np.asarray(image.get_array())
     edges = np.linspace(-4, 4, 41)
     centres = (edges[1:] + edges[:-1]) / 2
-    first, second = np.meshgrid(centres, centres)
-    wanted = -((first - 1) ** 2 + second**2) / 2 / math.log(10) - math.log10(2 * math.pi)
+    grid = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
+    wanted = normal(grid).reshape(40, 40) / math.log(10)
     np.testing.assert_allclose(drawn, wanted, atol=1e-5)
     # A tenth of a unit is a pixel: the integral of what is drawn is 1.
     assert (10.0**drawn).sum() * 0.2**2 == pytest.approx(1, abs=2e-3)
     assert image.get_extent() == [-4, 4, -4, 4]
     assert image.origin == "lower"
-    assert labelled(axis) == ("$x_1$", "$x_2$", 1.0)
 
 
 # --- clusters ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
+@pytest.mark.parametrize("kind", [torch.tensor, list])
 def test_every_cluster_is_drawn_with_its_number(axis, kind):
     x = np.array([[0.0, 0.0], [1.0, 0.0], [0.4, 0.1], [5.0, 5.0], [6.0, 6.0]])
     drawn = plotting.clusters(axis, x, kind([7, 7, 7, -1, 2]))
     assert [each.get_label() for each in drawn] == ["-1", "2", "7"]
     for each, own in zip(drawn, (x[3:4], x[4:5], x[:3]), strict=True):
         assert np.array_equal(each.get_offsets(), own)
-    texts = {text.get_text(): text.xy for text in axis.texts}
-    assert {name: tuple(place) for name, place in texts.items()} == {
-        "-1": (5, 5),
-        "2": (6, 6),
-        "7": (0.4, 0.1),
-    }
-    assert labelled(axis) == ("$x_1$", "$x_2$", 1.0)
+    texts = {text.get_text(): tuple(text.xy) for text in axis.texts}
+    assert texts == {"-1": (5, 5), "2": (6, 6), "7": (0.4, 0.1)}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -198,12 +179,10 @@ def test_rows_are_drawn_on_one_scale():
     )
     shown = [axis for axis in figure.axes if axis.images and axis.get_xlabel() == ""][:9]
     assert [axis.get_title() for axis in shown[:3]] == ["a", "b", "c"]
-    assert shown[0].get_ylabel() == "grey"
     assert shown[0].images[0].get_clim() == (-1, 1)
     assert shown[6].images[0].get_clim() == (0, 0.5)
-    assert shown[3].images[0].get_array().shape == (8, 8, 3)
     # Value 1 is white on the scale from -1 to 1.
-    assert np.all(shown[3].images[0].get_array() == 1)
+    np.testing.assert_array_equal(shown[3].images[0].get_array(), np.ones((8, 8, 3)))
     assert len(figure.axes) == 10  # one colour bar, that of the map
 
 

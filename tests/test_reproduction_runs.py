@@ -264,4 +264,3 @@ def test_summary_as_text():
     values = [0.012 + 0.003 * x for x in (-1, 1, -1, 1, -1, 1, -1, 1, 0, 0)]
     assert str(Summary.of(values)) == "0.01200 ± 0.00089 (scatter 0.0028, 10 runs)"
     assert str(Summary.of([100.0, 400.0])) == "250 ± 150 (scatter 212, 2 runs)"
-    assert str(Summary.of([2.0, 2.0, 2.0])) == "2 (scatter 0, 3 runs)"

@@ -62,11 +62,10 @@ def made(found) -> int:
 
 def ship(folder: Path, change=lambda line: None) -> None:
     """Move the reader's runs to those that ship, each line changed."""
-    lines = [json.loads(line) for line in (folder / "own/row.jsonl").read_text().splitlines()]
-    for line in lines:
-        change(line)
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "data/runs/row.jsonl").write_text(text)
+    with (folder / "data/runs/row.jsonl").open("w") as file:
+        for text in (folder / "own/row.jsonl").read_text().splitlines():
+            change(line := json.loads(text))
+            file.write(json.dumps(line) + "\n")
     (folder / "own/row.jsonl").unlink()
 
 
@@ -146,10 +145,7 @@ def test_the_number_of_jobs_can_be_set_from_outside(here, monkeypatch):
 def test_the_quickest_shipped_runs_are_made_again_and_agree(here, capsys):
     run(here, 8)
 
-    def price(line):
-        line["seconds"] = 10.0 + line["seed"] - 9 * (line["case"] == "b/deep")
-
-    ship(here, price)
+    ship(here, lambda line: line.update(seconds=line["seed"] - 9 * (line["case"] == "b/deep")))
     found = run(here, 8, again=2)
     assert made(found) == 0
     assert [(run["case"], run["seed"]) for run in found.again] == [("b/deep", 0), ("b/deep", 1)]
@@ -231,9 +227,8 @@ def test_shipped_runs_are_whole_and_did_not_fail():
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert all(run["error"] is None and run["row"] == path.stem for run in lines), path.name
         assert len({runs._key(run) for run in lines}) == len(lines), f"{path.name}: a run twice"
-        for run in lines:
-            assert {"case", "settings", "seed", "version", "value", "seconds"} <= set(run)
-            assert {"hardware", "versions", "commit", "date"} <= set(run)
+        fields = {"case", "settings", "seed", "version", "value", "seconds", "hardware", "date"}
+        assert all({*fields, "versions", "commit"} <= set(run) for run in lines), path.name
 
 
 # ---- Summary ----------------------------------------------------------------------------------
@@ -243,10 +238,10 @@ def test_summary_is_what_statistics_give():
     values = np.random.default_rng(0).normal(3.0, 0.5, size=10)
     found = Summary.of(values)
     assert (found.n, found.values) == (10, tuple(values))
-    assert found.mean == pytest.approx(values.mean())
-    assert found.scatter == pytest.approx(values.std(ddof=1))
-    assert found.standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(10))
-    assert found.median == pytest.approx(np.median(values))
+    scatter = values.std(ddof=1)
+    numbers = (found.mean, found.median, found.scatter, found.standard_error)
+    expected = (values.mean(), np.median(values), scatter, scatter / math.sqrt(10))
+    assert numbers == pytest.approx(expected)
     for values in ([], [1.0], [1.0, math.nan]):
         with pytest.raises(ValueError, match="expected two or more"):
             Summary.of(values)

@@ -145,7 +145,6 @@ def test_callback_sees_the_sampler_as_it_would_be_returned():
     assert list(seen) == [0, 100, 120]
     assert torch.equal(seen[120], weights(sampler))
     assert not torch.equal(seen[100], weights(sampler))
-    assert torch.equal(weights(train(steps=120)), weights(sampler))
 
 
 @pytest.mark.parametrize(
@@ -375,30 +374,17 @@ def test_samples_with_a_seed_and_with_noise():
         sampler.log_prob(x)
 
 
-def own_network() -> nn.Module:
-    return MLP(2, 2, hidden=(8,), activation=nn.SiLU)
-
-
-@pytest.mark.parametrize(
-    ("make", "options"),
-    [
-        (lambda: None, {"latent_dim": 3}),
-        (lambda: SamplerNetwork(3, 2, hidden=(8,)).double(), {}),
-        (own_network, {"sigma": LAW}),
-        (lambda: own_network().double(), {}),
-    ],
-    ids=["default", "double", "own", "own, double"],
-)
-def test_networks_are_trained_in_place_and_in_their_type_saved_and_loaded(make, options, tmp_path):
-    network, path = make(), tmp_path / "new" / "sampler.safetensors"
-    before = None if network is None else copy.deepcopy(network)
-    sampler = train(sampler=network, **options)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("make", [SamplerNetwork, partial(MLP, activation=nn.SiLU)])
+def test_networks_are_trained_in_place_and_in_their_type_saved_and_loaded(make, dtype, tmp_path):
+    network, path = make(3, 2, hidden=(8,)).to(dtype), tmp_path / "new" / "sampler.safetensors"
+    before = copy.deepcopy(network)
+    sampler = train(sampler=network, latent_dim=3)
     x = sampler.sample(20, seed=0)
-    if network is not None:
-        assert sampler.network is network
-        for old, new in zip(before.parameters(), network.parameters(), strict=True):
-            assert x.dtype == new.dtype == old.dtype
-            assert not torch.equal(old, new)
+    assert sampler.network is network
+    for old, new in zip(before.parameters(), network.parameters(), strict=True):
+        assert x.dtype == new.dtype == dtype
+        assert not torch.equal(old, new)
     sampler.save(path)
     given = {}
     if isinstance(network, MLP):
@@ -408,7 +394,7 @@ def test_networks_are_trained_in_place_and_in_their_type_saved_and_loaded(make, 
     loaded, copied = ImplicitSampler.load(path, **given), pickle.loads(pickle.dumps(sampler))
     for other in (loaded, copied):
         assert torch.equal(other.sample(20, seed=0), x)
-        assert (other.latent_dim, other.dim, other.sigma) == (sampler.latent_dim, 2, 0.1)
+        assert (other.latent_dim, other.dim, other.sigma) == (3, 2, 0.1)
 
 
 # --------------------------------------------------------------------------------------- recipes

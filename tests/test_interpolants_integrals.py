@@ -26,7 +26,7 @@ from galflow_lite.interpolants import (
     velocity_loss,
 )
 from galflow_lite.interpolants.couplings import Pair
-from galflow_lite.interpolants.velocities import denoiser_loss, draw_interpolant
+from galflow_lite.interpolants.velocities import draw_interpolant
 from galflow_lite.networks import MLP
 from galflow_lite.training import fit
 
@@ -87,7 +87,6 @@ def test_bound_is_infinite_where_a_rate_is_not_square_integrable(schedule):
     [
         LINEAR,
         Schedule.trigonometric(gamma="smooth"),
-        Schedule.encoding_decoding(),
         # An integrable singularity, t^(-1/2).
         Schedule.custom(lambda t: 1 - t, lambda t: t**0.75),
     ],
@@ -167,19 +166,6 @@ def test_loss_and_constant_make_the_mean_squared_error(reduction):
     constant = draw.rate.square()
     per_sample = [getattr(part, reduction)(1).mean() for part in (each, constant)]
     assert torch.allclose(loss + per_sample[1], per_sample[0])
-
-
-def test_least_denoiser_loss_is_reached_by_the_denoiser():
-    mixture = figure_two(BROWNIAN, "dependent")
-    x0, x1, _ = mixture.sample_pairs(50_000, generator=seeded())
-
-    def loss(factor):
-        options = {"schedule": BROWNIAN, "coupling": lambda x1, c: x0, "generator": seeded(1)}
-        return denoiser_loss(lambda x, t, c: factor * mixture.denoiser(x, t), x1, **options)
-
-    assert loss(1.0) < min(loss(0.8), loss(1.2))
-    # A parabola with its least value at 1: (1.2² - 2.4) / (1 - 2) = 0.96.
-    assert float(loss(1.2) / loss(1.0)) == pytest.approx(0.96, abs=0.01)
 
 
 def test_what_cannot_be_learned_is_refused():

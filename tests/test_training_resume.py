@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,9 +15,8 @@ class Crash(RuntimeError):
 
 
 def train(folder, *, seed=0, crash_at=None, width=8, steps=60, **options):
-    """Everything that has a state at once: buffers, dropout, noise from torch and numpy."""
+    """Everything that has a state at once: buffers, dropout, noise."""
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
     model = nn.Sequential(
         nn.Linear(3, width), nn.BatchNorm1d(width), nn.SiLU(), nn.Dropout(0.2), nn.Linear(width, 1)
     )
@@ -27,7 +25,7 @@ def train(folder, *, seed=0, crash_at=None, width=8, steps=60, **options):
     batches = TensorBatches(x[50:], y[50:], batch_size=16)
 
     def loss(batch):
-        noise = 0.1 * torch.randn_like(batch[1]) + 0.1 * np.random.randn()  # noqa: NPY002
+        noise = 0.1 * torch.randn_like(batch[1])
         return (model(batch[0]) - batch[1] - noise).square().mean()
 
     def crashing(step):

@@ -10,10 +10,9 @@ nflows 0.14 is not maintained, so only transforms that pass the contract tests o
 * :class:`StackedFlows` runs many flows of one architecture as one batched model.
 """
 
-from .architectures import masked_autoregressive_flow, neural_spline_flow, real_nvp
-from .base_distributions import GaussianMixtureBase, ResampledBase
+from .architectures import StackedFlows, masked_autoregressive_flow, neural_spline_flow, real_nvp
 from .coupling_layers import SplineCoupling, compile_splines, rational_quadratic_spline
-from .flow import Flow, StackedFlows
+from .flow import Flow, GaussianMixtureBase, ResampledBase
 
 __all__ = [
     "Flow",

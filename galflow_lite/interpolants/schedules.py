@@ -140,15 +140,6 @@ class Schedule:
         return Schedule(_cosine, _sine, Gamma.of(gamma), "trigonometric")
 
     @staticmethod
-    def encoding_decoding(*, gamma: str | Gamma | TimeFunction = "smooth") -> Schedule:
-        """α = cos²(πt) for t < ½, β = cos²(πt) for t > ½, else 0: pure noise at t = ½.
-
-        Raises:
-            ValueError: γ vanishes at t = ½.
-        """
-        return Schedule(_encoding, _decoding, Gamma.of(gamma), "encoding_decoding")._checked()
-
-    @staticmethod
     def variance_preserving(*, gamma: str | Gamma | TimeFunction = "zero") -> Schedule:
         """α = √(1-t²), β = t. α̇ is infinite at t = 1, and so is the bound of Proposition 3.1."""
         return Schedule(_circle, _rising, Gamma.of(gamma), "variance_preserving")
@@ -245,14 +236,6 @@ def _cosine(t: Tensor) -> Tensor:
 
 def _sine(t: Tensor) -> Tensor:
     return torch.sin(math.pi / 2 * t)
-
-
-def _encoding(t: Tensor) -> Tensor:
-    return torch.cos(math.pi * t).square() * (t < 0.5)
-
-
-def _decoding(t: Tensor) -> Tensor:
-    return torch.cos(math.pi * t).square() * (t > 0.5)
 
 
 def _along(t: Tensor | float, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The velocity b_t(x) = E[İ_t | I_t = x]: losses that lead to it, and its closed form.
 
-L_b = E[|b|² - 2 İ·b] and L_g = E[|g|² - 2 z·g] are square losses without their constants.
+L_b = E[|b|² - 2 İ·b] is a square loss without its constant.
 """
 
 from __future__ import annotations
@@ -110,35 +110,12 @@ def velocity_loss(
     Raises:
         ValueError: NaN data, a coupling or velocity of another shape.
     """
-    return _square_loss(velocity, x1, condition, "rate", reduction=reduction, **options)
-
-
-def denoiser_loss(
-    denoiser: Field, x1: Tensor, condition: Condition = None, **options: Any
-) -> Tensor:
-    """Eq. 7 of arXiv:2310.03725: batch mean of |g_t(I_t)|² - 2 z·g_t(I_t), g = E[z | I_t].
-
-    The score is s = -g/γ (eq. 6). Arguments, result and errors as for `velocity_loss`; for a
-    schedule with latent noise.
-    """
-    return _square_loss(denoiser, x1, condition, "z", **options)
-
-
-def _square_loss(
-    field: Field,
-    x1: Tensor,
-    condition: Condition,
-    target: str,
-    *,
-    reduction: str = "sum",
-    **options: Any,
-) -> Tensor:
     mean = as_choice(reduction, "reduction", ("sum", "mean")) == "mean"
-    module = field if isinstance(field, nn.Module) else None
+    module = velocity if isinstance(velocity, nn.Module) else None
     draw = draw_interpolant(as_tensor(x1, "x1", like=module, finite=False), condition, **options)
-    found = shaped_as(draw.x, field(draw.x, draw.t, draw.pair.condition), "network")
+    found = shaped_as(draw.x, velocity(draw.x, draw.t, draw.pair.condition), "network")
     # |b|² - 2 İ·b = b·(b - 2İ), in two passes.
-    each = found * torch.sub(found, getattr(draw, target), alpha=2)
+    each = found * torch.sub(found, draw.rate, alpha=2)
     return each.mean() if mean else each.sum() / len(each)
 
 

@@ -188,7 +188,7 @@ class TrainingState:
             values if values is None else [value.to(self.device) for value in values]
             for values in (state["average"], state["best"])
         )
-        vars(self.history).update(_listed(state["history"]))
+        vars(self.history).update(state["history"])
         self.spent, self.random = self.history.seconds, state["random"]
         for name, item in self.extra.items():
             item.load_state_dict(state["extra"][name])
@@ -206,7 +206,7 @@ class TrainingState:
                 "optimizer": self.updater.state_dict(),
                 "average": self.average,
                 "best": self.best,
-                "history": _packed(vars(self.history)),
+                "history": vars(self.history),
                 "random": random,
                 "extra": {name: item.state_dict() for name, item in self.extra.items()},
             }
@@ -248,19 +248,6 @@ def _advice(step: int, batch: Any) -> str:
     if step == 0:
         return "no update has been made, so look at the loss and the data"
     return "lower learning_rate, set clip_norm or look at the loss"
-
-
-def _packed(value: Any) -> Any:
-    """Lists of numbers as tensors, which a file holds better than JSON."""
-    if isinstance(value, Mapping):
-        return {key: _packed(item) for key, item in value.items()}
-    return torch.from_numpy(np.asarray(value)) if isinstance(value, list) else value
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _listed(item) for key, item in value.items()}
-    return value.tolist() if isinstance(value, Tensor) else value
 
 
 class Weights:
@@ -367,11 +354,8 @@ def require_same(path: Any, found: Mapping[str, Any], wanted: Mapping[str, Any])
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Random states of torch (CPU and, on a CUDA device, CUDA) and numpy, one row a process."""
-    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
-    # Integers of 32 bits and the cached normal deviate are all exact in float64.
-    packed = np.concatenate([keys.astype(np.float64), [position, has_gauss, gauss]])
-    state = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(packed)}
+    """Random states of torch (CPU and, on a CUDA device, CUDA), one row a process."""
+    state = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return {name: gather(value, device) for name, value in state.items()}
@@ -390,10 +374,5 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
             "resume with the same number"
         )
     torch.set_rng_state(state["torch"][rank].clone())
-    packed = state["numpy"][rank].numpy()
-    keys, (position, has_gauss, gauss) = packed[:-3].astype(np.uint32), packed[-3:]
-    np.random.set_state(  # noqa: NPY002
-        ("MT19937", keys, int(position), int(has_gauss), float(gauss))
-    )
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"][rank].clone(), device)

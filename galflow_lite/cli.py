@@ -13,8 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-_DISK_GB = 1.0
-
 # Everything that takes time to import is imported by the command that needs it, so that
 # `galflow-lite --help` answers at once.
 
@@ -278,7 +276,7 @@ def findings() -> Iterator[Finding]:
     yield from _devices()
     yield _kernel()
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    advice = "" if free >= _DISK_GB else f", expected {_DISK_GB:g} GB: free some space"
+    advice = "" if free >= 1 else ", expected 1 GB: free some space"
     yield Finding(not advice, "disk", f"{free:.1f} GB free here{advice}")
     yield from _files()
 

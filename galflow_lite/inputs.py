@@ -11,15 +11,13 @@ import operator
 import warnings
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 __all__ = ["as_array", "as_choice", "as_number", "as_tensor", "as_whole", "column_names"]
-
-Choice = TypeVar("Choice")
 
 
 def as_array(
@@ -186,7 +184,7 @@ def as_number(
     )
 
 
-def as_choice(value: Any, name: str, choices: Collection[Choice]) -> Choice:
+def as_choice(value: Any, name: str, choices: Collection[str]) -> str:
     """``value`` itself, if it is one of ``choices``.
 
     Raises:

@@ -153,18 +153,8 @@ class Schedule:
         Raises:
             ValueError: wrong boundary values, or all coefficients zero at some time.
         """
-        return Schedule(alpha, beta, Gamma.of(gamma))._checked()
-
-    def alpha_rate(self, t: Tensor) -> Tensor:
-        """α̇_t."""
-        return -torch.ones_like(t) if self.alpha is _falling else derivative(self.alpha, t)
-
-    def beta_rate(self, t: Tensor) -> Tensor:
-        """β̇_t."""
-        return torch.ones_like(t) if self.beta is _rising else derivative(self.beta, t)
-
-    def _checked(self) -> Schedule:
-        curves = (self.alpha, self.beta, self.gamma.value)
+        made = Schedule(alpha, beta, Gamma.of(gamma))
+        curves = (alpha, beta, made.gamma.value)
         ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
         found = torch.stack([curve(ends) for curve in curves]).tolist()
         right = np.allclose(found, [[1, 0], [0, 1], [0, 0]], atol=1e-6)
@@ -175,7 +165,15 @@ class Schedule:
                 f"alpha, beta and gamma are {found} at t = 0 and 1, expected [1, 0], [0, 1] and "
                 "[0, 0] (t = 0 is the base, t = 1 the data), and never all zero: correct them"
             )
-        return self
+        return made
+
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        """α̇_t."""
+        return -torch.ones_like(t) if self.alpha is _falling else derivative(self.alpha, t)
+
+    def beta_rate(self, t: Tensor) -> Tensor:
+        """β̇_t."""
+        return torch.ones_like(t) if self.beta is _rising else derivative(self.beta, t)
 
     @property
     def has_noise(self) -> bool:

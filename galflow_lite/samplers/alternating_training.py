@@ -148,28 +148,26 @@ def train_sampler(
         def watch(step: int) -> None:
             callback(step, wrap(copy.deepcopy(network)))
 
-        settings = None
-        if checkpoint is not None:
-            settings = {
-                "target": type(target).__name__,
-                "score of the target": alternation.known_scores(),
-                "method": method,
-                "noised": noised,
-                "latent_dim": latent_dim,
-                "batch": batch,
-                "seed": seed,
-                "steps": steps,
-                "learning_rate": _values(learning_rate, steps),
-                "score_learning_rate": _values(score_learning_rate, steps),
-                "score_steps": _values(score_steps, steps),
-                "tempering": _values(tempering, steps),
-                "sigma": _values(sigma, steps),
-            }
+        settings = {
+            "target": type(target).__name__,
+            "score of the target": alternation.known_scores(),
+            "method": method,
+            "noised": noised,
+            "latent_dim": latent_dim,
+            "batch": batch,
+            "seed": seed,
+            "steps": steps,
+            "learning_rate": _values(learning_rate, steps),
+            "score_learning_rate": _values(score_learning_rate, steps),
+            "score_steps": _values(score_steps, steps),
+            "tempering": _values(tempering, steps),
+            "sigma": _values(sigma, steps),
+        }
         try:
             history = fit(
                 alternation,
                 network,
-                _step_itself,
+                int,  # the batch of a step is the step itself: all else is drawn
                 steps,
                 optimizer=_adam,
                 schedule=learning_rate,
@@ -426,11 +424,6 @@ def _network(
 def _adam(parameters: list[Tensor]) -> torch.optim.Optimizer:
     """Its rate is set by a schedule in each step."""
     return torch.optim.Adam(parameters, lr=1.0, betas=(0.0, 0.99), fused=True)
-
-
-def _step_itself(step: int) -> int:
-    """The batch of a step: all else is drawn."""
-    return step
 
 
 def _values(schedule: Schedule | LogUniform, steps: int) -> list[float] | dict[str, list[float]]:

@@ -45,11 +45,6 @@ class History:
     stopped: str = "finished"
     seconds: float = 0.0
 
-    @property
-    def steps(self) -> np.ndarray:
-        """Step numbers that belong to `loss`, shape (number of steps,)."""
-        return np.arange(len(self.loss))
-
 
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite.

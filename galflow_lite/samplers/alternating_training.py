@@ -148,21 +148,20 @@ def train_sampler(
         def watch(step: int) -> None:
             callback(step, wrap(copy.deepcopy(network)))
 
-        settings = {
-            "target": type(target).__name__,
-            "score of the target": alternation.known_scores(),
-            "method": method,
-            "noised": noised,
-            "latent_dim": latent_dim,
-            "batch": batch,
-            "seed": seed,
-            "steps": steps,
-            "learning_rate": _values(learning_rate, steps),
-            "score_learning_rate": _values(score_learning_rate, steps),
-            "score_steps": _values(score_steps, steps),
-            "tempering": _values(tempering, steps),
-            "sigma": _values(sigma, steps),
-        }
+        settings = None
+        if checkpoint is not None:
+            schedules = (learning_rate, score_learning_rate, score_steps, tempering, sigma)
+            settings = {
+                "target": type(target).__name__,
+                "score of the target": alternation.known_scores(),
+                "method": method,
+                "noised": noised,
+                "latent_dim": latent_dim,
+                "batch": batch,
+                "seed": seed,
+                "steps": steps,
+                "schedules": [_values(schedule, steps) for schedule in schedules],
+            }
         try:
             history = fit(
                 alternation,

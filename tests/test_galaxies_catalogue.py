@@ -62,9 +62,8 @@ def test_round_trip(path):
         assert read.stars.dtype == np.float32
         np.testing.assert_array_equal(read.stars, galaxy.stars)
         np.testing.assert_array_equal(read.masses, galaxy.masses)
-    for name in CONDITIONS:
-        expected = [g.conditions[name] for g in written]
-        np.testing.assert_array_equal(catalogue.conditions[name], expected)
+        for name in CONDITIONS:
+            assert catalogue.conditions[name][catalogue.ids.index(read.id)] == read.conditions[name]
     with h5py.File(path) as file:  # without this package
         assert json.loads(file.attrs["columns"]) == list(COLUMNS)
         assert file["galaxies/g3"].attrs["tau50"] == written[3].conditions["tau50"]
@@ -107,42 +106,23 @@ def test_conditions_are_computed_where_none_are_given_and_columns_reordered(path
 # --- what is refused --------------------------------------------------------------------------
 
 
-def with_value(value: float) -> np.ndarray:
-    stars = some_galaxies(2)[1].stars.astype(np.float64)
-    stars[3, 7] = value
-    return stars
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"id": "g0"}, "galaxy number 1 is Galaxy.'g0'.*an id of its own"),
-        ({"conditions": {"tau50": 1.0}}, "conditions of the first galaxy"),
-        ({"stars": with_value(np.nan)}, r"'g1' has NaN.*1 of 50 rows in column feh"),
-        ({"stars": with_value(1e39)}, r"'g1' in column feh reaches 1e\+39, which float32"),
-    ],
-)
-def test_bad_galaxies_leave_the_old_file_and_nothing_else(path, changes, message):
+def test_bad_galaxies_leave_the_old_file_and_nothing_else(path):
     first, second = some_galaxies(2)
-    Catalogue.write(path, [first, second])
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=message):
-        Catalogue.write(path, [first, replace(second, **changes)])
-    assert path.read_bytes() == before
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    before = Catalogue.write(path, [first, second]).read_bytes()
+    for bad in ({"id": "g0"}, {"conditions": {"tau50": 1.0}}, {"stars": second.stars * np.nan}):
+        with pytest.raises(ValueError, match="an id of its own|of the first galaxy|'g1' has NaN"):
+            Catalogue.write(path, [first, replace(second, **bad)])
+        assert path.read_bytes() == before
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("damage", ["short", "newer", "chunk"])
-def test_files_that_are_no_catalogue_or_damaged(path, damage):
-    Catalogue.write(path, some_galaxies(2, 5000))
-    content = bytearray(path.read_bytes())
-    with h5py.File(path, "r+") as file:
+@pytest.mark.parametrize("damage", ["short", "chunk"])
+def test_damaged_files_are_noticed(path, damage):
+    content = bytearray(Catalogue.write(path, some_galaxies(2, 5000)).read_bytes())
+    with h5py.File(path) as file:
         where = file["galaxies/g1/stars"].id.get_chunk_info(4)
-        if damage == "newer":
-            file.attrs.modify("format_version", 2)
     content[where.byte_offset + where.size // 2] ^= 0xFF
-    if damage != "newer":
-        path.write_bytes(content if damage == "chunk" else content[:5000])
+    path.write_bytes(content if damage == "chunk" else content[:5000])
     with pytest.raises(ValueError, match="galaxies.h5 cannot be read .*: fetch or write it anew"):
         Catalogue.open(path)["g1"]
 
@@ -152,9 +132,8 @@ def test_files_that_are_no_catalogue_or_damaged(path, damage):
 
 def test_galaxies_by_position_id_slice_and_subset(catalogue):
     written = some_galaxies()
-    assert catalogue[-1].id == "g6"
-    assert catalogue[np.int64(2)].id == "g2"
-    np.testing.assert_array_equal(catalogue["g4"].stars, written[4].stars)
+    for key, k in ((-1, 6), (np.int64(2), 2), ("g4", 4)):
+        np.testing.assert_array_equal(catalogue[key].stars, written[k].stars)
     part = catalogue[2:5]
     assert part.ids == ("g2", "g3", "g4")
     assert part[1].attributes == written[3].attributes
@@ -163,9 +142,8 @@ def test_galaxies_by_position_id_slice_and_subset(catalogue):
     some = catalogue.subset(["g5", "g0", 2])[1:]
     assert some.ids == ("g0", "g2")
     np.testing.assert_array_equal(some["g2"].stars, written[2].stars)
-    for key, error in ((7, IndexError), ("g9", LookupError)):
-        with pytest.raises(error, match="has no galaxy"):
-            catalogue[key]
+    with pytest.raises(IndexError, match="has no galaxy"):  # a loop over a catalogue ends by it
+        catalogue[7]
 
 
 def test_moments_agree_with_numpy(catalogue):
@@ -188,9 +166,6 @@ def test_split_is_by_galaxy_complete_and_seeded(catalogue):
     assert "g3" not in train.ids
     assert catalogue.split(held_out="g3")[1].ids == ("g3",)
     np.testing.assert_array_equal(held["g3"].stars, catalogue["g3"].stars)
-    for number in (0, 7):
-        with pytest.raises(ValueError, match="leave some on either side"):
-            catalogue.split(held_out=number)
 
 
 def total(catalogue: Catalogue) -> list[float]:
@@ -250,23 +225,18 @@ def test_every_star_once_an_epoch(numbered, size):
         assert (np.abs(np.diff(seen)) == 1).mean() < 0.01
 
 
-def test_any_step_in_a_new_object_gives_the_same_batch(numbered):
+def test_any_step_in_a_new_object_gives_the_same_batch_and_ranks_share_it(numbered):
     batches = numbered.batches(100, seed=5)
     steps = [0, 1, 7, 116, 117, 118, 250, 400]
     expected = {step: batches(step)[0] for step in steps}
     again = pickle.loads(pickle.dumps(numbered)).batches(100, seed=np.int64(5))
+    ranks = [numbered.batches(100, seed=5, rank=rank, world=4) for rank in range(4)]
     for step in reversed(steps):
         assert torch.equal(again(step)[0], expected[step])
+        for rank, part in enumerate(ranks):
+            assert torch.equal(part(step)[0], expected[step][rank::4])
     assert not torch.equal(expected[0], batches(len(batches))[0])
     assert not torch.equal(expected[0], numbered.batches(100, seed=1)(0)[0])
-
-
-def test_ranks_share_the_global_batch(numbered):
-    whole = numbered.batches(120)
-    for rank in range(3):
-        part = numbered.batches(120, rank=rank, world=3)
-        for step in (0, 97):
-            assert torch.equal(part(step)[0], whole(step)[0][rank::3])
 
 
 def test_order_is_uniform(numbered):
@@ -310,11 +280,10 @@ def test_neither_writing_nor_a_stream_holds_all_stars(tmp_path):
 ROWS = ("x", "y", "z", "vx", "vy", "vz", "Z", "feh", "ofe", "mass", "age")
 
 
-def published_array(n: int, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
+def published_array(n: int) -> np.ndarray:
     scale = np.array([4, 4, 1, 100, 100, 50, 0.005, 0.3, 0.1, 0, 2])[:, None]
     shift = np.array([0, 0, 0, 0, 0, 0, 0.02, -0.4, 0.2, 1e5, 6])[:, None]
-    return rng.normal(size=(11, n)) * scale + shift
+    return np.random.default_rng(n).normal(size=(11, n)) * scale + shift
 
 
 @pytest.fixture
@@ -327,7 +296,7 @@ def folder(tmp_path):
         ("nihao_classic_g1.05e11_1.096e+11.npy", 700),
         ("nihao_classic_g4.99e09_5.2e09.npy", 400),
     ):
-        np.save(folder / name, published_array(n, n))
+        np.save(folder / name, published_array(n))
     (folder / "._nihao_uhd_g8.26e11_9.1e11.npy").write_bytes(b"finder")
     return folder
 
@@ -336,36 +305,27 @@ def test_published_galaxies_come_sorted_with_names_masses_and_attributes(folder)
     galaxies = list(published_galaxies(folder))
     assert [g.id for g in galaxies] == ["g1.05e11", "g4.99e09", "g8.26e11"]
     assert [g.attributes["M_dm"] for g in galaxies] == [1.096e11, 5.2e9, 9.1e11]
-    raw = published_array(700, 700)
+    raw = published_array(700)
     for name in ROWS:
         found = galaxies[0].masses if name == "mass" else galaxies[0][name]
         np.testing.assert_array_equal(found, raw[ROWS.index(name)])
-    np.save(folder / "nihao_uhd_g1.05e11_1.1e11.npy", published_array(5, 0))
+    np.save(folder / "nihao_uhd_g1.05e11_1.1e11.npy", published_array(5))
     twice = ["nihao_classic_g1.05e11_1.096e+11", "nihao_uhd_g1.05e11_1.1e11"]
     found = [g.id for g in published_galaxies(folder)]
     assert found == [twice[0], "g4.99e09", twice[1], "g8.26e11"]
-
-
-def test_names_and_arrays_that_do_not_fit(folder):
-    with pytest.raises(ValueError, match="holds no .npy file"):
-        next(published_galaxies(folder / "nowhere"))
-    for array in (np.zeros((20, 11)), np.full((11, 3), None)):
-        np.save(folder / "a_g0_1e9.npy", array, allow_pickle=True)
-        with pytest.raises(ValueError, match="a_g0_1e9.npy cannot be read.*(shape|pickled)"):
-            next(published_galaxies(folder))
-    np.save(folder / "a_g1.05e11_heavy.npy", published_array(5, 0))
-    with pytest.raises(ValueError, match="holds a_g1.05e11_heavy.npy, expected one file a galaxy"):
+    # An array of objects is a pickle, which is never loaded.
+    np.save(folder / "a_g0_1e9.npy", np.full((11, 3), None), allow_pickle=True)
+    with pytest.raises(ValueError, match="a_g0_1e9.npy cannot be read.*pickled"):
         next(published_galaxies(folder))
 
 
 def test_conversion_cuts_reports_and_keeps_attributes(folder, tmp_path, capsys):
     target = tmp_path / "galaxies.h5"
     found = convert(folder, target, progress=False)
-    assert (found["raw_galaxies"], found["raw_stars"], found["galaxies"]) == (3, 2000, 2)
     assert "dropped: galaxy 'g4.99e09' keeps 37" in capsys.readouterr().out
     catalogue = Catalogue.open(target)
-    assert catalogue.ids == ("g1.05e11", "g8.26e11")
-    assert catalogue.n_stars.sum() == found["stars"]
+    kept = (3, 2000, 2, catalogue.n_stars.sum())
+    assert (tuple(found.values()), catalogue.ids) == (kept, ("g1.05e11", "g8.26e11"))
     read, expected = catalogue["g8.26e11"], clean(list(published_galaxies(folder))[2])
     assert (read.conditions, read.attributes) == (expected.conditions, {"M_dm": 9.1e11})
     np.testing.assert_allclose(read.stars, expected.stars, rtol=1e-6, atol=1e-6)

@@ -19,12 +19,7 @@ from galflow_lite.targets import (
     FromLogDensity,
     GaussianMixture,
     Rosenbrock,
-    Target,
 )
-
-
-def unit_gaussian(dim: int = 1) -> GaussianMixture:
-    return GaussianMixture(torch.zeros(1, dim), 1.0)
 
 
 def require_moments(x: torch.Tensor, means: list[float]) -> None:
@@ -35,16 +30,6 @@ def require_moments(x: torch.Tensor, means: list[float]) -> None:
     assert float(((values.mean(0) - torch.tensor(means)) / error).abs().max()) < 4.5
 
 
-METHODS = {
-    "mala": lambda target, start, **options: langevin(
-        target, start, steps=options.pop("steps", 400), adjust=True, **options
-    ),
-    "hmc": lambda target, start, **options: hmc(
-        target, start, steps=options.pop("steps", 40), warmup=60, **options
-    ),
-}
-
-
 # Langevin
 
 
@@ -52,7 +37,7 @@ METHODS = {
 def test_bias_of_the_unadjusted_chain_in_closed_form(epsilon):
     # x' = (1 - eps) x + sqrt(2 eps) xi has the variance 1 / (1 - eps / 2).
     n = 20_000
-    chains = langevin(unit_gaussian(2), n, steps=200, step_size=epsilon, seed=1)
+    chains = langevin(GaussianMixture([[0.0, 0.0]], 1.0), n, steps=200, step_size=epsilon, seed=1)
     variance = float(chains.samples.var())
     expected = 1 / (1 - epsilon / 2)
     error = expected * math.sqrt(2 / (2 * n))
@@ -95,12 +80,10 @@ def test_flow_of_probability_of_mala_balances_on_a_grid():
     error = math.sqrt(expected * (1 - expected) / 4000)
     assert abs(chains.acceptance - expected) < 4.5 * error < 0.04
     # At equilibrium they stay there, which the unadjusted chain does not.
-    cdf = q.cumsum(0)
-    uniform = np.interp(chains.samples[:, 0].numpy(), grid[:, 0].numpy(), cdf.numpy())
-    assert stats.kstest(uniform, "uniform").pvalue > 1e-4
-    loose = langevin(target, start, steps=20, step_size=epsilon, seed=6)
-    biased = np.interp(loose.samples[:, 0].numpy(), grid[:, 0].numpy(), cdf.numpy())
-    assert stats.kstest(biased, "uniform").pvalue < 1e-4
+    for adjust in (True, False):
+        ends = langevin(target, start, steps=20, step_size=epsilon, adjust=adjust, seed=6).samples
+        uniform = np.interp(ends[:, 0], grid[:, 0], q.cumsum(0))
+        assert (stats.kstest(uniform, "uniform").pvalue > 1e-4) == adjust
 
 
 def test_mini_batch_scores_and_a_falling_step_size():
@@ -119,23 +102,26 @@ def test_mini_batch_scores_and_a_falling_step_size():
     assert chains.step_size == falling(299)
     shift = (chains.samples.mean(0) - exact.mean(0)) / exact.std(0)
     assert float(shift.abs().max()) < 0.2
-    with pytest.raises(ValueError, match="BayesianLogisticRegression gives a fresh estimate"):
-        hmc(posterior.with_batches(10), 5, steps=2)
 
 
 # Long runs
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_moments_of_long_runs(method):
+@pytest.mark.parametrize(
+    ("method", "first", "second"),
+    [
+        (langevin, {"steps": 400, "step_size": 0.15}, {"steps": 1500, "step_size": 0.08}),
+        (hmc, {"steps": 40}, {"steps": 80}),
+    ],
+)
+def test_moments_of_long_runs(method, first, second):
     # From off the centre; x1 ~ N(1, 1/2) of Rosenbrock has the moments 3/2, 5/2 (third) and 19/4
     # (fourth), x2 adds its variance 1/2.
+    options = {"adjust": True} if method is langevin else {"warmup": 60}
     begin = torch.full((2000, 2), 6.0).double()
-    options = {"step_size": 0.15} if method == "mala" else {}
-    chains = METHODS[method](BENCHMARKS["gaussian"](), begin, seed=9, **options)
+    chains = method(BENCHMARKS["gaussian"](), begin, seed=9, **first, **options)
     require_moments(chains.samples, [0, 0, 1, 1, 0.8])
-    options = {"step_size": 0.08, "steps": 1500} if method == "mala" else {"steps": 80}
-    chains = METHODS[method](Rosenbrock(), 2000, seed=10, **options)
+    chains = method(Rosenbrock(), 2000, seed=10, **second, **options)
     require_moments(chains.samples, [1, 1.5, 1.5, 4.75 + 0.5, 2.5])
 
 
@@ -194,7 +180,7 @@ def test_step_size_is_kept_without_a_warm_up_and_varies_by_a_tenth():
     # a random length breaks that.
     start = torch.full((200, 1), 2.0).double()
     options = {"warmup": 0, "leapfrog_steps": 31, "step_size": math.pi / 31}
-    chains = hmc(unit_gaussian(), start, steps=60, **options, seed=1)
+    chains = hmc(GaussianMixture([[0.0]], 1.0), start, steps=60, **options, seed=1)
     assert chains.step_size == math.pi / 31
     assert chains.acceptance > 0.9
     assert float((chains.samples.abs() - 2).abs().max()) > 0.5
@@ -256,38 +242,24 @@ every_run = pytest.mark.parametrize("name", RUNS)
 DONUT = BENCHMARKS["donut"]()
 
 
-class Counted(Target):
-    """A target that counts the points at which its score is computed."""
-
-    def __init__(self, target: Target) -> None:
-        self.target, self.dim, self.points = target, target.dim, 0
-
-    def _log_density(self, x):
-        return self.target._log_density(x)
-
-    def _closed_score(self, x):
-        self.points += len(x)
-        return self.target._closed_score(x)
+def half_square(x):
+    return -x.square().sum(1) / 2
 
 
-@pytest.mark.parametrize(
-    ("run", "expected"),
-    [
-        (lambda t: langevin(t, 7, steps=13, step_size=0.01), 13),
-        (lambda t: langevin(t, 7, steps=13, step_size=0.01, adjust=True), 14),
-        (lambda t: hmc(t, 7, steps=4, warmup=3, leapfrog_steps=5, step_size=0.1), 1 + 7 * 5),
-        (lambda t: hmc(t, 7, steps=4, warmup=0, leapfrog_steps=2, step_size=0.1), 1 + 4 * 2),
-        (lambda t: hmc(t, 7, steps=2, warmup=3, leapfrog_steps=2), None),
-        (lambda t: svgd(t, 7, steps=9), 9),
-    ],
-)
-def test_gradients_are_counted(run, expected):
-    target = Counted(Rosenbrock())
-    chains = run(target)
-    assert chains.gradient_evaluations == target.points
-    if expected is not None:
-        assert chains.gradient_evaluations_per_sample == expected
-    assert chains.seconds > 0
+@every_run
+def test_gradients_are_counted(name):
+    points = []
+
+    def score(x):
+        points.append(len(x))
+        return -x
+
+    chains = RUNS[name](FromLogDensity(half_square, 2, score=score), 7)
+    assert chains.gradient_evaluations == sum(points)
+    assert chains.gradient_evaluations_per_sample == sum(points) / 7
+    # One for each step, and where they are adjusted one more for the start.
+    expected = {"ula": 12, "mala": 13, "svgd": 12}.get(name, sum(points) / 7)
+    assert sum(points) == 7 * expected
 
 
 @every_run
@@ -339,8 +311,6 @@ def test_diverged_chains_are_reported():
     sound = langevin(target, start, steps=60, step_size=0.001, seed=21)
     assert not sound.diverged.any()
     assert torch.equal(sound.samples[:30], chains.samples[:30])
-    assert str(chains).startswith("40 chains of 60 steps, 60 gradients a sample")
-    assert str(chains).endswith("10 diverged")
 
 
 def test_adjusted_chains_reject_what_would_diverge():
@@ -356,9 +326,7 @@ def test_adjusted_chains_reject_what_would_diverge():
 
 
 def test_a_score_that_turns_nan_loses_the_chain():
-    target = FromLogDensity(
-        lambda x: -x.square().sum(1) / 2, 1, score=lambda x: torch.where(x < 1, -x, torch.nan)
-    )
+    target = FromLogDensity(half_square, 1, score=lambda x: torch.where(x < 1, -x, torch.nan))
     start = torch.zeros(200, 1).double()
     loose = langevin(target, start, steps=50, step_size=0.5, seed=24)
     assert 0 < int(loose.diverged.sum())
@@ -375,17 +343,14 @@ def test_a_score_that_turns_nan_loses_the_chain():
 
 @every_run
 def test_scores_and_densities_that_are_none(name):
-    def normal(x):
-        return -x.square().sum(1) / 2
-
-    nan = FromLogDensity(normal, 2, score=lambda x: torch.where(x > 0, x, torch.nan))
-    with pytest.raises(ValueError, match="the score of the target is not finite at 1 of 2 starti"):
+    nan = FromLogDensity(half_square, 2, score=lambda x: torch.where(x > 0, x, torch.nan))
+    with pytest.raises(ValueError, match="not finite at 1 of 2 starti"):
         RUNS[name](nan, [[1.0, 1.0], [-1.0, 1.0]])
     # Broadcasting would take these for a score, or for a log density.
-    with pytest.raises(ValueError, match="the score of FromLogDensity has shape"):
-        RUNS[name](FromLogDensity(normal, 2, score=lambda x: -x[:, :1]), 5)
-    with pytest.raises(ValueError, match="the log density of FromLogDensity has shape"):
-        RUNS[name](FromLogDensity(lambda x: normal(x)[:, None], 2), 5)
+    flat = FromLogDensity(half_square, 2, score=lambda x: -x[:, :1])
+    for wrong in (flat, FromLogDensity(lambda x: half_square(x)[:, None], 2)):
+        with pytest.raises(ValueError, match="of FromLogDensity has shape"):
+            RUNS[name](wrong, 5)
     if name in ("mala", "hmc"):
-        with pytest.raises(ValueError, match="the log density .* is not finite at 1 of 2 starting"):
+        with pytest.raises(ValueError, match="not finite at 1 of 2 starting"):
             RUNS[name](FromLogDensity(lambda x: x[:, 0].log(), 1), [[1.0], [-1.0]])

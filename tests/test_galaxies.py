@@ -27,18 +27,8 @@ def test_columns_by_name_and_selection():
     np.testing.assert_array_equal(part.stars, galaxy.stars[[5, 2]][:, [9, 0]])
     np.testing.assert_array_equal(part.masses, galaxy.masses[[5, 2]])
     assert Galaxy(galaxy.stars, masses=2.0).take(slice(3)).masses == 2.0
-    with pytest.raises(ValueError, match="'g1' has no mgfe, choose among x, y"):
-        galaxy["mgfe"]
-
-
-def test_tables_with_names_are_matched_by_name():
-    galaxy = random_galaxy(50)
-    by_name = {name: galaxy[name] for name in reversed(COLUMNS)} | {"extra": np.ones(50)}
+    by_name = {name: galaxy[name] for name in reversed(COLUMNS)} | {"extra": galaxy.masses}
     np.testing.assert_array_equal(Galaxy(by_name).stars, galaxy.stars)
-    with pytest.raises(ValueError, match="no column 'age'"):
-        Galaxy({name: by_name[name] for name in COLUMNS[:-1]})
-    with pytest.raises(ValueError, match="expected each once"):
-        Galaxy(galaxy.stars[:, :2], columns=("x", "x"))
 
 
 def test_conditions_are_unweighted_and_of_what_is_there():
@@ -68,13 +58,9 @@ def on_a_line(radii: np.ndarray, **columns: np.ndarray) -> Galaxy:
 
 
 # Of stars with the same Z the last ten count as the richest: here they are the outermost ones.
-@pytest.mark.parametrize(
-    ("farthest", "expected"),
-    [
-        (20.0, 950),  # 95th percentile 19: one cut only, a second one would go below
-        (30.0, 876),  # 95th percentile 28.5, cap 27.7: 923 stars, of which 95 % are kept
-    ],
-)
+# 95th percentile 19: one cut only, a second one would go below; 28.5, above the cap of 27.7: 923
+# stars, of which 95 % are kept.
+@pytest.mark.parametrize(("farthest", "expected"), [(20.0, 950), (30.0, 876)])
 def test_second_percentile_only_when_the_cap_was_the_smaller_limit(farthest, expected):
     radii = np.arange(1, 1001) * farthest / 1000
     assert clean(on_a_line(radii))["x"].tolist() == radii[:expected].tolist()
@@ -100,28 +86,22 @@ def test_abundance_limits_are_inclusive_and_stars_without_metals_are_cut():
     assert np.isneginf(galaxy["feh"][2])  # the given table is unchanged
 
 
-def test_what_is_refused():
-    with pytest.raises(ValueError, match="'g1' keeps 48[0-9] of 520 stars after the cuts, expec"):
+def test_galaxies_with_few_stars_left_are_refused():
+    with pytest.raises(ValueError, match="'g1' keeps 48[0-9] of 520 stars after the cuts"):
         clean(random_galaxy(520))
-    broken = random_galaxy()
-    broken["age"][7] = np.nan
-    with pytest.raises(ValueError, match=r"'g1' has NaN.* in 1 of 3000 rows in column age"):
-        clean(broken)
 
 
 def bar(angle: float, n: int = 40_000) -> Galaxy:
     """A bar 3 times as long as wide within a round disc, at an angle [rad]; 1 star in 5 in the
     disc. The stars stream along the bar."""
     rng = np.random.default_rng(1)
-    along, across = rng.uniform(-6, 6, n), rng.uniform(-2, 2, n)
+    place = rng.uniform(-6, 6, n) + 1j * rng.uniform(-2, 2, n)
     radius, azimuth = 8 * np.sqrt(rng.uniform(size=n)), rng.uniform(0, 2 * np.pi, n)
-    disc = rng.uniform(size=n) < 0.2
-    along = np.where(disc, radius * np.cos(azimuth), along)
-    across = np.where(disc, radius * np.sin(azimuth), across)
-    cos, sin = np.cos(angle), np.sin(angle)
+    in_disc = rng.uniform(size=n) < 0.2
+    place = np.where(in_disc, radius * np.exp(1j * azimuth), place) * np.exp(1j * angle)
     stars = np.zeros((n, 10))
-    stars[:, 0], stars[:, 1] = cos * along - sin * across, sin * along + cos * across
-    stars[:, 3], stars[:, 4] = 100 * cos, 100 * sin
+    stars[:, 0], stars[:, 1] = place.real, place.imag
+    stars[:, 3], stars[:, 4] = 100 * np.cos(angle), 100 * np.sin(angle)
     return Galaxy(stars, masses=1.0)
 
 

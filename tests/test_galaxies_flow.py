@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,18 +71,6 @@ def test_density_is_per_physical_unit(catalogue, scales):
     assert total == pytest.approx(1.0, abs=0.01)
 
 
-def test_log_prob_in_other_units_differs_by_the_jacobian(tmp_path, catalogue):
-    """Metres for kilometres: the same flow, and a density lower by log(1000) for each column."""
-    metres = np.array([1, 1, 1, 1000, 1000, 1000, 1, 1, 1, 1])
-    scaled = [replace(galaxy, stars=galaxy.stars.astype(float) * metres) for galaxy in catalogue]
-    flow, other = GalaxyFlow(**SMALL), GalaxyFlow(**SMALL)
-    flow.fit(catalogue, **QUICK | {"steps": 1})
-    written = Catalogue.write(tmp_path / "metres.h5", scaled)
-    other.fit(Catalogue.open(written), **QUICK | {"steps": 1})
-    difference = flow.log_prob(catalogue[0]) - other.log_prob(scaled[0])
-    np.testing.assert_allclose(difference, 3 * np.log(1000), atol=1e-3)
-
-
 def test_one_galaxy_in_any_form_and_any_order_has_the_same_density(catalogue, fitted):
     galaxy = catalogue[2]
     names = fitted.condition_columns
@@ -96,11 +83,6 @@ def test_one_galaxy_in_any_form_and_any_order_has_the_same_density(catalogue, fi
     for stars in (galaxy.stars[::-1].astype(">f4")[::-1], np.ma.array(galaxy.stars), table):
         for given in (dict(reversed(galaxy.conditions.items())), row, rows):
             np.testing.assert_allclose(fitted.log_prob(stars, given), expected, atol=1e-4)
-    masked = np.ma.masked_array(galaxy.stars, galaxy.stars > np.quantile(galaxy.stars, 0.9))
-    with pytest.raises(ValueError, match="NaN, infinite or masked"):
-        fitted.log_prob(masked, row)
-    with pytest.raises(ValueError, match="conditions of one galaxy has shape"):
-        fitted.sample(rows, 5)
 
 
 def test_sample_is_a_galaxy_with_the_conditions_asked_for(catalogue, fitted):
@@ -111,10 +93,7 @@ def test_sample_is_a_galaxy_with_the_conditions_asked_for(catalogue, fitted):
     assert sample.masses * len(sample) == pytest.approx(wanted["M_stars"])
     assert not np.array_equal(sample.stars, fitted.sample(wanted, 333, seed=2).stars)
     assert [len(b) for b in fitted.sample_batches(wanted, 25_000)] == [10_000, 10_000, 5_000]
-
-
-def test_a_longer_sample_of_a_seed_begins_as_a_shorter_one(catalogue, fitted):
-    wanted = catalogue[1].conditions
+    # A longer sample of a seed begins as a shorter one.
     draws = [fitted.sample(wanted, n, seed=1).stars[:10_000] for n in (10_000, 12_345)]
     np.testing.assert_array_equal(*draws)
 
@@ -129,22 +108,15 @@ def test_any_columns_no_conditions_and_validation(catalogue):
     assert flow.log_prob(sample).shape == (50,)
 
 
-class Stopped(Exception):
-    pass
-
-
-def stop_at(wanted: int):
-    def callback(step: int) -> None:
-        if step == wanted:
-            raise Stopped
-
-    return {"callback": callback, "callback_every": 1}
+def stop(step: int) -> None:
+    if step == 40:
+        raise InterruptedError
 
 
 def test_resumed_fit_equals_one_without_a_pause(catalogue, fitted, tmp_path):
     options = QUICK | {"checkpoint": tmp_path / "fit.safetensors", "checkpoint_every": 15}
-    with pytest.raises(Stopped):
-        GalaxyFlow(**SMALL).fit(catalogue, **options, **stop_at(40))
+    with pytest.raises(InterruptedError):
+        GalaxyFlow(**SMALL).fit(catalogue, **options, callback=stop, callback_every=1)
     resumed = GalaxyFlow(**SMALL)
     resumed.fit(catalogue, **options)
     assert same_weights(resumed, fitted)
@@ -167,15 +139,10 @@ def test_checkpoint_refuses_another_training(catalogue, tmp_path):
 def test_a_fit_that_fails_leaves_the_model_as_it_was(catalogue, fitted):
     flow = copy.deepcopy(fitted)
     part = catalogue.subset(catalogue.ids[:4])
-    with pytest.raises(Stopped):
-        flow.fit(part, **QUICK, **stop_at(20))
+    with pytest.raises(InterruptedError):
+        flow.fit(part, **QUICK, callback=stop, callback_every=1)
     with pytest.raises(TrainingDiverged):
         flow.fit(part, **QUICK | {"learning_rate": 1e30})
-    for names, message in ((("spin",), "has no spin"), (("M_stars",), "same value everywhere")):
-        with pytest.raises(ValueError, match=message):
-            GalaxyFlow(("x", "y"), names, **SMALL).fit(catalogue[:1], **QUICK)
-    with pytest.raises(ValueError, match="has seen no galaxies yet"):
-        GalaxyFlow(**SMALL).sample(catalogue[0].conditions, 5)
     assert same_weights(flow, fitted)
     np.testing.assert_array_equal(flow.log_prob(catalogue[0]), fitted.log_prob(catalogue[0]))
 
@@ -196,11 +163,10 @@ def test_warns_outside_the_training_range_and_says_by_how_much(catalogue, fitted
 
 def test_one_star_far_away_is_noticed(catalogue, tmp_path):
     galaxies = list(catalogue)
-    stars = galaxies[0].stars.copy()
-    stars[0, 0] = 1e20
-    Catalogue.write(tmp_path / "far.h5", [replace(galaxies[0], stars=stars), *galaxies[1:]])
+    galaxies[0].stars[0, 0] = 1e20
+    far = Catalogue.open(Catalogue.write(tmp_path / "far.h5", galaxies))
     with pytest.warns(RuntimeWarning, match="one star lies 1e.20 kpc from the mean of x"):
-        GalaxyFlow(**SMALL).fit(Catalogue.open(tmp_path / "far.h5"), **QUICK | {"steps": 1})
+        GalaxyFlow(**SMALL).fit(far, **QUICK | {"steps": 1})
 
 
 def test_save_load_pickle_and_copy(catalogue, fitted, tmp_path):
@@ -211,14 +177,10 @@ def test_save_load_pickle_and_copy(catalogue, fitted, tmp_path):
     for loaded in copies:
         assert loaded.conditions.range == fitted.conditions.range
         np.testing.assert_array_equal(loaded.log_prob(catalogue[0]), fitted.log_prob(catalogue[0]))
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="truncated"):
-        GalaxyFlow.load(path)
 
 
-def test_scales_are_inverted_and_samples_lie_inside(tmp_path, catalogue):
-    bounds = {"age": (0, 13.8), "Z": (-1e-6, 0.1)}
-    flow = GalaxyFlow(**SMALL, log=("M_stars",), bounds=bounds)
+def test_scales_are_inverted_and_samples_lie_inside(catalogue):
+    flow = GalaxyFlow(**SMALL, bounds={"age": (0, 13.8), "Z": (-1e-6, 0.1)})
     flow.fit(catalogue, **QUICK | {"steps": 1})
     stars = catalogue[0].stars
     np.testing.assert_allclose(flow.stars.inverse(flow.stars.forward(stars)), stars, rtol=1e-5)
@@ -230,8 +192,6 @@ def test_scales_are_inverted_and_samples_lie_inside(tmp_path, catalogue):
     assert 13.7999 < ages.max() < 13.8
     values = Galaxy(flow.stars.inverse(scaled), catalogue[0].conditions)
     assert np.isfinite(flow.log_prob(values)).all()
-    with pytest.raises(ValueError, match="age has .* values out of range, expected 5 < age < 6"):
-        GalaxyFlow(**SMALL, bounds={"age": (5.0, 6.0)}).fit(catalogue, **QUICK)
 
 
 def test_jacobian_of_the_scales_is_that_of_finite_differences():

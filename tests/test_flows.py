@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 
 import numpy as np
 import pytest
 import torch
-from nflows.transforms import PiecewiseRationalQuadraticCouplingTransform
 from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
 from planar_densities import Grid
 
@@ -29,9 +27,8 @@ FLOWS = {
     ),
     "autoregressive, mixture base": lambda d, c: autoregressive(
         # Broad components: a test below compares with a normal that must not lie in a gap.
-        d,
-        c,
-        flows.GaussianMixtureBase(torch.randn(5, d), scale=1.0),
+        *(d, c),
+        base=flows.GaussianMixtureBase(torch.randn(5, d), scale=1.0),
     ),
 }
 
@@ -74,29 +71,22 @@ def test_log_determinant_is_that_of_the_jacobian_and_the_inverse_is_one(build):
         assert (forward + backward).abs().median() < tolerance
 
 
-def test_density_integrates_to_one(build):
-    flow = build(2, 1)
-    row = torch.ones(1, 1)
-    # The flow spreads as it was perturbed: the box is set by its own samples, with a wide margin.
-    with torch.no_grad():
-        edge = float(flow.sample(20_000, row).abs().max()) + 2
-    grid = Grid(lambda x: flow.log_prob(x, row), -edge, edge, n=700)
-    assert grid.total == pytest.approx(1.0, abs=5e-3)
-
-
-def test_samples_follow_the_density(build):
-    """The mean of any function over samples equals its integral under exp(log_prob)."""
-    flow = build(2)
+def test_density_integrates_to_one_and_has_the_samples(build):
+    flow, row = build(2, 1), torch.ones(1, 1)
     torch.manual_seed(0)
     with torch.no_grad():
-        samples = flow.sample(100_000)
+        samples = flow.sample(100_000, row)[0]
         # E_q[p / q] = 1 for a normal p within q's reach, from q's own samples.
         mean, std = samples.mean(0), 0.5 * samples.std(0)
         reference = torch.distributions.Normal(mean, std).log_prob(samples).sum(1)
-        weights = (reference - flow.log_prob(samples)).exp()
+        weights = (reference - flow.log_prob(samples, row)).exp()
     error = weights.std() / len(weights) ** 0.5
     assert abs(weights.mean() - 1) < 4 * error
     assert error < 0.07
+    # The flow spreads as it was perturbed: the box is set by its own samples, with a wide margin.
+    edge = float(samples.abs().max()) + 2
+    grid = Grid(lambda x: flow.log_prob(x, row), -edge, edge, n=700)
+    assert grid.total == pytest.approx(1.0, abs=5e-3)
 
 
 def test_gradient_reaches_every_parameter(build):
@@ -124,16 +114,12 @@ def test_shared_and_indexed_context_equal_their_copies(build):
     for wrong in (None, rows[:4], torch.zeros(40, 1)):
         with pytest.raises(ValueError, match="context"):
             flow.log_prob(x, wrong)
-    with pytest.raises(ValueError, match="context"):
-        build(3).log_prob(x, rows)
 
 
 def test_sample_shapes_and_number_types(build):
     plain, conditional = build(3), build(3, 2)
     assert plain.sample(np.int64(7)).shape == (7, 3)
-    assert conditional.sample(7, torch.zeros(4, 2)).shape == (4, 7, 3)
     assert conditional.sample(7, np.zeros((4, 2)), batch_size=3).shape == (4, 7, 3)
-    assert conditional.sample(5, torch.zeros(2, 2)).dtype == torch.float64
     assert plain.log_prob(np.zeros((4, 3), dtype=np.float32)).dtype == torch.float64
     whole, parts = (
         plain.sample(100, batch_size=size, generator=torch.Generator().manual_seed(1))
@@ -160,14 +146,13 @@ def test_copies_files_and_devices(build):
         assert found.sample(4, context).device.type == "cuda"
 
 
+@pytest.mark.filterwarnings("error")
 def test_no_warning_reaches_the_user_and_any_default_type_will_do(build):
     torch.set_default_dtype(torch.float64)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            flow = build(4, 1)
-            flow.sample(3, torch.zeros(1, 1))
-            flow.log_prob(torch.zeros(3, 4), torch.zeros(3, 1)).sum().backward()
+        flow = build(4, 1)
+        flow.sample(3, torch.zeros(1, 1))
+        flow.log_prob(torch.zeros(3, 4), torch.zeros(3, 1)).sum().backward()
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -229,28 +214,6 @@ def test_spline_survives_extreme_parameters():
     assert (y.diff() >= 0).all()
 
 
-def test_coupling_equals_that_of_nflows():
-    """The same conditioner in nflows' own coupling gives the same outputs, both ways."""
-    torch.manual_seed(0)
-    mask = [True, False, True, False, False]
-    ours = flows.SplineCoupling(mask, context_features=2, hidden=16).double()
-
-    class Conditioner(torch.nn.Module):
-        hidden_features = 1  # nflows divides widths and heights by its root
-
-        def forward(self, kept, context):
-            factors = [ours.conditioner.of_inputs(kept), ours.conditioner.of_context(context)]
-            return factors[0] * factors[1]
-
-    theirs = PiecewiseRationalQuadraticCouplingTransform(
-        torch.tensor(mask).long(), lambda *_: Conditioner(), tails="linear", tail_bound=3.0
-    )
-    x, context = 2 * torch.randn(300, 5).double(), torch.randn(300, 2).double()
-    for mine, other in ((ours, theirs), (ours.inverse, theirs.inverse)):
-        for a, b in zip(mine(x, context), other(x, context), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-
-
 # ---- many flows as one batched model
 
 
@@ -293,10 +256,3 @@ def test_copy_to_writes_every_flow_back(three):
     expected = torch.stack([flow.log_prob(x) for flow in three])
     torch.testing.assert_close(stack.log_prob(x), expected, rtol=1e-10, atol=1e-10)
     assert not torch.allclose(expected, before)
-
-
-def test_flows_that_cannot_be_stacked():
-    sizes = [flows.real_nvp(2, hidden=hidden) for hidden in (8, 9)]
-    for found in ([], sizes, [flows.real_nvp(2, resampled=8)], [flows.real_nvp(2, 1)]):
-        with pytest.raises(ValueError, match="expected one architecture"):
-            flows.StackedFlows(found)

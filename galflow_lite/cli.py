@@ -140,8 +140,8 @@ def _show(number: str, scale: str, runs: dict[Path, Any], store: bool) -> None:
     for measured in dict.fromkeys(line["scale"] for line in found if store):
         results = reproduction.Results.of_run(number, measured, seconds, found)
         before = reproduction.Results.stored(number, measured)
-        if before and set(books.find_notebooks([number])) - set(runs):
-            # Of a lesson without its audit, the numbers of the audit stay as they are.
+        if before and (measured != scale or set(books.find_notebooks([number])) - set(runs)):
+            # What this run did not measure stays: the audit of a lesson, the rest of a reference.
             results.rows = {**before.rows, **results.rows}
         typer.echo(f"stored the numbers in {results.save().name}")
 

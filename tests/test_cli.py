@@ -177,6 +177,10 @@ def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(her
     assert numbers("lite") == both
     assert run("reproduce", str(pair[1]), "--store") == 0
     assert numbers("lite") == {**both, "a.new.number": 0.75}
+    # A lite run that measures some of a reference leaves the rest of it.
+    tiny(pair[0], RECORD.format("a.time", 1.5, "paper"))
+    assert run("reproduce", "01", "--store") == 0
+    assert numbers("paper") == {"galaxies.sampling.seconds": 3.25, "a.time": 1.5}
 
 
 def test_reproduce_ends_with_1_when_a_cell_fails_and_stores_nothing(here, pair, capsys):

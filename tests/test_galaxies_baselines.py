@@ -19,22 +19,11 @@ GALAXIES = {
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory) -> Catalogue:
-    rng = np.random.default_rng(1)
-    path = tmp_path_factory.mktemp("four") / "galaxies.h5"
-    Catalogue.write(
-        path,
-        [
-            Galaxy(
-                rng.normal(size=(n, 2)) + number,
-                conditions,
-                id=name,
-                columns=("x", "age"),
-                masses=rng.uniform(1e4, 1e6, n),
-            )
-            for number, (name, (conditions, n)) in enumerate(GALAXIES.items())
-        ],
-    )
-    return Catalogue.open(path)
+    rng, galaxies = np.random.default_rng(1), []
+    for number, (name, (conditions, n)) in enumerate(GALAXIES.items()):
+        stars, masses = rng.normal(size=(n, 2)) + number, rng.uniform(1e4, 1e6, n)
+        galaxies.append(Galaxy(stars, conditions, id=name, columns=("x", "age"), masses=masses))
+    return Catalogue.open(Catalogue.write(tmp_path_factory.mktemp("four") / "g.h5", galaxies))
 
 
 def test_nearest_in_standardised_conditions(four):
@@ -88,8 +77,7 @@ def linear(n_galaxies: int, stars: int) -> list[Galaxy]:
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Catalogue:
     path = tmp_path_factory.mktemp("many") / "galaxies.h5"
-    Catalogue.write(path, linear(300, 20))
-    return Catalogue.open(path)
+    return Catalogue.open(Catalogue.write(path, linear(300, 20)))
 
 
 def mixture(catalogue: Catalogue, names=("c", "d"), **options) -> ConditionalMixture:

@@ -13,12 +13,7 @@ from planar_densities import Grid
 
 from galflow_lite import flows
 from galflow_lite.piecewise import PiecewiseFlow, choose_clusters
-from galflow_lite.piecewise.pieces import (
-    PieceData,
-    Recipe,
-    _GroupBatches,
-    train_pieces,
-)
+from galflow_lite.piecewise.pieces import PieceData, Recipe, _GroupBatches, train_pieces
 from galflow_lite.targets import TwoMoons, TwoRings
 from galflow_lite.training import TrainingDiverged
 
@@ -113,24 +108,18 @@ def test_a_piece_trains_in_a_group_as_it_does_alone(changes):
             torch.testing.assert_close(value, together[i][name], rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("steps", [7, 9])
-def test_every_point_is_seen_once_a_pass(steps):
+def test_every_point_is_seen_once_a_pass():
     _, data = problem(40, 100)
     batches = _GroupBatches(data, RECIPE._replace(batch_size=8))
-    seen = [[], []]
-    for step in range(steps):
-        points, _ = batches(step)
-        assert points.shape == (2, 8, 2)
-        for i in range(2):
-            seen[i] += points[i].tolist()
+    seen = torch.stack([batches(step)[0] for step in range(9)], dim=1)
+    assert seen.shape == (2, 9, 8, 2)
     # 30 and 75 training points: three and nine batches of eight in a pass.
-    for i, (rows, each_pass) in enumerate(((30, 3), (75, 9))):
-        assert len(data[i].train) == rows
-        known = {tuple(row) for row in data[i].train.tolist()}
-        for start in range(0, steps, each_pass):
-            part = [tuple(row) for row in seen[i][8 * start : 8 * (start + each_pass)]]
-            assert len(part) == len(set(part))
-            assert set(part) <= known
+    for part, rows, each_pass in zip(data, seen, (3, 9), strict=True):
+        known = {tuple(row) for row in part.train.tolist()}
+        for one_pass in rows.reshape(-1, 8 * each_pass, 2).tolist():
+            points = {tuple(row) for row in one_pass}
+            assert len(points) == len(one_pass)
+            assert points <= known
 
 
 def test_each_piece_stops_by_itself_keeps_its_best_and_rests():
@@ -227,10 +216,10 @@ def test_any_default_type_will_do():
 
 def test_a_divergence_in_a_process_says_what_happened():
     x = TwoMoons().sample(300, seed=0)
-    settings = dict(epochs=3, learning_rate=1e30, clip_norm=None)
+    flow = PiecewiseFlow(hidden=4, layers=1)
     processes = joblib.parallel_config(backend="multiprocessing", n_jobs=2)
     with processes, pytest.raises(TrainingDiverged, match="the last good weights are restored"):
-        PiecewiseFlow(hidden=4, layers=1).fit(x, clusters=2, **settings)
+        flow.fit(x, clusters=2, epochs=3, learning_rate=1e30, clip_norm=None)
 
 
 # ---- all pieces together
@@ -261,29 +250,19 @@ def test_fine_tuning_repairs_the_borders_of_rings(rings):
     assert flow.weights.sum() == pytest.approx(1)
     assert np.abs(flow.weights - weights).max() > 1e-4  # the shares take part
     assert Grid(flow.log_prob, -9, 9, n=300).total == pytest.approx(1, abs=5e-3)
+    again = copy.deepcopy(rings[0])
+    torch.manual_seed(5)
+    again.fine_tune(x, steps=200)
+    assert torch.equal(again.log_prob(x[:50]), flow.log_prob(x[:50]))
 
 
-@pytest.mark.parametrize(
-    ("learning_rate", "error"), [(3.0, None), (1e30, TrainingDiverged), (1e-3, None)]
-)
-def test_fine_tuning_that_does_not_help_leaves_the_flow(rings, learning_rate, error):
+def test_fine_tuning_that_does_not_help_leaves_the_flow(rings):
     flow, x = copy.deepcopy(rings[0]), rings[1]
-    held_out = x[torch.from_numpy(flow._held_out)]
-    before, state = mean_log_prob(flow, held_out), copy.deepcopy(flow.state_dict())
-    if error:
-        with pytest.raises(error):
-            flow.fine_tune(x, steps=20, learning_rate=learning_rate)
-    else:
-        again = copy.deepcopy(flow)
-        history = flow.fine_tune(x, steps=5, learning_rate=learning_rate)
-        torch.manual_seed(5)
-        again.fine_tune(x, steps=5, learning_rate=learning_rate)
-        assert torch.equal(again.log_prob(x[:50]), flow.log_prob(x[:50]))
-        assert history.best_loss == pytest.approx(-mean_log_prob(flow, held_out), abs=1e-5)
-        assert mean_log_prob(flow, held_out) > before - 1e-6
-    if learning_rate > 1:
-        assert error or history.best_step == 0
-        assert all(torch.equal(v, state[n]) for n, v in flow.state_dict().items())
+    state = copy.deepcopy(flow.state_dict())
+    assert flow.fine_tune(x, steps=20, learning_rate=3.0).best_step == 0
+    with pytest.raises(TrainingDiverged):
+        flow.fine_tune(x, steps=20, learning_rate=1e30)
+    assert all(torch.equal(v, state[n]) for n, v in flow.state_dict().items())
 
 
 def test_fine_tuning_of_one_piece_with_weights_after_loading(tmp_path):
@@ -294,7 +273,6 @@ def test_fine_tuning_of_one_piece_with_weights_after_loading(tmp_path):
     loaded = PiecewiseFlow.load(tmp_path / "flow")
     right = x[:, 0] > 0
     before = mean_log_prob(loaded, x[right])
-    weights = torch.where(right, 1.0, 0.01)
-    loaded.fine_tune(x, weights=weights, steps=50, learning_rate=1e-2)
+    loaded.fine_tune(x, weights=torch.where(right, 1.0, 0.01), steps=50, learning_rate=1e-2)
     assert mean_log_prob(loaded, x[right]) > before + 0.1
     assert loaded.weights.tolist() == [1.0]

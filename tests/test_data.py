@@ -21,7 +21,8 @@ from PIL import Image
 
 from galflow_lite import cli, data
 from galflow_lite.data import TabularData, uci
-from galflow_lite.galaxies import Catalogue
+from galflow_lite.galaxies import Catalogue, clean, convert
+from galflow_lite.galaxies.catalogue_writer import published_galaxies
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
@@ -220,37 +221,76 @@ def test_subset_draws_with_replacement():
 # --- galaxies ---------------------------------------------------------------------------------
 
 
-def galaxy(n: int) -> bytes:
-    """An array of the published layout: shape (11, n)."""
+ROWS = ("x", "y", "z", "vx", "vy", "vz", "Z", "feh", "ofe", "mass", "age")
+# Not in the order of their ids.
+STARS = {"uhd_g8.26e11_9.1e11": 2000, "classic_g1.05e11_1.096e+11": 1000, "g4.99e09_5.2e09": 300}
+
+
+def published_array(n: int) -> np.ndarray:
     scale = np.array([4, 4, 1, 100, 100, 50, 0.005, 0.3, 0.1, 0, 2])[:, None]
     shift = np.array([0, 0, 0, 0, 0, 0, 0.02, -0.4, 0.2, 1e5, 6])[:, None]
+    return np.random.default_rng(n).normal(size=(11, n)) * scale + shift
+
+
+def saved(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, np.random.default_rng(n).normal(size=(11, n)) * scale + shift)
+    np.save(buffer, array)
     return buffer.getvalue()
 
 
-SIZES = {"g1.05e11_1.1e11": 1000, "g4.99e09_5.2e09": 300, "g8.26e11_9.1e11": 2000}
-GALAXIES = {f"all_sims/nihao_{name}.npy": galaxy(n) for name, n in SIZES.items()}
+GALAXIES = {f"all_sims/nihao_{k}.npy": saved(published_array(n)) for k, n in STARS.items()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "all_sims").mkdir()
+    for name, content in {**GALAXIES, "all_sims/._a_g1e9_1e9.npy": b"finder"}.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path / "all_sims"
+
+
+def test_published_galaxies_come_sorted_with_names_masses_and_attributes(folder):
+    galaxies = list(published_galaxies(folder))
+    assert [g.id for g in galaxies] == ["g1.05e11", "g4.99e09", "g8.26e11"]
+    assert [g.attributes["M_dm"] for g in galaxies] == [1.096e11, 5.2e9, 9.1e11]
+    for name, row in zip(ROWS, published_array(1000), strict=True):
+        found = galaxies[0].masses if name == "mass" else galaxies[0][name]
+        np.testing.assert_array_equal(found, row)
+    # Two runs of one galaxy keep their whole names.
+    np.save(folder / "nihao_uhd_g1.05e11_1.1e11.npy", published_array(5))
+    twice = ["nihao_classic_g1.05e11_1.096e+11", "nihao_uhd_g1.05e11_1.1e11"]
+    found = [g.id for g in published_galaxies(folder)]
+    assert found == [twice[0], "g4.99e09", twice[1], "g8.26e11"]
+    # An array of objects is a pickle, which is never loaded.
+    np.save(folder / "a_g0_1e9.npy", np.full((11, 3), None), allow_pickle=True)
+    with pytest.raises(ValueError, match="a_g0_1e9.npy cannot be read.*pickled"):
+        next(published_galaxies(folder))
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
-def test_galaxies_are_unpacked_and_converted_with_the_cuts(tmp_path, form):
+def test_galaxies_are_unpacked_and_converted_with_the_cuts(folder, tmp_path, form, capsys):
     # Another array, and a Mac's second files, do no harm.
     extra = {f"__MACOSX/all_sims/._{name[9:]}": b"x" for name in GALAXIES}
-    raw = tmp_path / f"all_sims.{form}"
-    members = {**GALAXIES, **extra, "losses.npy": galaxy(5)}
+    raw, product = tmp_path / f"all_sims.{form}", tmp_path / "galaxies.h5"
+    members = {**GALAXIES, **extra, "losses.npy": saved(published_array(5))}
     raw.write_bytes((zipped if form == "zip" else tarred)(members))
-    found = data.nihao(raw, tmp_path / "galaxies.h5")
+    found = data.nihao(raw, product)
     # A tenth of the stars at most goes, and the galaxy of 300.
     assert found[:3] == (3, 3300, 2)
     assert 2700 < found[3] <= 2850
-    assert Catalogue.open(tmp_path / "galaxies.h5").ids == ("g1.05e11", "g8.26e11")
-    assert {p.name for p in tmp_path.iterdir()} == {raw.name, "galaxies.h5"}
+    assert "dropped: galaxy 'g4.99e09' keeps 2" in capsys.readouterr().out
+    assert {p.name for p in tmp_path.iterdir()} == {raw.name, "galaxies.h5", "all_sims"}
     # Arrays in a folder are taken as they are.
-    (tmp_path / "all_sims").mkdir()
-    for name, content in GALAXIES.items():
-        (tmp_path / name).write_bytes(content)
-    assert data.nihao(tmp_path / "all_sims", tmp_path / "again.h5") == found
+    assert data.nihao(folder, product) == found
+    catalogue = Catalogue.open(product)
+    assert catalogue.ids == ("g1.05e11", "g8.26e11")
+    assert catalogue.n_stars.sum() == found[3]
+    read, expected = catalogue["g8.26e11"], clean(list(published_galaxies(folder))[2])
+    assert (read.conditions, read.attributes) == (expected.conditions, {"M_dm": 9.1e11})
+    np.testing.assert_allclose(read.stars, expected.stars, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(read.masses, expected.masses)
+    whole = convert(folder, product, clean=False, progress=False)
+    assert (whole["galaxies"], whole["stars"]) == (3, 3300)
 
 
 def test_nothing_of_an_archive_leaves_its_folder(tmp_path):
@@ -376,7 +416,6 @@ def files_below(folder: Path) -> set[str]:
 
 def test_fetch_downloads_converts_and_loads(served, tmp_path):
     path = data.fetch("covertype")
-    assert data.cache_folder() == tmp_path / "cache"
     assert files_below(tmp_path / "cache/covertype") == {"covertype.npz", "raw/5976039"}
     with np.load(path, allow_pickle=False) as table:
         np.testing.assert_array_equal(table["x"], COVER_TYPES[:, :-1])

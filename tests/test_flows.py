@@ -147,14 +147,10 @@ def test_copies_files_and_devices(build):
 
 
 @pytest.mark.filterwarnings("error")
-def test_no_warning_reaches_the_user_and_any_default_type_will_do(build):
-    torch.set_default_dtype(torch.float64)
-    try:
-        flow = build(4, 1)
-        flow.sample(3, torch.zeros(1, 1))
-        flow.log_prob(torch.zeros(3, 4), torch.zeros(3, 1)).sum().backward()
-    finally:
-        torch.set_default_dtype(torch.float32)
+def test_no_warning_reaches_the_user_and_any_default_type_will_do(double_by_default, build):
+    flow = build(4, 1)
+    flow.sample(3, torch.zeros(1, 1))
+    flow.log_prob(torch.zeros(3, 4), torch.zeros(3, 1)).sum().backward()
 
 
 def test_parameter_counts_of_the_papers():

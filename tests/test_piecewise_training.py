@@ -201,17 +201,13 @@ def test_processes_and_threads_change_no_result_and_leave_no_trace():
     assert not torch.equal(small_fit(x, seed=1), alone)
 
 
-def test_any_default_type_will_do():
+def test_any_default_type_will_do(double_by_default):
     x = TwoMoons().sample(400, seed=0)
-    torch.set_default_dtype(torch.float64)
-    try:
-        flow = PiecewiseFlow(hidden=8, layers=2)
-        flow.fit(x.float(), clusters=2, epochs=2)
-        flow.fine_tune(x, steps=3)
-        assert flow.sample(5).dtype == flow.log_prob(x).dtype == torch.float64
-        assert flow.log_prob(x).isfinite().all()
-    finally:
-        torch.set_default_dtype(torch.float32)
+    flow = PiecewiseFlow(hidden=8, layers=2)
+    flow.fit(x.float(), clusters=2, epochs=2)
+    flow.fine_tune(x, steps=3)
+    assert flow.sample(5).dtype == flow.log_prob(x).dtype == torch.float64
+    assert flow.log_prob(x).isfinite().all()
 
 
 def test_a_divergence_in_a_process_says_what_happened():

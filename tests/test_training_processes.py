@@ -104,7 +104,7 @@ def results(tmp_path_factory) -> tuple[list[dict], str]:
     folder = tmp_path_factory.mktemp("processes")
     (folder / "program.py").write_text(PROGRAM)
     arguments = ["--standalone", "--nproc_per_node=2", str(folder / "program.py"), str(folder)]
-    environment = {"OMP_NUM_THREADS": "1", "GALFLOW_PROGRESS": "1"}
+    environment = {"OMP_NUM_THREADS": "1", "GALFLOW_PROGRESS": "1", "GALFLOW_QUIET": "0"}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--local-addr=127.0.0.1", *arguments],

@@ -97,7 +97,8 @@ def fit(
         callback: called as callback(step) before the first step, every `callback_every` steps and
             after the last, under the conditions of a validation.
         callback_every: steps between calls.
-        progress: show a bar; the environment variable GALFLOW_PROGRESS=0 hides all bars.
+        progress: show a bar; the environment variables GALFLOW_PROGRESS=0 and GALFLOW_QUIET=1 hide
+            all bars.
         description: text beside the bar.
 
     Returns:
@@ -161,8 +162,10 @@ def fit(
     compute = data_parallel(loss, weights.module, weights.trainable) if start < steps else loss
     # Spares what the loss trains itself; hooks of DistributedDataParallel need the plain form.
     trained = weights.trainable if world == 1 and run.extra else None
-    visible = progress and rank == 0 and os.environ.get("GALFLOW_PROGRESS", "1") != "0"
-    bar = tqdm(total=steps, initial=start, desc=description, disable=not visible)
+    hidden = os.environ.get("GALFLOW_PROGRESS") == "0" or os.environ.get("GALFLOW_QUIET") == "1"
+    bar = tqdm(
+        total=steps, initial=start, desc=description, disable=hidden or not progress or rank > 0
+    )
     weights.train(True)
     try:
         if start == 0 and callback is not None:

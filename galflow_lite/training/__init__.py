@@ -162,10 +162,9 @@ def fit(
     compute = data_parallel(loss, weights.module, weights.trainable) if start < steps else loss
     # Spares what the loss trains itself; hooks of DistributedDataParallel need the plain form.
     trained = weights.trainable if world == 1 and run.extra else None
-    hidden = os.environ.get("GALFLOW_PROGRESS") == "0" or os.environ.get("GALFLOW_QUIET") == "1"
-    bar = tqdm(
-        total=steps, initial=start, desc=description, disable=hidden or not progress or rank > 0
-    )
+    hidden = not progress or rank > 0 or os.environ.get("GALFLOW_QUIET") == "1"
+    hidden |= os.environ.get("GALFLOW_PROGRESS") == "0"
+    bar = tqdm(total=steps, initial=start, desc=description, disable=hidden)
     weights.train(True)
     try:
         if start == 0 and callback is not None:

@@ -125,7 +125,7 @@ class ImageSet:
                 "to them first"
             )
         shape = ("n", "channels", "height", "width")
-        images = as_tensor(self.images, "the images", shape, dtype=torch.float32)
+        images = as_tensor(self.images, "image array", shape, dtype=torch.float32)
         labels = torch.as_tensor(self.labels, device=images.device).long()
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)

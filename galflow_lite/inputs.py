@@ -75,7 +75,7 @@ def as_array(
                 largest = np.abs(found[overflow].astype(np.float64)).max()
                 raise ValueError(
                     f"{name}{_where(overflow, columns)} reaches {largest:.3g}, which {dtype} "
-                    "cannot hold: use the units of galflow_lite.galaxies.UNITS, or scale it"
+                    "cannot hold: use larger units (solar masses, kpc), or scale it"
                 )
             if finite:
                 _refuse(bad if not infinite else np.isnan(result), name, columns, infinite)

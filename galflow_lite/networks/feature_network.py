@@ -98,7 +98,7 @@ class FeatureNetwork(nn.Module):
         Raises:
             ValueError: The images are no grey ones, or too small.
         """
-        x = as_tensor(x, "the images", ("batch", 1, "height", "width"), like=self, finite=False)
+        x = as_tensor(x, "image array", ("batch", 1, "height", "width"), like=self, finite=False)
         if min(x.shape[2:]) < 16:
             raise ValueError(
                 f"the images have the shape {tuple(x.shape)}, expected sides of at least 16: "

@@ -91,6 +91,11 @@ def append_line(path: Path | str, text: str) -> None:
         os.close(handle)
 
 
+def bars_hidden() -> bool:
+    """Whether all progress bars are hidden, by GALFLOW_PROGRESS=0 or GALFLOW_QUIET=1."""
+    return os.environ.get("GALFLOW_PROGRESS") == "0" or os.environ.get("GALFLOW_QUIET") == "1"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal, read in pieces.
 
@@ -136,7 +141,7 @@ def read_state(path: str | Path, *, kind: str) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"there is no file {path}, expected {kind}: correct the path")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -10,7 +10,7 @@ import math
 import operator
 import warnings
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,31 @@ def column_names(value: Any) -> list | None:
         return list(value)
     labels = getattr(value, "columns", getattr(getattr(value, "dtype", None), "names", None))
     return None if labels is None else list(labels)
+
+
+def warn_of_far_points(
+    columns: Iterable[Any], values: np.ndarray, shares: np.ndarray, rows: int
+) -> None:
+    """Warn of a value that alone makes up nine tenths of the variance of its column, or more.
+
+    Args:
+        columns: what the columns are called.
+        values: of each column the value farthest from the mean, shape (columns,).
+        shares: its part of the sum of squared deviations, shape (columns,).
+        rows: number of values of a column; of ten or fewer, one may well be such.
+
+    Warns:
+        RuntimeWarning: there is one; shown where the caller of the caller was called.
+    """
+    for name, value, share in zip(columns, values, shares, strict=True):
+        # NaN is the share of a value whose square overflows.
+        if rows > 10 and not share <= 0.9:
+            warnings.warn(
+                f"column {name} is {value:.3g} in one of {rows:,} rows, which makes up nearly all "
+                "its variance and leaves all others close together: correct or remove this row",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
 
 def child_seed(seed: int, *names: str | int) -> int:

@@ -19,11 +19,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .files import share, write_aside
+from .files import bars_hidden, share, write_aside
 
 
 class NotebookFailed(RuntimeError):
-    """A cell of a notebook raised, took too long, or its kernel died."""
+    """A cell of a notebook raised, or its kernel died."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _run(notebook: Any, name: str, folder: Path, env: Mapping[str, str], progres
     sections, at = _sections(notebook), 0
     label = name.replace("audit_", "audit ").partition("_")[0]
     code = sum(cell.cell_type == "code" for cell in notebook.cells)
-    with tqdm(total=code, desc=name, unit="cell", disable=not progress, leave=True) as bar:
+    with tqdm(total=code, desc=name, unit="cell", disable=not progress or bars_hidden()) as bar:
 
         def started(cell: Any, cell_index: int) -> None:
             nonlocal at

@@ -10,6 +10,16 @@ MODES = (-5.75, 0.0, 5.75)
 WIDTH = 0.65
 
 
+def brownian(t):
+    """γ² = 2t(1-t), whose root has an infinite rate at both ends."""
+    return 2 * t * (1 - t)
+
+
+def smooth(t):
+    """γ = sin²(πt)."""
+    return torch.sin(torch.pi * t) ** 4
+
+
 class ExactMixture(MixtureInterpolant):
     """Also score, denoiser and coupled draws."""
 

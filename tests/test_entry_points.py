@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -169,3 +170,27 @@ def test_bad_inputs_get_one_sentence(name, kind):
     assert len(sentence) < 400
     assert "\n" not in sentence
     assert ": " in sentence
+
+
+def fitted_galaxies(table: np.ndarray, folder: Path) -> None:
+    path = Catalogue.write(folder / "galaxies.h5", [Galaxy(table, id="a", columns=COLUMNS)])
+    GalaxyFlow(COLUMNS, (), layers=1, hidden=4).fit(Catalogue.open(path), steps=1, batch_size=8)
+
+
+def fitted_pieces(table: np.ndarray, folder: Path) -> None:
+    columns = dict(zip(COLUMNS, table.T, strict=True))
+    PiecewiseFlow(layers=1, hidden=4).fit(columns, clusters=1, epochs=1)
+
+
+@pytest.mark.parametrize("fit", [fitted_galaxies, fitted_pieces])
+@pytest.mark.parametrize("far", [1e20, -1e20])
+def test_a_far_point_that_spoils_a_scale_is_noticed(fit, far, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(OTHERS, tmp_path)
+    table = OTHERS.copy()
+    table[7, 1] = far
+    message = rf"column age is {far:.3g} in one of 128 rows, .*: correct or remove this row"
+    with pytest.warns(RuntimeWarning, match=message.replace("+", r"\+")) as seen:
+        fit(table, tmp_path)
+    assert [found.filename for found in seen] == [__file__]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from exact_mixtures import seeded
+from exact_mixtures import seeded, smooth
 
 from galflow_lite.interpolants import (
     GaussianBase,
@@ -65,7 +65,7 @@ def test_no_holes_are_invented_where_samples_are_asked_for(coupling):
             coupling(images(), condition)
 
 
-@pytest.mark.parametrize("schedule", [LINEAR, Schedule.trigonometric(gamma="smooth")])
+@pytest.mark.parametrize("schedule", [LINEAR, Schedule.trigonometric(smooth)])
 def test_interpolant_of_inpainting_leaves_known_pixels_alone(schedule):
     x1 = images()
     draw = draw_interpolant(x1, schedule=schedule, coupling=inpainting())

@@ -7,11 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from exact_mixtures import ExactMixture, figure_two, hole_of_a_normal, seeded
+from exact_mixtures import ExactMixture, brownian, figure_two, hole_of_a_normal, seeded, smooth
 from torch import nn
 
 from galflow_lite.interpolants import (
-    Gamma,
     GaussianBase,
     MaskedVelocity,
     Schedule,
@@ -31,7 +30,7 @@ from galflow_lite.networks import MLP
 from galflow_lite.training import fit
 
 LINEAR = Schedule.linear()
-BROWNIAN = Schedule.linear(gamma="brownian")
+BROWNIAN = Schedule.linear(brownian)
 N = 4000
 
 
@@ -72,9 +71,9 @@ def test_numbers_of_figure_2(schedule, panel, energy, length):
     "schedule",
     [
         BROWNIAN,
-        Schedule.variance_preserving(),
-        Schedule.trigonometric(gamma=Gamma(lambda t: 0.01 * t * (1 - t))),
-        Schedule.custom(lambda t: 1 - t, lambda t: t**0.5),
+        Schedule(lambda t: ((1 - t) * (1 + t)).sqrt(), lambda t: t.clone()),
+        Schedule.trigonometric(lambda t: 0.01 * t * (1 - t)),
+        Schedule(lambda t: 1 - t, lambda t: t**0.5),
     ],
 )
 def test_bound_is_infinite_where_a_rate_is_not_square_integrable(schedule):
@@ -86,9 +85,9 @@ def test_bound_is_infinite_where_a_rate_is_not_square_integrable(schedule):
     "schedule",
     [
         LINEAR,
-        Schedule.trigonometric(gamma="smooth"),
+        Schedule.trigonometric(smooth),
         # An integrable singularity, t^(-1/2).
-        Schedule.custom(lambda t: 1 - t, lambda t: t**0.75),
+        Schedule(lambda t: 1 - t, lambda t: t**0.75),
     ],
 )
 def test_bound_is_the_mean_of_the_squared_rate(schedule):
@@ -138,7 +137,7 @@ def test_chain_of_proposition_3_1_and_a_cost_that_differs():
     assert found.transport_cost.value < found.kinetic_energy.value < bound.value
 
 
-@pytest.mark.parametrize("schedule", [LINEAR, Schedule.trigonometric(gamma="smooth")])
+@pytest.mark.parametrize("schedule", [LINEAR, Schedule.trigonometric(smooth)])
 def test_least_loss_is_minus_the_kinetic_energy(schedule):
     mixture = figure_two(schedule, "independent")
     x0, x1, _ = mixture.sample_pairs(100_000, generator=seeded())
@@ -157,7 +156,7 @@ def test_least_loss_is_minus_the_kinetic_energy(schedule):
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_loss_and_constant_make_the_mean_squared_error(reduction):
     x1 = torch.randn(50, 3, dtype=torch.float64, generator=seeded())
-    options = {"schedule": Schedule.linear(gamma="smooth"), "coupling": optimal_transport()}
+    options = {"schedule": Schedule.linear(smooth), "coupling": optimal_transport()}
     loss = velocity_loss(
         lambda x, t, c: x * t[:, None], x1, reduction=reduction, generator=seeded(1), **options
     )
@@ -208,9 +207,9 @@ class StartOf(GaussianBase):
 
 
 @pytest.mark.parametrize("panel", ["dependent", "independent"])
-@pytest.mark.parametrize("gamma", ["zero", "brownian"])
-def test_likelihood_of_a_mixture(panel, gamma):
-    mixture = figure_two(Schedule.linear(gamma=gamma), panel)
+@pytest.mark.parametrize("schedule", [LINEAR, BROWNIAN])
+def test_likelihood_of_a_mixture(panel, schedule):
+    mixture = figure_two(schedule, panel)
     x1 = mixture.sample_pairs(60, generator=seeded(0))[1]
     found = log_likelihood(mixture.velocity, x1, base=StartOf(mixture))
     assert torch.allclose(found.log_prob, mixture.log_density(x1, 1.0), atol=1e-4)

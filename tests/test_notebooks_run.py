@@ -17,7 +17,7 @@ from galflow_lite.reproduction import checks
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
-    for name in ("SCALE", "SEED", "RECORD", "RECORD_ONLY", "QUIET", "RUNS"):
+    for name in ("SCALE", "SEED", "RECORD", "RECORD_ONLY", "QUIET", "PROGRESS", "RUNS"):
         monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import TqdmWarning
 
-from ..files import share, written_aside
+from ..files import bars_hidden, share, written_aside
 from ..galaxies import convert as convert_catalogue
 from ..inputs import as_choice
 from . import uci
@@ -332,7 +332,7 @@ def _download(name: str, entry: Dataset, raw: Path) -> Path:
             file = address.rpartition("/")[2]
             boy.registry[file], boy.urls[file] = checksum, address
         for file in sorted(boy.registry):
-            boy.fetch(file, progressbar=os.environ.get("GALFLOW_PROGRESS") != "0")
+            boy.fetch(file, progressbar=not bars_hidden())
         return raw / file if len(boy.registry) == 1 else raw
     except (OSError, ValueError, LookupError) as error:
         raise ConnectionError(

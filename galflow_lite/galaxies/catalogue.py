@@ -314,7 +314,7 @@ class Catalogue:
     def moments(
         self, columns: Sequence[str] | None = None, transform: Callable = np.asarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the columns over all stars, and the largest deviation.
+        """Mean and standard deviation of the columns over all stars, and their farthest values.
 
         Every star counts once, so that large galaxies weigh more, as in the paper. The stars are
         read galaxy by galaxy and the moments merged pairwise (Chan, Golub & LeVeque 1983), which
@@ -325,8 +325,8 @@ class Catalogue:
             transform: Function of stars, shape (n, columns), applied first; keeps the shape.
 
         Returns:
-            Mean, standard deviation (division by n) and the largest distance of a star from the
-            mean, each of shape (columns,).
+            Mean, standard deviation (division by n) and the value that lies farthest from the mean,
+            each of shape (columns,).
 
         Raises:
             ValueError: If a column is missing or there are no galaxies.
@@ -343,7 +343,8 @@ class Catalogue:
             mean = mean + shift * (n / (count + n))
             count += n
             low, high = np.minimum(low, stars.min(0)), np.maximum(high, stars.max(0))
-        return mean, np.sqrt(squares / count), np.maximum(mean - low, high - mean)
+        farthest = np.where(mean - low > high - mean, low, high)
+        return mean, np.sqrt(squares / count), farthest
 
     def batches(self, batch_size: int, **options: Any) -> StarStream:
         """Shuffled batches of stars for training, read in a stream: arguments as `StarStream`."""

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from ..files import written_aside
+from ..files import bars_hidden, written_aside
 from ..inputs import as_array, as_whole
 from .galaxy import COLUMNS, UNITS, Galaxy, TooFewStars, conditions
 from .galaxy import clean as apply_cuts
@@ -139,7 +139,7 @@ _ROWS = (*COLUMNS[:-1], "mass", COLUMNS[-1])
 
 
 def published_galaxies(folder: Path | str) -> Iterator[Galaxy]:
-    """Galaxies of a folder of the published layout, one after the other.
+    """Galaxies of a folder of the published layout, read one after the other.
 
     Layout (Zenodo, DOI 10.5281/zenodo.8389554; arXiv:2312.06017): one ``.npy`` a galaxy, array
     (11, N), rows x, y, z [kpc], vx, vy, vz [km/s], Z, [Fe/H], [O/Fe], mass [Msun], age [Gyr].
@@ -149,8 +149,9 @@ def published_galaxies(folder: Path | str) -> Iterator[Galaxy]:
     of these takes its whole name instead. M_dm [Msun] becomes an attribute.
 
     Raises:
-        ValueError: If there is no such file, a file name does not fit, an array has another shape
-            or is cut short, or holds Python objects, which are never loaded.
+        ValueError: If there is no such file or a file name does not fit; and, once its turn has
+            come, if an array has another shape or is cut short, or holds Python objects, which are
+            never loaded.
     """
     # macOS puts files of its own, ._name, into archives.
     files = sorted(f for f in Path(folder).glob("*.npy") if not f.name.startswith("."))
@@ -162,18 +163,23 @@ def published_galaxies(folder: Path | str) -> Iterator[Galaxy]:
             "_<id>_<M_dm>.npy, as run_g1.05e11_1.096e11.npy: move other files elsewhere"
         )
     taken = Counter(match["id"] for match in named)
-    for file, match in zip(files, named, strict=True):
-        id = match["id"] if taken[match["id"]] == 1 else file.stem
-        try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-            array = as_array(array, "it", (len(_ROWS), "stars"), dtype=array.dtype, finite=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(
-                f"{file} cannot be read ({error}), expected numbers with the rows "
-                f"{', '.join(_ROWS)} (pickled objects are never loaded): fetch it anew"
-            ) from error
-        rows, about = dict(zip(_ROWS, array, strict=True)), {"M_dm": float(match["m_dm"])}
-        yield Galaxy(rows, id=id, masses=rows["mass"], attributes=about)
+    return (
+        _published(file, match["id"] if taken[match["id"]] == 1 else file.stem, match["m_dm"])
+        for file, match in zip(files, named, strict=True)
+    )
+
+
+def _published(file: Path, id: str, m_dm: str) -> Galaxy:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        array = as_array(array, "it", (len(_ROWS), "stars"), dtype=array.dtype, finite=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{file} cannot be read ({error}), expected numbers with the rows "
+            f"{', '.join(_ROWS)} (pickled objects are never loaded): fetch it anew"
+        ) from error
+    rows = dict(zip(_ROWS, array, strict=True))
+    return Galaxy(rows, id=id, masses=rows["mass"], attributes={"M_dm": float(m_dm)})
 
 
 def convert(
@@ -196,11 +202,11 @@ def convert(
         ValueError: As `published_galaxies`, `clean` and `Catalogue.write`.
         OSError: If the file cannot be written.
     """
-    found = Counter()
+    found, galaxies = Counter(), published_galaxies(source)
+    hidden = not progress or bars_hidden()
 
     def kept() -> Iterator[Galaxy]:
-        galaxies = published_galaxies(source)
-        for galaxy in tqdm(galaxies, desc="convert", unit=" galaxies", disable=not progress):
+        for galaxy in tqdm(galaxies, desc="convert", unit=" galaxies", disable=hidden):
             found.update(raw_galaxies=1, raw_stars=len(galaxy))
             try:
                 galaxy = apply_cuts(galaxy) if clean else galaxy

@@ -133,7 +133,7 @@ class GalaxyFlow:
             ValueError: If the catalogue lacks a column or condition, or one does not vary.
 
         Warns:
-            RuntimeWarning: A single star makes up most of the variance of a column.
+            RuntimeWarning: A single star makes up nearly all variance of a column.
         """
         rank, world = start_processes(next(self.flow.parameters()).device)
         stars, conditions = self.stars.fitted(catalogue), self.conditions.fitted(catalogue)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit
 
-from ..inputs import as_array
+from ..inputs import as_array, warn_of_far_points
 from .catalogue import Catalogue
 from .galaxy import UNITS, Galaxy
 
@@ -76,19 +76,13 @@ class Scaling:
                 curve is not defined.
 
         Warns:
-            RuntimeWarning: A single star makes up most of the variance of a column.
+            RuntimeWarning: A single star makes up nearly all variance of a column.
         """
         mean, std, farthest = catalogue.moments(self.columns, transform=self.curve)
-        n = catalogue.n_stars.sum()
-        for name, far in zip(self.columns, farthest * (farthest**2 > n * std**2 / 2), strict=True):
-            if far and n > 10:
-                warnings.warn(
-                    f"one star lies {far:.3g} {UNITS.get(name, '')} from the mean of {name} and "
-                    "makes up most of its variance, which samples will show: remove it, or clean()",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-        return self.with_moments(mean, std)
+        fitted, n = self.with_moments(mean, std), int(catalogue.n_stars.sum())
+        far = (farthest - mean) / std
+        warn_of_far_points(self.columns, fitted.inverse(far[None])[0], far**2 / n, n)
+        return fitted
 
     def require_fitted(self) -> None:
         """Refuse to go on without moments.
@@ -217,9 +211,8 @@ class Conditions(Scaling):
         Raises:
             ValueError: As :meth:`rows`, or if there are several galaxies.
         """
-        return as_array(self.rows(conditions), "conditions of one galaxy", (1, len(self.columns)))[
-            0
-        ]
+        shape = (1, len(self.columns))
+        return as_array(self.rows(conditions), "conditions of one galaxy", shape)[0]
 
     def galaxy(self, stars: np.ndarray, conditions: Any, columns: Sequence[str], id: str) -> Galaxy:
         """Stars drawn at one galaxy's conditions, as a Galaxy.

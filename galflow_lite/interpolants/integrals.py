@@ -186,8 +186,8 @@ def transport_bound(schedule: Schedule, pair: Pair) -> Estimate:
 
     The integrals over time and over z are exact: with A = ∫α̇²dt, B = ∫β̇²dt, C = ∫α̇β̇dt and
     G = ∫γ̇²dt it is the mean of A|x0|² + B|x1|² + 2C x0·x1 + G d over the pairs, where fixed pixels
-    do not count. It is infinite for the brownian γ (γ̇² grows like 1/t) and for the
-    variance-preserving schedule (α̇² grows like 1/(1-t)): the bound then says nothing.
+    do not count. It is infinite for γ² = 2t(1-t) (γ̇² grows like 1/t) and for α = √(1-t²) (α̇² grows
+    like 1/(1-t)): the bound then says nothing.
 
     Args:
         schedule: of the interpolant.
@@ -199,9 +199,9 @@ def transport_bound(schedule: Schedule, pair: Pair) -> Estimate:
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b * hole).flatten(1).sum(1)
 
-    alpha, beta, gamma = schedule.alpha_rate, schedule.beta_rate, schedule.gamma.rate
+    alpha, beta, gamma = schedule.alpha_rate, schedule.beta_rate, schedule.gamma_rate
     a, b = _integral(alpha, alpha), _integral(beta, beta)
-    g = _integral(gamma, gamma) if schedule.has_noise else 0.0
+    g = _integral(gamma, gamma)
     if math.isinf(a + b + g):
         return Estimate(math.inf, 0.0)
     c = _integral(alpha, beta)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..flows import Flow, ResampledBase, StackedFlows
+from ..inputs import warn_of_far_points
 from ..training import fit, threads
 
 
@@ -86,11 +87,19 @@ def split(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 
 def standardise(
-    x: np.ndarray, weights: np.ndarray, labels: np.ndarray, held_out: np.ndarray, like: Tensor
+    x: np.ndarray,
+    weights: np.ndarray,
+    labels: np.ndarray,
+    held_out: np.ndarray,
+    like: Tensor,
+    columns: Sequence | None = None,
 ) -> tuple[list[PieceData], np.ndarray, np.ndarray]:
     """Training and held-out points of each piece in its own units, and their shift and scale.
 
     The points have the type and device of ``like``; shift and scale have shape (k, features).
+
+    Warns:
+        RuntimeWarning: A single point makes up nearly all variance of a column of its piece.
     """
     k = int(labels.max()) + 1
     data, shift, scale = [], np.empty((k, x.shape[1])), np.empty((k, x.shape[1]))
@@ -107,6 +116,11 @@ def standardise(
                 f"cluster {i} has {member.sum()} points with weight, expected at least 5, and no "
                 "constant column: remove the column, or use fewer clusters"
             )
+        deviation = weights[member, None] * (x[member] - shift[i]) ** 2
+        farthest = x[member][deviation.argmax(0), range(x.shape[1])]
+        shares = deviation.max(0) / deviation.sum(0)
+        names = range(x.shape[1]) if columns is None else columns
+        warn_of_far_points(names, farthest, shares, len(deviation))
         parts = []
         for rows in (train, member & held_out):
             parts += [(x[rows] - shift[i]) / scale[i], weights[rows] / weights[rows].mean()]

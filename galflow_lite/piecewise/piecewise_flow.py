@@ -148,6 +148,9 @@ class PiecewiseFlow(nn.Module):
         Raises:
             ValueError: A cluster has fewer than 5 points or a constant column.
             galflow_lite.training.TrainingDiverged: The loss of a piece is not finite.
+
+        Warns:
+            RuntimeWarning: A single point makes up nearly all variance of a column of its piece.
         """
         began = time.perf_counter()
         epochs = as_whole(epochs, "epochs", least=1)
@@ -162,7 +165,7 @@ class PiecewiseFlow(nn.Module):
         device = self.log_weights.device
         pieces = [piece.to(device) for piece in self._build(x.shape[1], k)]
         like = next(pieces[0].parameters())
-        data, shift, scale = standardise(x, weights, labels, held_out, like)
+        data, shift, scale = standardise(x, weights, labels, held_out, like, columns)
         rows = sum(len(piece.train) for piece in data) / k
         per_epoch = 1 if batch_size is None else max(1, round(rows / min(batch_size, rows)))
         schedule = as_choice(schedule, "schedule", ("cosine", "constant"))

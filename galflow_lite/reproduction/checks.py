@@ -20,7 +20,7 @@ import numpy as np
 import tomlkit
 from tqdm import tqdm
 
-from ..files import append_line, share, write_aside
+from ..files import append_line, bars_hidden, share, write_aside
 from ..notebooks import execute, find_notebooks, read_records
 from .rows import ALLOWANCE, COVERAGE, Summary, format_number, prediction_interval, rows
 from .settings import current, hardware, versions
@@ -158,7 +158,9 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
         done = joblib.Parallel(n_jobs=jobs, return_as="generator")(
             joblib.delayed(_one_seed)(paths, seed, Path(folder)) for seed in range(seeds)
         )
-        runs = list(tqdm(done, desc=f"bands {number}", total=seeds, unit="run"))
+        runs = list(
+            tqdm(done, desc=f"bands {number}", total=seeds, unit="run", disable=bars_hidden())
+        )
     new, exact = {}, {name for name, row in rows().items() if row.expected is not None}
     for name in dict.fromkeys(name for run in runs for name in run):
         lines = [run[name] for run in runs if name in run]

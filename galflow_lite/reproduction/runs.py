@@ -20,7 +20,7 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from ..files import append_line, share
+from ..files import append_line, bars_hidden, share
 from ..inputs import as_whole
 from .checks import OutOfBand
 from .rows import ALLOWANCE, Summary, prediction_interval
@@ -165,11 +165,10 @@ def repeat(
     repeated = sorted(shipped, key=lambda run: run["seconds"])[:again]
 
     jobs = int(os.environ.get("GALFLOW_JOBS") or jobs)
-    hidden = os.environ.get("GALFLOW_PROGRESS") == "0" or os.environ.get("GALFLOW_QUIET") == "1"
     threads, failed, anew = torch.get_num_threads(), [], []
     one = joblib.delayed(_one)
     calls = [one(function, dict(cases[run["case"]]), run, _commit()) for run in repeated + missing]
-    hidden |= not calls
+    hidden = not calls or bars_hidden()
     # A batch of several runs would come back, and be kept, only when its last is done.
     pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     try:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
+from ..files import bars_hidden
 from ..galaxies import Galaxy, clean, conditions
 from ..inputs import as_number, as_whole
 from .galaxy_model import GalaxyModel
@@ -257,7 +258,7 @@ def galaxy_family(
             seed=child,
             id=f"synthetic_{i:03d}",
         )
-        for i, child in enumerate(tqdm(children, disable=not progress))
+        for i, child in enumerate(tqdm(children, disable=not progress or bars_hidden()))
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..files import bars_hidden
 from ..inputs import as_choice, as_number, as_whole
 from .minibatches import (
     TensorBatches,
@@ -162,8 +162,7 @@ def fit(
     compute = data_parallel(loss, weights.module, weights.trainable) if start < steps else loss
     # Spares what the loss trains itself; hooks of DistributedDataParallel need the plain form.
     trained = weights.trainable if world == 1 and run.extra else None
-    hidden = not progress or rank > 0 or os.environ.get("GALFLOW_QUIET") == "1"
-    hidden |= os.environ.get("GALFLOW_PROGRESS") == "0"
+    hidden = not progress or rank > 0 or bars_hidden()
     bar = tqdm(total=steps, initial=start, desc=description, disable=hidden)
     weights.train(True)
     try:

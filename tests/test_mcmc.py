@@ -308,6 +308,14 @@ def test_diverged_chains_are_reported():
     sound = langevin(target, start, steps=60, step_size=0.001, seed=21)
     assert not sound.diverged.any()
     assert torch.equal(sound.samples[:30], chains.samples[:30])
+    # A mixture, by products of matrices, likewise: at this step all grow, and some overflow.
+    ends = []
+    for far in (1e300, 1.0):
+        start = torch.full((40, 2), 1.0).double()
+        start[30:] = far
+        ends.append(langevin(BENCHMARKS["mog2_hard"](), start, steps=40, step_size=1.0, seed=2))
+    assert ends[0].diverged.tolist() == [False] * 30 + [True] * 10
+    assert torch.equal(ends[0].samples[:30], ends[1].samples[:30])
 
 
 def test_adjusted_chains_reject_what_would_diverge():

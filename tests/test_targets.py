@@ -262,6 +262,24 @@ def test_mixture_agrees_with_torch_distributions():
     torch.testing.assert_close(torch.cov(drawn.T), whole, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 5])
+@pytest.mark.parametrize("modes", [1, 2, 9])
+def test_score_of_chains_is_that_of_autograd(modes, dim):
+    generator = torch.Generator().manual_seed(dim)
+    draw = {"dtype": torch.float64, "generator": generator}
+    # Far from the origin, where products of large numbers would lose the digits.
+    means = 100 + 3 * torch.randn(modes, dim, **draw)
+    root = torch.randn(dim, dim, **draw) / 3 + torch.eye(dim)
+    target = GaussianMixture(means, root @ root.T, torch.rand(modes, **draw) + 0.1)
+    x = 100 + 4 * torch.randn(60, dim, **draw)
+    exact = target._gradient(x, create_graph=False)
+    torch.testing.assert_close(target._loop_score(x), exact, rtol=1e-10, atol=1e-10)
+    single = target._loop_score(x.float())
+    assert single.dtype == torch.float32
+    exact = target._gradient(x.float().double(), create_graph=False)
+    torch.testing.assert_close(single.double(), exact, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["gaussian", "mog2_hard", "ring8"])
 @pytest.mark.parametrize("sigma", [0.2, 1.5])
 def test_noised_law_is_the_convolution(name, sigma):

@@ -18,6 +18,7 @@ from galflow_lite.targets import (
     EnergyModel,
     GaussianMixture,
     Noised,
+    Target,
     check_score,
 )
 
@@ -191,6 +192,19 @@ def test_score_is_differentiable_and_trains_nothing(model):
     assert float(x.grad.abs().max()) > 0.1
     assert all(p.grad is None and not p.requires_grad for p in model.network.parameters())
     torch.testing.assert_close(model.score(x), score.detach())
+
+
+@pytest.mark.parametrize("hidden", [(), (9,), (8, 7, 6)])
+def test_score_by_hand_is_that_of_autograd(hidden):
+    model, x = EnergyModel(5, hidden=hidden), 3 * torch.randn(20, 5, dtype=torch.float64)
+    exact = Target._gradient(model, x, create_graph=False)
+    torch.testing.assert_close(model.score(x), exact, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(model.score(x.float()).double(), exact, rtol=1e-4, atol=1e-4)
+    # A lost point does not disturb the others.
+    x[3], x[7] = torch.nan, torch.inf
+    lost = model._score(x)
+    assert not lost[[3, 7]].isfinite().any()
+    torch.testing.assert_close(lost[8:], exact[8:], rtol=0, atol=0)
 
 
 def test_training_finds_the_noised_law():

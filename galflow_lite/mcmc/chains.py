@@ -100,6 +100,7 @@ class Run:
     ) -> None:
         self.began, self.evaluations, self.path = time.perf_counter(), 0, []
         self.target, self.steps = as_target(target), as_whole(steps, "steps", least=1)
+        self.score_of = self.target._score
         self.every = keep_every and as_whole(keep_every, "keep_every", least=1)
         seed = int(torch.randint(2**62, ())) if seed is None else as_whole(seed, "seed")
         if isinstance(start, Integral):
@@ -119,11 +120,13 @@ class Run:
         return self.start.new_empty(len(self.start)).uniform_(generator=self.generator)
 
     def score(self, x: Tensor) -> Tensor:
-        """Shape (n, dim), NaN where x or the score is not finite."""
+        """Shape (n, dim), NaN where x is not finite."""
         self.evaluations += len(x)
+        # One number tells that all are finite; on a GPU the look at it would hold up the queue.
+        if x.device.type == "cpu" and math.isfinite(x.sum()):
+            return self.score_of(x)
         finite = x.isfinite().all(1, keepdim=True)
-        score = self.target._score(torch.where(finite, x, self.start))
-        return torch.where(finite & score.isfinite(), score, torch.nan)
+        return torch.where(finite, self.score_of(torch.where(finite, x, self.start)), torch.nan)
 
     def log_density(self, x: Tensor) -> Tensor:
         """Shape (n,), NaN where x is not finite or the density infinite: no chain stays there."""
@@ -213,13 +216,15 @@ def langevin(
             stochastic target.
     """
     run = Run(target, start, steps, seed, keep_every)
+    # Not so in hmc and svgd: rounding, which they amplify, would make other draws of a stored run.
+    run.score_of = run.target._loop_score
     x, score = run.start, run.first_score()
     log_f = run.first_log_density() if adjust else None
     accepted = torch.zeros(len(x), device=x.device)
     for step in range(run.steps):
         epsilon = step_size(step) if callable(step_size) else step_size
         epsilon = as_number(epsilon, "step_size", above=0)
-        proposal = x + epsilon * score + math.sqrt(2 * epsilon) * run.normal()
+        proposal = (epsilon * score).add_(x).add_(run.normal().mul_(math.sqrt(2 * epsilon)))
         if adjust:
             new_log_f, new_score = run.log_density(proposal), run.score(proposal)
             log_ratio = (

@@ -6,11 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..inputs import as_number, as_tensor, as_whole, child_seed
 from ..networks import MLP
 from ..training import History, TensorBatches, fit
 from .target import Target
+
+# The gradient of SiLU as one operation, which autograd calls too.
+silu_backward = torch.ops.aten.silu_backward.grad_input
 
 
 class EnergyModel(Target):
@@ -113,6 +117,24 @@ class EnergyModel(Target):
         """
         x = self._points(x).detach()
         return x + self.sigma**2 * self._score(x)
+
+    @torch.no_grad()
+    def _gradient(self, x: Tensor, create_graph: bool) -> Tensor:
+        """The score by hand, without a graph: products of matrices forward, then backward."""
+        if create_graph:
+            return super()._gradient(x, create_graph)
+        *hidden, last = [layer for layer in self.network.layers if isinstance(layer, nn.Linear)]
+        weights, sums, values = [layer.weight.to(x) for layer in hidden], [], x
+        for layer, weight in zip(hidden, weights, strict=True):
+            values = functional.silu(values) if sums else values
+            values = torch.addmm(layer.bias.to(x), values, weight.T)
+            sums.append(values)
+        unit = x.new_ones(()) / self.sigma**2
+        slope = (unit * last.weight.to(x)).expand(len(x), -1)
+        for weight, values in zip(reversed(weights), reversed(sums), strict=True):
+            # In place: fresh memory for each product takes a tenth of the time.
+            slope = silu_backward(slope, values, grad_input=values) @ weight
+        return slope - unit * x
 
     def _log_density(self, x: Tensor) -> Tensor:
         network = self.network

@@ -6,13 +6,14 @@ nflows 0.14 is not maintained, so only transforms that pass the contract tests o
 * :class:`Flow` accepts arrays, tables and NumPy integers, samples in float64, and returns the same
   shape and the same draws with and without ``batch_size``;
 * :class:`LULinear` solves its triangular systems without deprecated functions;
-* :class:`SplineCoupling` is a faster rational-quadratic coupling (see :mod:`.coupling_layers`);
+* :class:`SplineCoupling` is a faster rational-quadratic coupling (see :mod:`.fused_coupling`);
 * :class:`StackedFlows` runs many flows of one architecture as one batched model.
 """
 
 from .architectures import StackedFlows, masked_autoregressive_flow, neural_spline_flow, real_nvp
-from .coupling_layers import SplineCoupling, compile_splines, rational_quadratic_spline
+from .coupling_layers import SplineCoupling
 from .flow import Flow, GaussianMixtureBase, ResampledBase
+from .spline import rational_quadratic_spline
 
 __all__ = [
     "Flow",
@@ -20,7 +21,6 @@ __all__ = [
     "ResampledBase",
     "SplineCoupling",
     "StackedFlows",
-    "compile_splines",
     "masked_autoregressive_flow",
     "neural_spline_flow",
     "rational_quadratic_spline",

@@ -64,7 +64,7 @@ def neural_spline_flow(
     for _ in range(layers):
         transforms += [
             RandomPermutation(features),
-            LULinear(features, identity_init=True),
+            LULinear(features),
             SplineCoupling(first_half, **settings),
             SplineCoupling([not is_first for is_first in first_half], **settings),
         ]

@@ -204,7 +204,12 @@ class Flow(_NflowsFlow):
         inputs = self._tensor(inputs, "inputs", self.features)
         rows = self._context(context)
         if context_index is not None and rows is not None:
-            index = torch.as_tensor(context_index, device=rows.device)
+            index = torch.as_tensor(context_index, dtype=torch.int64, device=rows.device)
+            if len(index) != len(inputs) or (index < 0).any() or (index >= len(rows)).any():
+                raise ValueError(
+                    f"context_index is {index.tolist()[:3]}... for {len(inputs)} inputs, expected "
+                    f"as many rows of the context, from 0 to {len(rows) - 1}"
+                )
             return self(inputs, self._shared(rows, index, len(inputs)))
         if rows is not None and len(rows) == 1 != len(inputs):
             return self(inputs, self._shared(rows, None, len(inputs)))
@@ -287,7 +292,31 @@ class Flow(_NflowsFlow):
 
 
 class LULinear(_NflowsLULinear):
-    """Invertible linear layer W = L U, with the triangular solves of today's torch."""
+    """Invertible linear layer W = L U, with few operations and the triangular solves of today."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, identity_init=True)
+        # Where the entries of L and of U stand among: lower, upper, diagonal, 0 and 1.
+        half = len(self.lower_entries)
+        place = torch.full((2, features, features), 2 * half + features)
+        rows, columns = torch.tril_indices(features, features, -1)
+        place[0, rows, columns] = torch.arange(half)
+        place[0].diagonal().fill_(2 * half + features + 1)
+        rows, columns = torch.triu_indices(features, features, 1)
+        place[1, rows, columns] = torch.arange(half, 2 * half)
+        place[1].diagonal().copy_(torch.arange(2 * half, 2 * half + features))
+        self.register_buffer("_place", place.flatten(), persistent=False)
+        self.register_buffer("_constants", torch.tensor([0.0, 1.0]), persistent=False)
+
+    def _create_lower_upper(self) -> Tensor:
+        parts = (self.lower_entries, self.upper_entries, self.upper_diag, self._constants)
+        return torch.cat(parts).gather(0, self._place).unflatten(0, (2, self.features, -1))
+
+    def forward_no_cache(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper = self._create_lower_upper()
+        # Rows of features: the layout that the couplings want.
+        outputs = torch.addmm(self.bias[:, None], lower @ upper, inputs.t()).t()
+        return outputs, self.logabsdet().expand(len(inputs))
 
     def inverse_no_cache(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = self._create_lower_upper()
@@ -295,4 +324,4 @@ class LULinear(_NflowsLULinear):
             lower, (inputs - self.bias).t(), upper=False, unitriangular=True
         )
         outputs = torch.linalg.solve_triangular(upper, outputs, upper=True)
-        return outputs.t(), -self.logabsdet() * inputs.new_ones(len(inputs))
+        return outputs.t(), -self.logabsdet().expand(len(inputs))

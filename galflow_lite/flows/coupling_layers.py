@@ -128,7 +128,7 @@ class SplineCoupling(_Coupling):
         elif context is not None:
             index = torch.arange(len(inputs))
         nets = (self.conditioner.of_inputs, self.conditioner.of_context)
-        linear = [layer for net in nets if net is not None for layer in net.layers[::2]]
+        linear = [layer for net in nets if net is not None for layer in list(net.layers)[::2]]
         parameters = [v for layer in linear for v in (layer.weight, layer.bias)]
         rows = inputs.t().contiguous()
         outputs, log_det = fused.apply(self, inverse, rows, context, index, *parameters)

@@ -342,20 +342,12 @@ def _kernel() -> Finding:
 
 
 def _files() -> Iterator[Finding]:
-    from .files import sha256, share
+    from .files import checksums, sha256, share
 
     found = sorted(path.name[:2] for path in share("notebooks").rglob("[0-9][0-9]_*.ipynb"))
     text = ", ".join(dict.fromkeys(found)) or "none: install the package anew"
     yield Finding(bool(found), "notebooks", text)
-    for path, expected in checksums(share("data")).items():
+    for path, expected in checksums().items():
         digest = sha256(path) if path.is_file() else "missing"
         advice = "" if digest == expected else f", expected {expected[:12]}: restore it"
         yield Finding(not advice, path.name, f"sha256 {digest[:12]}{advice}")
-
-
-def checksums(folder: Path) -> dict[Path, str]:
-    """Files and their SHA-256 from ``SHA256SUMS`` in a folder, as ``sha256sum`` writes it."""
-    path = folder / "SHA256SUMS"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    parts = (line.split(maxsplit=1) for line in lines if line.strip())
-    return {folder / name.lstrip("*"): digest for digest, name in parts}

@@ -47,6 +47,29 @@ def share(name: str) -> Path:
     )
 
 
+def checksums() -> dict[Path, str]:
+    """The binary files that ship and their SHA-256, from ``SHA256SUMS`` in data/."""
+    folder = share("data")
+    path = folder / "SHA256SUMS"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()
+    return {folder / name.lstrip("*"): digest for digest, name in map(str.split, lines)}
+
+
+def shipped_file(name: str) -> Path:
+    """A binary file of data/, if it is the one that ``SHA256SUMS`` names.
+
+    Raises:
+        ValueError: it is not.
+        OSError: it is not there.
+    """
+    path = share("data") / name
+    if checksums().get(path) != sha256(path):
+        raise ValueError(
+            f"{path} is not the file that data/SHA256SUMS names: restore both, or install anew"
+        )
+    return path
+
+
 @contextmanager
 def written_aside(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; rename it to ``path`` on success.

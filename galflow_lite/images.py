@@ -135,7 +135,7 @@ class ImageSet:
 
     def __getitem__(self, rows: int | slice | Tensor) -> ImageSet:
         """The images of a slice, a mask or an index; a whole number gives a set of one image."""
-        if isinstance(rows, int):
+        if isinstance(rows, int | np.integer):
             rows = torch.arange(len(self))[rows, None]
         targets = self.targets[rows] if self.targets is not None else None
         return replace(self, images=self.images[rows], labels=self.labels[rows], targets=targets)

@@ -136,6 +136,29 @@ def as_tensor(
     return result
 
 
+def as_hole(mask: Any, x: Tensor) -> Tensor:
+    """Where a mask (1 known, 0 hole) is 0, as booleans of the shape of `x`.
+
+    Args:
+        mask: boolean or of zeros and ones, of the shape of `x` up to axes of length 1.
+        x: images, or points with known coordinates, shape (batch, *dim).
+
+    Raises:
+        ValueError: another shape, or other values, which nobody could tell from known pixels.
+    """
+    mask = as_tensor(mask, "mask", like=x)
+    fits = mask.ndim == x.ndim and all(
+        have in (1, want) for have, want in zip(mask.shape, x.shape, strict=True)
+    )
+    if not fits or not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)} and values from {float(mask.min()):g} to "
+            f"{float(mask.max()):g}, expected 1 for known pixels and 0 for holes and the shape "
+            f"{tuple(x.shape)}, or 1 along some axes, such as one channel: reshape or threshold it"
+        )
+    return (mask == 0).expand(x.shape)
+
+
 def as_whole(value: Any, name: str, *, least: int = 0) -> int:
     """A size or a seed as an int of at least ``least``; numpy integers are welcome, bools not.
 

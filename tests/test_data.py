@@ -383,9 +383,13 @@ def test_the_central_square_is_averaged_by_area():
 
 # --- fetching ---------------------------------------------------------------------------------
 
-COVER_TYPES = np.random.default_rng(0).integers(-200, 7000, (21, 55))
-COVER_TYPES[:, -1] = np.arange(21) % 7 + 1
-COVERTYPE = gzip.compress(written(COVER_TYPES.tolist()), mtime=0)
+CONTENT = gzip.compress(b"1,2\r\n3,4\r\n5,6", mtime=0)
+
+
+def unpacked(raw: Path, product: Path) -> tuple[int, ...]:
+    """What a data set's `convert` does: write the product, return what is compared."""
+    product.write_bytes(gzip.decompress(raw.read_bytes()))
+    return np.loadtxt(product, delimiter=",").shape
 
 
 def register(monkeypatch, name: str, **changes) -> None:
@@ -394,16 +398,17 @@ def register(monkeypatch, name: str, **changes) -> None:
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """The registered cover types, in a file that a server on the loopback address serves."""
+    """A registered set, in a file that a server on the loopback address serves."""
     file = tmp_path / "served" / "5976039"
     file.parent.mkdir()
-    file.write_bytes(COVERTYPE)
+    file.write_bytes(CONTENT)
     handler = partial(SimpleHTTPRequestHandler, directory=file.parent)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/5976039"
-        checksum = "sha256:" + hashlib.sha256(COVERTYPE).hexdigest()
-        register(monkeypatch, "covertype", files={address: checksum}, expected=(21, 54, 7))
+        checksum = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+        entry = data.Dataset("numbers", "pairs.csv", unpacked, (3, 2), {address: checksum})
+        monkeypatch.setitem(data.DATASETS, "pairs", entry)
         monkeypatch.setenv("GALFLOW_DOWNLOADS", str(tmp_path / "cache"))
         monkeypatch.setattr("time.sleep", lambda seconds: None)
         yield file
@@ -415,46 +420,44 @@ def files_below(folder: Path) -> set[str]:
 
 
 def test_fetch_downloads_converts_and_loads(served, tmp_path):
-    path = data.fetch("covertype")
-    assert files_below(tmp_path / "cache/covertype") == {"covertype.npz", "raw/5976039"}
-    with np.load(path, allow_pickle=False) as table:
-        np.testing.assert_array_equal(table["x"], COVER_TYPES[:, :-1])
-        np.testing.assert_array_equal(table["y"], COVER_TYPES[:, -1])
+    path = data.fetch("pairs")
+    assert files_below(tmp_path / "cache/pairs") == {"pairs.csv", "raw/5976039"}
+    assert path.read_bytes() == gzip.decompress(CONTENT)
     # Once it is there, nothing is asked for; nor for a raw file that is there and right.
     served.unlink()
-    assert data.fetch("covertype") == path
+    assert data.fetch("pairs") == path
     path.unlink()
-    assert data.fetch("covertype") == path
+    assert data.fetch("pairs") == path
 
 
-SHORTER = gzip.compress(written(COVER_TYPES[:20].tolist()))
+SHORTER = gzip.compress(b"1,2\r\n3,4")
 
 
-@pytest.mark.parametrize("content", [COVERTYPE[:-1], b"<html>moved</html>", SHORTER])
+@pytest.mark.parametrize("content", [CONTENT[:-1], b"<html>moved</html>", SHORTER])
 def test_a_file_that_is_another_one_leaves_nothing_behind(served, tmp_path, content):
     served.write_bytes(content)
-    with pytest.raises(ConnectionError, match="covertype cannot be downloaded .*hash"):
-        data.fetch("covertype")
-    with pytest.raises(ValueError, match="5976039 cannot be converted .* published files of cov"):
-        data.fetch("covertype", source=served)
+    with pytest.raises(ConnectionError, match="pairs cannot be downloaded .*hash"):
+        data.fetch("pairs")
+    with pytest.raises(ValueError, match="5976039 cannot be converted .* published files of pairs"):
+        data.fetch("pairs", source=served)
     assert files_below(tmp_path / "cache") == set()
     # The next try mends it.
-    served.write_bytes(COVERTYPE)
-    assert data.fetch("covertype").is_file()
+    served.write_bytes(CONTENT)
+    assert data.fetch("pairs").is_file()
 
 
 def test_a_record_gives_its_files_and_their_checksums(served, tmp_path, monkeypatch):
-    address = next(iter(data.DATASETS["covertype"].files))
+    address = next(iter(data.DATASETS["pairs"].files))
 
     def listed(boy):
-        checksum = "md5:" + hashlib.md5(COVERTYPE).hexdigest()
+        checksum = "md5:" + hashlib.md5(CONTENT).hexdigest()
         boy.registry = {"5976039": checksum, "model.pth": "md5:0"}
         boy.urls = dict.fromkeys(boy.registry, address)
 
     monkeypatch.setattr(data.pooch.Pooch, "load_registry_from_doi", listed)
-    register(monkeypatch, "covertype", files={}, doi="doi:10.1/x", suffixes=("39",))
-    data.fetch("covertype")
-    assert files_below(tmp_path / "cache/covertype/raw") == {"5976039"}
+    register(monkeypatch, "pairs", files={}, doi="doi:10.1/x", suffixes=("39",))
+    data.fetch("pairs")
+    assert files_below(tmp_path / "cache/pairs/raw") == {"5976039"}
 
 
 def test_the_commands_list_and_fetch(tmp_path, monkeypatch, capsys):

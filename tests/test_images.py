@@ -67,7 +67,8 @@ def test_parts_of_a_set():
     for rows in (slice(1, 3), torch.tensor([1, 2]), SIGNS.labels.cumsum(0) % 3 == 1):
         for name in ("images", "labels", "targets"):
             assert torch.equal(getattr(SIGNS[rows], name), getattr(SIGNS, name)[rows])
-    assert torch.equal(SIGNS[-1].images, PLAIN[3:])
+    for last in (-1, np.int64(3)):
+        assert torch.equal(SIGNS[last].images, PLAIN[3:])
 
 
 def test_all_eight_views_come_out_and_the_classes_follow_the_mirror():

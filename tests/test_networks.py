@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import pickle
+import runpy
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from galflow_lite.files import share
+from galflow_lite.files import share, write_state
 from galflow_lite.images import PARAMETERS, hubble_patches, parametric_galaxies
-from galflow_lite.networks import MLP, FeatureNetwork, UNet, train_feature_network
+from galflow_lite.interpolants import shipped
+from galflow_lite.networks import MLP, FeatureNetwork, UNet
+from galflow_lite.networks.feature_network import FILE, KIND
 from galflow_lite.networks.mlp_and_unet import Attention
 
 
@@ -180,16 +184,14 @@ def test_any_size_from_16_pixels_gives_64_features(size):
 
 
 def test_other_weights_under_the_name_of_the_shipped_are_refused(tmp_path, monkeypatch):
-    path = shutil.copy(share("data") / "feature_network.safetensors", tmp_path)
+    for name in ("feature_network.safetensors", "SHA256SUMS"):
+        shutil.copy(share("data") / name, tmp_path)
     monkeypatch.setenv("GALFLOW_DATA", str(tmp_path))
-    shipped = FeatureNetwork.shipped()
-    other = FeatureNetwork()
-    other.save(path)
-    for a, b in zip(FeatureNetwork.load(path).parameters(), other.parameters(), strict=True):
-        assert torch.equal(a, b)
-    with pytest.raises(ValueError, match="other weights than those that ship"):
+    own, other = FeatureNetwork.shipped(), FeatureNetwork()
+    write_state(path := tmp_path / FILE, {"weights": other.state_dict()}, kind=KIND)
+    with pytest.raises(ValueError, match="is not the file that data/SHA256SUMS names"):
         FeatureNetwork.shipped()
-    shipped.save(path)
+    write_state(path, {"weights": own.state_dict()}, kind=KIND)
     FeatureNetwork.shipped()
 
 
@@ -218,15 +220,21 @@ def test_features_are_white_over_both_sets_and_know_class_and_shape():
         assert known[name] > 0.7, known
 
 
-def test_training_learns_and_leaves_no_trace(monkeypatch):
-    monkeypatch.setattr(
-        "galflow_lite.networks.feature_network.hubble_patches",
-        lambda **options: hubble_patches(**options)[::8],
-    )
+def test_the_shipped_weights_can_be_made_anew(monkeypatch, tmp_path, capsys):
+    made = runpy.run_path(str(share("data") / "make_weights.py"))
+    few = {"hubble_patches": lambda *_, **options: hubble_patches(**options)[::8]}
+    monkeypatch.setattr("sys.argv", ["make_weights.py", "--folder", str(tmp_path), "--steps", "3"])
+    for name in ("main", "train_feature_network", "train_velocities", "_held_out"):
+        made[name].__globals__.update(few)
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    _, found = train_feature_network(steps=40, batch_size=16, galaxies=64)
+    made["main"]()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_num_threads() == threads
+    assert "'accuracy'" in capsys.readouterr().out
+    for name in (FILE, shipped.FILE):
+        there, here = (load_file(folder / name) for folder in (share("data"), tmp_path))
+        assert {k: v.shape for k, v in there.items()} == {k: v.shape for k, v in here.items()}
+    _, found = made["train_feature_network"](steps=40, batch_size=16, galaxies=64)
     assert set(found) > {"accuracy", "axis ratio", "noise", "flux", "handedness"}
     # A guess explains nothing.
     assert found["concentration"] > 0.2

@@ -248,7 +248,7 @@ def test_nan_in_a_batch_is_named():
     weight = torch.zeros(3, requires_grad=True)
     rows = [torch.ones(4, 3), torch.full((4, 3), math.nan)]
     with pytest.raises(TrainingDiverged, match="the batch itself holds NaN or infinite values"):
-        descend(weight, 5, lambda b: (b - weight).square().mean(), batches=rows)
+        descend(weight, 2, lambda b: (b - weight).square().mean(), batches=rows.__getitem__)
 
 
 @pytest.mark.parametrize("source", ["loss", "batches"])
@@ -348,11 +348,6 @@ def test_iteration_is_one_pass_in_order_with_no_row_dropped():
     assert torch.equal(torch.cat(parts), torch.from_numpy(x))
 
 
-def test_iterables_are_cycled_and_iterators_that_end_are_errors():
-    weight = torch.zeros(1, requires_grad=True)
-    loss = lambda b: weight.sum() * 0 + b  # noqa: E731
-    assert descend(weight, 7, loss, batches=[1.0, 2.0, 3.0]).loss == [1, 2, 3, 1, 2, 3, 1]
-    with pytest.raises(ValueError, match="batches ended after 3 steps and cannot be walked again"):
-        descend(weight, 7, loss, batches=iter([1.0, 2.0, 3.0]))
-    with pytest.raises(TypeError, match="batches is a Tensor, expected"):
-        descend(weight, 7, loss, batches=torch.zeros(9, 3))
+def test_batches_that_are_no_function_are_refused():
+    with pytest.raises(TypeError, match="batches is a Tensor, expected a callable"):
+        descend(torch.zeros(1, requires_grad=True), 7, batches=torch.zeros(9, 3))

@@ -88,30 +88,6 @@ def test_patience_is_counted_across_the_pause(tmp_path):
     assert (history.stopped, history.best_step, len(history.loss)) == ("early", 14, 42)
 
 
-def test_an_iterable_goes_on_where_it_was(tmp_path):
-    def run(crash):
-        weight = torch.zeros(1, requires_grad=True)
-        seen = []
-
-        def loss(value):
-            seen.append(value)
-            if len(seen) == crash:
-                raise Crash
-            return (weight - value).square().sum()
-
-        rows = [1.0, 2.0, 3.0, 5.0]
-        path = tmp_path / "list.safetensors"
-        fit(loss, [weight], rows, 11, checkpoint=path, checkpoint_every=3, progress=False)
-        return seen, weight.item()
-
-    with pytest.raises(Crash):
-        run(8)
-    seen, resumed = run(None)
-    assert seen == [3.0, 5.0, 1.0, 2.0, 3.0]  # steps 6 to 10
-    (tmp_path / "list.safetensors").unlink()
-    assert run(None)[1] == resumed
-
-
 def test_extra_state_goes_along(tmp_path):
     def run(crash):
         torch.manual_seed(0)

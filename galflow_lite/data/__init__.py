@@ -225,20 +225,6 @@ DATASETS: dict[str, Dataset] = {
         (29_556, 3_284, 3_648, 43),
         {f"{_UCI}/199/miniboone+particle+identification.zip": None},
     ),
-    "covertype": Dataset(
-        "COVERTYPE: seven kinds of forest in 581,012 cells, 54 columns, for Bayesian logistic "
-        "regression (UCI, doi:10.24432/C50K5N); about 11 MB, licence: unlimited reuse with the "
-        "notice: copyright Jock A. Blackard and Colorado State University",
-        "covertype.npz",
-        uci.convert_covertype,
-        (581_012, 54, 7),
-        # The file that scikit-learn fetches, which keeps it as a pickle.
-        {
-            "https://ndownloader.figshare.com/files/5976039": (
-                "sha256:614360d0257557dd1792834a85a1cdebfadc3c4f30b011d56afee7ffb5b15771"
-            )
-        },
-    ),
     "galaxy_zoo": Dataset(
         "20,000 galaxies of SDSS in colour, 64x64 pixels, with the classes of Galaxy Zoo 1 "
         "(arXiv:1007.3265; images: doi:10.5281/zenodo.3565489); about 3.4 GB, licence: images "

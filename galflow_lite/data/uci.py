@@ -1,6 +1,6 @@
-"""Tables of the UCI repository: POWER, GAS, HEPMASS, MINIBOONE, and the cover types.
+"""Tables of the UCI repository: POWER, GAS, HEPMASS, MINIBOONE.
 
-The first four are prepared as the MAF paper (arXiv:1705.07057) and its published code do, so that
+They are prepared as the MAF paper (arXiv:1705.07057) and its published code do, so that
 scores can be set beside published ones; each docstring says what in that is not good practice.
 """
 
@@ -269,21 +269,3 @@ def _opened(path: Path, stem: str) -> Iterator[TextIO]:
             raise ValueError(f"{path} holds no {stem}, expected one: this is another set")
         stream = gzip.open(stream) if name.endswith(".gz") else stream
         yield stack.enter_context(TextIOWrapper(stream, encoding="latin-1"))
-
-
-def convert_covertype(raw: Path, product: Path) -> tuple[int, int, int]:
-    """Write the cover types of forest: ``x`` (rows, 54) int16 and ``y`` (rows,) uint8, 1 to 7.
-
-    Ten columns are measured, 44 are indicators. The usual task of Bayesian logistic regression is
-    class 2, about half of the rows, against the rest, with the ten brought to unit scale.
-
-    Returns:
-        Rows, columns and classes.
-    """
-    with gzip.open(raw, "rt") as lines:
-        table = np.loadtxt(lines, delimiter=",", dtype=np.int16)
-    x, y = table[:, :-1], table[:, -1].astype(np.uint8)
-    # An open file, since numpy would add .npz to the temporary name.
-    with product.open("wb") as file:
-        np.savez_compressed(file, x=x, y=y)
-    return *x.shape, len(np.unique(y))

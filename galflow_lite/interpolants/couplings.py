@@ -75,30 +75,6 @@ def shaped_as(x: Tensor, found: Tensor, name: str) -> Tensor:
     return found
 
 
-def hole_of(condition: Condition, x: Tensor) -> Tensor:
-    """Where the mask of a condition is 0, as booleans of the shape of `x`.
-
-    Args:
-        condition: has the mask ξ, boolean or of zeros and ones, of the shape of `x` up to axes of
-            length 1.
-        x: shape (batch, *dim).
-
-    Raises:
-        ValueError: another shape, or other values, which nobody could tell from known pixels.
-    """
-    mask = as_tensor(entry(condition, "mask"), "mask", like=x)
-    fits = mask.ndim == x.ndim and all(
-        have in (1, want) for have, want in zip(mask.shape, x.shape, strict=True)
-    )
-    if not fits or not bool(((mask == 0) | (mask == 1)).all()):
-        raise ValueError(
-            f"the mask has shape {tuple(mask.shape)} and values from {float(mask.min()):g} to "
-            f"{float(mask.max()):g}, expected 1 for known pixels and 0 for holes and the shape "
-            f"{tuple(x.shape)}, or 1 along some axes, such as one channel: correct it"
-        )
-    return (mask == 0).expand(x.shape)
-
-
 @dataclass(frozen=True)
 class GaussianBase:
     """x0 = m + σζ: the law of x0 given the condition, eqs. 18-19 of arXiv:2310.03725.

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..images import ImageSet
-from ..inputs import as_number, as_tensor, as_whole
+from ..inputs import as_hole, as_number, as_tensor, as_whole
 from ..networks import UNet
 from ..training import History, fit
-from .couplings import Condition, Coupling, GaussianBase, Random, Uncoupled, entry, extend, hole_of
+from .couplings import Condition, Coupling, GaussianBase, Random, Uncoupled, entry, extend
 from .sampling import Samples, sample_ode
 from .schedules import Schedule
 from .velocities import MaskedVelocity, velocity_loss
@@ -112,7 +112,7 @@ class Inpainting(Coupling):
         Raises:
             ValueError: no mask or a wrong one, NaN in known pixels.
         """
-        hole = hole_of(condition, x1)
+        hole = as_hole(entry(condition, "mask"), x1)
         return GaussianBase(as_tensor(x1.masked_fill(hole, 0), "the known pixels"), 1.0, hole)
 
     def uncoupled(self) -> Coupling:

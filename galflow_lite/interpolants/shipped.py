@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
-from ..files import read_state, sha256, share, write_state
+from ..files import read_state, shipped_file
 from ..images import ImageSet, hubble_patches
 from .couplings import Coupling
 from .image_models import ImageModel, inpainting, new_velocity, super_resolution
 
-__all__ = ["SIGMA", "shipped_couplings", "shipped_models", "write_models"]
+__all__ = ["SIGMA", "shipped_couplings", "shipped_models"]
 
 SIGMA = 0.25
 """Noise of the super-resolution coupling, about the scatter of the pixels. The paper gives none."""
 
 FILE = "results/interpolants.safetensors"
-_KIND = "velocities of stochastic interpolants"
+KIND = "velocities of stochastic interpolants"
 
 
 def shipped_couplings() -> dict[tuple[str, str], Coupling]:
@@ -43,21 +40,10 @@ def shipped_models(images: ImageSet | None = None) -> dict[tuple[str, str], Imag
         ValueError: the file is damaged or is not the one that data/SHA256SUMS names.
         RuntimeError: its weights are for other images (grey ones without classes).
     """
-    path = share("data") / FILE
-    if f"{sha256(path)}  {FILE}" not in (share("data") / "SHA256SUMS").read_text():
-        raise ValueError(
-            f"{path} is not the file that data/SHA256SUMS names: restore both, or install anew"
-        )
     images, couplings, models = images or hubble_patches(32, split="test"), shipped_couplings(), {}
-    for name, weights in read_state(path, kind=_KIND).items():
+    for name, weights in read_state(shipped_file(FILE), kind=KIND).items():
         key = tuple(name.split("/"))
         velocity = new_velocity(images, couplings[key], seed=0)
         velocity.load_state_dict(weights)
         models[key] = ImageModel(couplings[key], velocity.eval())
     return models
-
-
-def write_models(path: str | Path, models: Mapping[tuple[str, str], ImageModel]) -> None:
-    """Write the weights of models by task and coupling to one safetensors file."""
-    state = {"/".join(key): dict(model.velocity.state_dict()) for key, model in models.items()}
-    write_state(path, state, kind=_KIND)

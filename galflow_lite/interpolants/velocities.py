@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..inputs import as_choice, as_number, as_tensor
-from .couplings import Condition, Field, Pair, Random, custom, entry, hole_of, normal, shaped_as
+from ..inputs import as_choice, as_hole, as_number, as_tensor
+from .couplings import Condition, Field, Pair, Random, custom, entry, normal, shaped_as
 from .schedules import Schedule
 
 
@@ -142,8 +142,8 @@ class MaskedVelocity(nn.Module):
         return torch.where(hole, velocity, torch.zeros_like(velocity))
 
     def hole(self, condition: Condition, x: Tensor) -> Tensor:
-        """Where pixels move, booleans of the shape of `x`; see `hole_of`."""
-        return hole_of(condition, x)
+        """Where pixels move, booleans of the shape of `x`; see `inputs.as_hole`."""
+        return as_hole(entry(condition, "mask"), x)
 
 
 class MixtureInterpolant:

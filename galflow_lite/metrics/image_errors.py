@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..images import Stretch
-from ..inputs import as_tensor, as_whole
+from ..inputs import as_hole, as_tensor, as_whole
 from .divergences import Estimate
 
 
@@ -52,7 +52,7 @@ def masked_error(sample: Any, truth: Any, mask: Any) -> Estimate:
             or fewer than 2 images have holes.
     """
     sample, truth = image_pair(sample, truth)
-    hole = _hole(mask, truth)
+    hole = as_hole(mask, truth)
     pixels = hole.flatten(1).sum(1).double()
     squares = torch.where(hole, sample - truth, 0.0).square().flatten(1).sum(1)
     if int((pixels > 0).sum()) < 2:
@@ -85,7 +85,7 @@ def flux_conservation(sample: Any, truth: Any, stretch: Stretch, *, mask: Any = 
             or the true images have no flux together.
     """
     sample, truth = image_pair(sample, truth)
-    counted = torch.ones_like(truth, dtype=torch.bool) if mask is None else _hole(mask, truth)
+    counted = torch.ones_like(truth, dtype=torch.bool) if mask is None else as_hole(mask, truth)
     fluxes = [
         torch.where(counted, stretch.inverse(images), 0.0).flatten(1).sum(1)
         for images in (sample, truth)
@@ -115,21 +115,6 @@ def image_pair(sample: Any, truth: Any, *, paired: bool = True) -> tuple[Tensor,
     truth = as_tensor(truth, "truth", shape, dtype=torch.float64).detach()
     shape = (len(truth) if paired else "n", *truth.shape[1:])
     return as_tensor(sample, "sample", shape, like=truth).detach(), truth
-
-
-def _hole(mask: Any, images: Tensor) -> Tensor:
-    """Where the mask is 0, booleans of the shape of the images."""
-    mask = as_tensor(mask, "mask", ("n", "channels", "height", "width"), like=images)
-    sizes = zip(mask.shape, images.shape, strict=True)
-    if any(have not in (1, want) for have, want in sizes) or not bool(
-        (mask * (1 - mask) == 0).all()
-    ):
-        raise ValueError(
-            f"mask has shape {tuple(mask.shape)} and values from {float(mask.min()):g} to "
-            f"{float(mask.max()):g}, expected {tuple(images.shape)}, or 1 along some axes, and 1 "
-            "for known pixels, 0 for holes: reshape or threshold it"
-        )
-    return (mask == 0).expand(images.shape)
 
 
 def _ratio(above: Tensor, below: Tensor) -> Estimate:

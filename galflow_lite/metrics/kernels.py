@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inputs import as_choice, as_number, as_tensor, as_whole
+from ..inputs import as_number, as_tensor, as_whole
 from .divergences import Estimate, sample_pair, sample_rows, subsample
 
 PAIRS = 2**17
@@ -186,7 +186,7 @@ def _pair_sums(
     return rows, columns, squares
 
 
-def ksd(x: Any, score: Any, *, statistic: str = "V") -> Estimate:
+def ksd(x: Any, score: Any) -> Estimate:
     r"""Kernel Stein discrepancy (KSD) of a sample with the inverse multiquadric kernel.
 
     With :math:`B = 1 + |x - y|^2`, kernel :math:`B^{-1/2}` and score s (Gorham and Mackey, 2017,
@@ -196,18 +196,16 @@ def ksd(x: Any, score: Any, *, statistic: str = "V") -> Estimate:
         k_0(x, y) = s(x)^T s(y) B^{-1/2} - B^{-3/2} (s(y) - s(x))^T (x - y)
         + d B^{-3/2} - 3 B^{-5/2} |x - y|^2
 
-    - ``"V"``: :math:`\sqrt{\sum_{ij} k_0} / n`, the value that papers report. It never falls to
-      zero: exact samples score about `ksd_floor`, which is the ``null`` of the result, so compare
-      values at one n only, and with their floor.
-    - ``"U"``: :math:`\sum_{i \ne j} k_0 / (n (n - 1))`, an unbiased estimate of the *squared*
-      KSD, which can be negative; its ``null`` is 0.
+    The value is :math:`\sqrt{\sum_{ij} k_0} / n`, which papers report (the V-statistic). It never
+    falls to zero: exact samples score about `ksd_floor`, which is the ``null`` of the result, so
+    compare values at one n only, and with their floor.
 
     A KSD hardly sees the weights of separated modes: a sample that misses a mode can score as
     exact ones do. A sample narrower than the target has a smaller score, and so its own floor is
     lower. Give a distance to exact samples and mode weights beside it.
 
     The standard error holds both orders of the Hoeffding decomposition; for exact samples it is
-    on the safe side (for "V" by about a quarter). Computed in float64; memory grows linearly with
+    on the safe side, by about a quarter. Computed in float64; memory grows linearly with
     n, time with its square.
 
     Args:
@@ -215,13 +213,11 @@ def ksd(x: Any, score: Any, *, statistic: str = "V") -> Estimate:
         score: gradient of the log-density: a target, not a stochastic one, a function of points of
             shape (n, d), or its values at `x`, shape (n, d). The floor takes E|s|^2 of a target
             that knows it, else the mean over `x`, which is right only when `x` follows the target.
-        statistic: "V" or "U".
 
     Raises:
         ValueError: fewer than 4 rows, NaN or infinite values in points or scores, shapes that
-            differ, a stochastic target, an unknown statistic.
+            differ, a stochastic target.
     """
-    as_choice(statistic, "statistic", ("V", "U"))
     x = sample_rows(x, "x", least=4)
     s = _scores(x, score)
     n, d = x.shape
@@ -235,9 +231,6 @@ def ksd(x: Any, score: Any, *, statistic: str = "V") -> Estimate:
     second = (squares / (n * (n - 1)) - u**2 - 2 * means.var()).clamp(min=0)
     first = (means.var() - second / n).clamp(min=0)
     variance = 4 * first / n + 2 * second / (n * (n - 1))
-    if statistic == "U":
-        return Estimate(u, math.sqrt(variance), 0.0)
-
     squared = (n - 1) / n * u + float(diagonal.mean()) / n
     covariance = ((means - u) * (diagonal - diagonal.mean())).sum() / (n - 1)
     variance = variance + diagonal.var() / n**3 + 4 * covariance / n**2

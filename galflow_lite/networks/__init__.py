@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .feature_network import FeatureNetwork, train_feature_network
+from .feature_network import FeatureNetwork
 from .mlp_and_unet import MLP, UNet
 
-__all__ = ["MLP", "FeatureNetwork", "UNet", "train_feature_network"]
+__all__ = ["MLP", "FeatureNetwork", "UNet"]

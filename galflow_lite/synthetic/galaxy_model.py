@@ -11,7 +11,6 @@ formation rate is proportional to exp(-t / tau_sfh). Times in Gyr, abundances as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,31 +37,13 @@ SOLAR_METALS = 0.0134
 _NUDGE = 1e-5
 
 
-@dataclass(frozen=True)
-class Yields:
-    """Mass of new metals per unit mass of stars formed, and the delays of type Ia supernovae.
-
-    The defaults are the constants of the closed-form tracks in the literature that this module is
-    checked against (the set of the VICE code's Milky Way model).
-
-    Args:
-        oxygen: oxygen from core collapse.
-        iron_cc: iron from core collapse.
-        iron_ia: iron from type Ia supernovae, integrated over all delays.
-        recycling: fraction of the mass of forming stars that is returned at once.
-        delay: minimum delay of type Ia supernovae in Gyr.
-        tau_ia: e-folding time of their delay distribution in Gyr.
-    """
-
-    oxygen: float = 0.015
-    iron_cc: float = 0.0012
-    iron_ia: float = 0.0017
-    recycling: float = 0.4
-    delay: float = 0.15
-    tau_ia: float = 1.5
-
-
-_DEFAULT = Yields()
+# Mass of new metals per unit mass of stars formed: oxygen and iron of core collapse, and iron of
+# type Ia supernovae over all delays. The set of the VICE code's Milky Way model but for the last,
+# 0.0017 there: less iron gives an [O/Fe] near NIHAO's 0.17.
+OXYGEN_YIELD, IRON_YIELD, IRON_YIELD_IA = 0.015, 0.0012, 0.0010
+# Share of the mass of forming stars that is returned at once; minimum delay of type Ia supernovae
+# and e-folding time of their delay distribution, in Gyr.
+RECYCLING, DELAY, TAU_IA = 0.4, 0.15, 1.5
 
 
 def _apart(x: np.ndarray, y: ArrayLike) -> np.ndarray:
@@ -96,7 +77,6 @@ def enrichment(
     eta: ArrayLike,
     tau_star: ArrayLike,
     tau_sfh: ArrayLike,
-    yields: Yields = _DEFAULT,
     start: tuple[ArrayLike, ArrayLike, ArrayLike] = (0.0, 0.0, 0.0),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Oxygen and iron mass fractions of the gas at time `t`.
@@ -112,7 +92,6 @@ def enrichment(
         eta: outflow rate over star formation rate, not negative.
         tau_star: gas mass over star formation rate in Gyr, positive.
         tau_sfh: e-folding time of the star formation rate in Gyr, positive.
-        yields: yields and delays.
         start: oxygen and iron mass fractions at t = 0, and the iron from type Ia supernovae of
             stars older than that, per gas mass and Gyr, at t = 0 (see `type_ia_rate`), which
             fades as their delay distribution does.
@@ -122,41 +101,39 @@ def enrichment(
     """
     t, eta, tau_star, tau_sfh = map(np.asarray, (t, eta, tau_star, tau_sfh))
     oxygen_start, iron_start, ia_start = start
-    loss = (1 + eta - yields.recycling) / tau_star - 1 / tau_sfh
-    ageing = 1 / yields.tau_ia - 1 / tau_sfh
-    since = np.maximum(t - yields.delay, 0)
+    loss = (1 + eta - RECYCLING) / tau_star - 1 / tau_sfh
+    ageing = 1 / TAU_IA - 1 / tau_sfh
+    since = np.maximum(t - DELAY, 0)
 
     core_collapse = t / tau_star * _decay(loss * t)
     type_ia = (
-        np.exp(yields.delay / tau_sfh)
+        np.exp(DELAY / tau_sfh)
         * since**2
-        / (tau_star * yields.tau_ia)
+        / (tau_star * TAU_IA)
         * _delayed(loss * since, ageing * since)
     )
     remaining = np.exp(-loss * t)
-    oxygen = yields.oxygen * core_collapse + oxygen_start * remaining
-    iron = yields.iron_cc * core_collapse + yields.iron_ia * type_ia
+    oxygen = OXYGEN_YIELD * core_collapse + oxygen_start * remaining
+    iron = IRON_YIELD * core_collapse + IRON_YIELD_IA * type_ia
     iron = iron + iron_start * remaining + ia_start * t * _relic(loss * t, ageing * t)
     return oxygen, iron
 
 
-def type_ia_rate(
-    t: ArrayLike, *, tau_star: ArrayLike, tau_sfh: ArrayLike, yields: Yields = _DEFAULT
-) -> np.ndarray:
+def type_ia_rate(t: ArrayLike, *, tau_star: ArrayLike, tau_sfh: ArrayLike) -> np.ndarray:
     """Iron from type Ia supernovae per gas mass and Gyr at time `t`, arguments as `enrichment`."""
-    since = np.maximum(t - yields.delay, 0)
-    ageing = 1 / yields.tau_ia - 1 / tau_sfh
-    rate = yields.iron_ia / (tau_star * yields.tau_ia) * np.exp(yields.delay / tau_sfh)
+    since = np.maximum(t - DELAY, 0)
+    ageing = 1 / TAU_IA - 1 / tau_sfh
+    rate = IRON_YIELD_IA / (tau_star * TAU_IA) * np.exp(DELAY / tau_sfh)
     return rate * since * _decay(ageing * since)
 
 
-def outflow_for_equilibrium(oxygen_abundance: ArrayLike, yields: Yields = _DEFAULT) -> np.ndarray:
+def outflow_for_equilibrium(oxygen_abundance: ArrayLike) -> np.ndarray:
     """Outflow mass loading eta for which [O/H] tends to `oxygen_abundance` in dex.
 
     The relation of slow star formation histories, eta = y_O / Z_O - 1 + r, not below zero.
     """
     target = SOLAR_OXYGEN * 10.0 ** np.asarray(oxygen_abundance, float)
-    return np.maximum(yields.oxygen / target - 1 + yields.recycling, 0)
+    return np.maximum(OXYGEN_YIELD / target - 1 + RECYCLING, 0)
 
 
 def metal_fraction(oxygen: ArrayLike, iron: ArrayLike) -> np.ndarray:
@@ -165,9 +142,6 @@ def metal_fraction(oxygen: ArrayLike, iron: ArrayLike) -> np.ndarray:
 
 
 COMPONENTS = ("thin", "thick", "bulge", "halo")
-
-YIELDS = Yields(iron_ia=0.0010)
-"""Yields of the family: less iron of type Ia than the default, for [O/Fe] near NIHAO's 0.17."""
 
 _GRADIENT = -0.2  # dex per disc scale length
 _OUTERMOST = 6.0  # in scale lengths: the gradient ends here
@@ -315,15 +289,15 @@ class GalaxyModel:
             target = p.oxygen + _GRADIENT * (_saturate(R / p.disc_length) - 1.5)
         if name == "bulge":
             target += 0.1
-        eta = outflow_for_equilibrium(target, YIELDS)
+        eta = outflow_for_equilibrium(target)
         if name != "thin":
             tau_star, slower = (0.8 if name == "bulge" else 1.2), (2 if name == "halo" else 1)
-            history = dict(tau_star=tau_star, tau_sfh=4.0, yields=YIELDS)
+            history = dict(tau_star=tau_star, tau_sfh=4.0)
             return enrichment(time / slower, eta=eta, **history)
-        early = dict(tau_star=1.2, tau_sfh=4.0, yields=YIELDS)
+        early = dict(tau_star=1.2, tau_sfh=4.0)
         left = enrichment(p.thin_onset, eta=eta, **early)
         start = [_DILUTION * x for x in (*left, type_ia_rate(p.thin_onset, **early))]
-        late = dict(tau_star=2.5, tau_sfh=p.thin_tau + 3, yields=YIELDS, start=start)
+        late = dict(tau_star=2.5, tau_sfh=p.thin_tau + 3, start=start)
         return enrichment(np.maximum(time - p.thin_onset, 0), eta=eta, **late)
 
 

@@ -16,9 +16,8 @@ from ..files import bars_hidden
 from ..inputs import as_choice, as_number, as_whole
 from .minibatches import (
     TensorBatches,
+    average_gradients,
     broadcast,
-    by_step,
-    data_parallel,
     process_rank,
     start_processes,
     threads,
@@ -39,7 +38,7 @@ __all__ = [
 def fit(
     loss: Callable[[Any], Tensor | tuple[Tensor, Mapping[str, Tensor]]],
     parameters: nn.Module | Iterable[Tensor],
-    batches: Callable[[int], Any] | Iterable[Any],
+    batches: Callable[[int], Any],
     steps: int,
     *,
     learning_rate: float = 1e-3,
@@ -69,7 +68,7 @@ def fit(
             scalars, which are kept in `History.logs`. It may train something of its own first,
             such as a critic, which then belongs in `extra_state`.
         parameters: the module (preferred: its buffers are kept with its weights) or its tensors.
-        batches: a callable step -> batch, such as `TensorBatches`, or an iterable, which is cycled.
+        batches: a callable step -> batch, such as `TensorBatches`.
         steps: number of updates.
         learning_rate: before the schedule's factor; not used when `optimizer` is a callable.
         optimizer: "adam", "radam", or a callable parameters -> torch optimiser.
@@ -84,8 +83,7 @@ def fit(
         validate_every: steps between validations; there is one after the last step as well.
         patience: stop after so many validations in a row without a new lowest value.
         checkpoint: file that keeps the state of the training. If it exists, the training goes on
-            from there to the same result as without the pause; an iterable is then walked again
-            from its start.
+            from there to the same result as without the pause.
         checkpoint_every: steps between checkpoints, a tenth of `steps` by default; there is one
             at the end as well.
         extra_state: named objects with `state_dict` and `load_state_dict` that the loss changes
@@ -105,15 +103,15 @@ def fit(
         A `History`. Ctrl-C ends the training with `stopped="interrupted"` and the same choice of
         weights as above (in several processes it is raised instead: resume from the checkpoint).
 
-    Under torchrun the same call trains in all processes together: gradients are averaged with
-    DistributedDataParallel, `TensorBatches` deals out its batches (other batches are yours to
-    share by `process_rank()`), and the first process alone shows progress and writes checkpoints.
+    Under torchrun the same call trains in all processes together: gradients are averaged,
+    `TensorBatches` deals out its batches (other batches are yours to share by `process_rank()`),
+    and the first process alone shows progress and writes checkpoints.
 
     Raises:
         TrainingDiverged: the loss is NaN or infinite; the module holds the last good weights.
         ValueError: a number out of its range, no trainable parameters, a loss that is not a scalar
             or does not depend on them, unknown names, or a checkpoint of another training.
-        TypeError: `batches` is neither callable nor iterable, or is a tensor.
+        TypeError: `batches` is not callable.
 
     Warns:
         RuntimeWarning: no validation loss was a number.
@@ -132,6 +130,11 @@ def fit(
         clip_norm = as_number(clip_norm, "clip_norm", above=0)
     if ema_decay is not None:
         ema_decay = as_number(ema_decay, "ema_decay", least=0, below=1)
+    if not callable(batches):
+        raise TypeError(
+            f"batches is a {type(batches).__name__}, expected a callable step -> batch: pass "
+            "TensorBatches(..., batch_size=...), or a function"
+        )
     run = TrainingState(parameters, ema_decay, extra_state or {})
     weights, history, device = run.weights, run.history, run.device
     rank, world = process_rank()
@@ -156,12 +159,10 @@ def fit(
             "settings": settings,
         }
         start = run.restore(Path(checkpoint), fingerprint(weights, named), updater, steps)
-    next_batch = by_step(batches, start if start < steps else 0)
     if start:
         restore_random_state(run.random, device)
-    compute = data_parallel(loss, weights.module, weights.trainable) if start < steps else loss
-    # Spares what the loss trains itself; hooks of DistributedDataParallel need the plain form.
-    trained = weights.trainable if world == 1 and run.extra else None
+    # Spares what the loss trains itself.
+    trained = weights.trainable if run.extra else None
     hidden = not progress or rank > 0 or bars_hidden()
     bar = tqdm(total=steps, initial=start, desc=description, disable=hidden)
     weights.train(True)
@@ -175,14 +176,15 @@ def fit(
             validating = validation is not None and (last or (step + 1) % validate_every == 0)
             for group, rate in zip(updater.param_groups, base_rates, strict=True):
                 group["lr"] = rate * factor(step)
-            batch = next_batch(step)
-            value = run.note(compute(batch))
+            batch = batches(step)
+            value = run.note(loss(batch))
             if last or saving or validating or (step + 1) % look_every == 0:
                 run.look(batch, world)
                 bar.set_postfix_str(f"loss {history.loss[-1]:.4g}", refresh=False)
 
             updater.zero_grad(set_to_none=True)
             value.backward(inputs=trained)
+            average_gradients(weights.trainable)
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(weights.trainable, clip_norm)
             updater.step()

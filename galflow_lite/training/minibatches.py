@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..inputs import as_tensor, as_whole
 
@@ -100,28 +100,16 @@ def broadcast(tensors: list[Tensor]) -> None:
             dist.broadcast(tensor.data, 0)
 
 
-class _LossModule(nn.Module):
-    """A loss as a module, so that DistributedDataParallel sees the call and the parameters."""
-
-    def __init__(self, loss: Callable, owner: nn.Module):
-        super().__init__()
-        self.owner = owner
-        # Hidden from nn.Module: a loss that is itself a module may hold the same parameters.
-        self._loss = (loss,)
-
-    def forward(self, batch: object) -> Tensor:
-        return self._loss[0](batch)
-
-
-def data_parallel(loss: Callable, module: nn.Module | None, trainable: list[Tensor]) -> Callable:
-    """The loss with gradients averaged over the processes; the loss itself when there is one."""
-    if process_rank()[1] == 1:
-        return loss
-    device = trainable[0].device
-    return nn.parallel.DistributedDataParallel(
-        _LossModule(loss, nn.ParameterList(trainable) if module is None else module),
-        device_ids=[device] if device.type == "cuda" else None,
-    )
+def average_gradients(parameters: list[Tensor]) -> None:
+    """Give every process the mean of the gradients of all of them, in place."""
+    world = process_rank()[1]
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if world > 1:
+        # One message: many small ones would wait for each other.
+        sizes = [gradient.numel() for gradient in gradients]
+        means = sum_over(torch.cat([gradient.flatten() for gradient in gradients])) / world
+        for gradient, mean in zip(gradients, means.split(sizes), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
 
 class TensorBatches:
@@ -219,38 +207,3 @@ def _columns(value: Any, index: int) -> Tensor:
         return value
     single = getattr(value, "dtype", None) == np.float32
     return as_tensor(value, f"tensor {index}", dtype=torch.float32 if single else None)
-
-
-def by_step(batches: Callable[[int], Any] | Iterable[Any], start: int) -> Callable[[int], Any]:
-    """Batches as a function of the step; an iterable is cycled, and walked up to `start` first.
-
-    Raises:
-        TypeError: `batches` is a tensor or neither callable nor iterable.
-        ValueError: the iterable is empty, or an iterator that ended before the training did.
-    """
-    if callable(batches):
-        return batches
-    # A tensor is an iterable too, but of its rows.
-    if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
-        raise TypeError(
-            f"batches is a {type(batches).__name__}, expected a callable step -> batch or an "
-            "iterable of batches: pass TensorBatches(..., batch_size=...) or a list"
-        )
-    stream = _cycle(batches)
-    for _ in range(start):
-        next(stream)
-    return lambda step: next(stream)
-
-
-def _cycle(batches: Iterable[Any]) -> Iterator[Any]:
-    count = 0
-    while True:
-        before = count
-        for batch in batches:
-            yield batch
-            count += 1
-        if count == before:
-            raise ValueError(
-                f"batches ended after {count} steps and cannot be walked again: pass a list, "
-                "a DataLoader, a callable step -> batch or TensorBatches"
-            )

@@ -171,6 +171,15 @@ def test_values_are_the_u_statistics(metric, kernel, monkeypatch):
     assert metric(x, y).value == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
+def test_energy_distance_of_one_column_by_sorting_is_that_by_pairs():
+    x, y = 100 + normal(300, 1, 0).round(decimals=1), 100.3 + 2 * normal(200, 1, 1)
+    # A second column that is constant takes all pairs of rows.
+    wide = energy_distance(*(torch.cat([v, torch.ones_like(v)], dim=1) for v in (x, y)))
+    found = energy_distance(x, y)
+    assert found.value == pytest.approx(wide.value, rel=1e-8)
+    assert found.standard_error == pytest.approx(wide.standard_error, rel=1e-8)
+
+
 @pytest.mark.parametrize(("shift", "rows"), [(0.0, (80, 80)), (0.0, (60, 200)), (0.4, (80, 120))])
 def test_energy_distance_is_unbiased_and_knows_its_error(shift, rows):
     draws = 400

@@ -209,17 +209,10 @@ def hubble_patches(size: int = 32, *, split: str = "train") -> ImageSet:
     windows = sliding_window_view(sky[:, first:end], (size, size), axis=(0, 1))
     flux = torch.from_numpy(windows[tuple(corners.T)]).float() / 255
     stretch = Stretch("square root")
-    return ImageSet(
-        images=stretch(flux.mean(dim=1, keepdim=True)),
-        labels=torch.zeros(len(flux), dtype=torch.int64),
-        class_names=("patch",),
-        name="Hubble deep field",
-        split=split,
-        stretch=stretch,
-        mirror=(0,),
-        targets=torch.from_numpy(corners + [0, first]).float(),
-        target_names=("row", "column"),
-    )
+    images, labels = stretch(flux.mean(dim=1, keepdim=True)), torch.zeros(len(flux)).long()
+    targets = torch.from_numpy(corners + [0, first]).float()
+    about = {"mirror": (0,), "targets": targets, "target_names": ("row", "column")}
+    return ImageSet(images, labels, ("patch",), "Hubble deep field", split, stretch, **about)
 
 
 def galaxy_zoo(
@@ -271,16 +264,10 @@ def galaxy_zoo(
             pixels = pixels.mean(dim=1, keepdim=True)
         images[part] = stretch(torch.nn.functional.avg_pool2d(pixels, x.shape[1] // size))
     spirals = ("clockwise spiral", "anticlockwise spiral")
-    return ImageSet(
-        images=images,
-        labels=torch.from_numpy(y[rows].astype(np.int64)),
-        # The six choices of Galaxy Zoo 1 (arXiv:1007.3265), in the order of its table.
-        class_names=("elliptical", *spirals, "edge-on", "unknown", "merger"),
-        name="Galaxy Zoo",
-        split=split,
-        stretch=stretch,
-        mirror=(0, 2, 1, 3, 4, 5),
-    )
+    # The six choices of Galaxy Zoo 1 (arXiv:1007.3265), in the order of its table.
+    classes = ("elliptical", *spirals, "edge-on", "unknown", "merger")
+    labels, mirror = torch.from_numpy(y[rows].astype(np.int64)), (0, 2, 1, 3, 4, 5)
+    return ImageSet(images, labels, classes, "Galaxy Zoo", split, stretch, mirror)
 
 
 PARAMETERS = (
@@ -333,17 +320,10 @@ def parametric_galaxies(n: int, size: int = 32, *, seed: int = 0, split: str = "
         flux = _render(labels[part], targets[part], size=size)
         flux /= np.quantile(flux, 0.995, axis=(1, 2), keepdims=True)
         images[part, 0] = _STRETCH(torch.from_numpy(flux + 0.015 * noise)).float()
-    return ImageSet(
-        images=images,
-        labels=torch.from_numpy(labels),
-        class_names=("elliptical", "spiral", "edge-on"),
-        name="parametric galaxies",
-        split=split,
-        stretch=_STRETCH,
-        mirror=(0, 1, 2),
-        targets=torch.from_numpy(targets).float(),
-        target_names=PARAMETERS,
-    )
+    about = {"targets": torch.from_numpy(targets).float(), "target_names": PARAMETERS}
+    about |= {"name": "parametric galaxies", "split": split, "stretch": _STRETCH}
+    classes, labels = ("elliptical", "spiral", "edge-on"), torch.from_numpy(labels)
+    return ImageSet(images, labels, classes, mirror=(0, 1, 2), **about)
 
 
 def _draw(numbers: np.ndarray, size: int, seed: int, stream: bool) -> tuple[np.ndarray, ...]:

@@ -79,7 +79,7 @@ def as_array(
                 )
             if finite:
                 _refuse(bad if not infinite else np.isnan(result), name, columns, infinite)
-        elif found.dtype != result.dtype:
+        elif found.dtype != result.dtype and found.dtype.kind != "b":
             _warn_if_coarse(found, result, name, columns)
     return result
 
@@ -115,9 +115,8 @@ def as_tensor(
         wanted = dtype or (torch.float64 if like is None else like.dtype)
         # Half precision has no numpy type of its own in every case: it is cast by torch.
         through = {torch.float32: np.float32}.get(wanted, np.float64)
-        array = as_array(
-            value, name, shape, dtype=through, columns=columns, finite=finite, infinite=infinite
-        )
+        options = {"columns": columns, "finite": finite, "infinite": infinite}
+        array = as_array(value, name, shape, dtype=through, **options)
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
         return tensor.to(dtype=wanted, device=None if like is None else like.device)
     if value.is_complex():
@@ -196,15 +195,10 @@ def as_number(
         number = math.nan
     if math.isfinite(number) and above < number < below and least <= number <= most:
         return number
-    ends = [
-        f"{text} {end:g}"
-        for text, end in (("above", above), ("below", below), ("from", least), ("up to", most))
-        if math.isfinite(end)
-    ]
-    raise ValueError(
-        f"{name} is {value!r}, expected a finite number {' and '.join(ends)}".rstrip()
-        + ": change it"
-    )
+    bounds = {"above": above, "below": below, "from": least, "up to": most}
+    ends = [f"{text} {end:g}" for text, end in bounds.items() if math.isfinite(end)]
+    wanted = f"a finite number {' and '.join(ends)}".rstrip()
+    raise ValueError(f"{name} is {value!r}, expected {wanted}: change it")
 
 
 def as_choice(value: Any, name: str, choices: Collection[str]) -> str:
@@ -268,7 +262,12 @@ def child_seed(seed: int, *names: str | int) -> int:
         A number below 2^32, for torch, numpy or another call.
     """
     words = (zlib.crc32(str(name).encode()) for name in names)
-    return int(np.random.SeedSequence((seed, *words)).generate_state(1)[0])
+    return mixed_seed(seed, *words)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed of 32 bits, all that torch's CPU generator looks at, of several whole numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _plain(value: Any, name: str, columns: Sequence[str] | None) -> np.ndarray:
@@ -294,12 +293,7 @@ def _plain(value: Any, name: str, columns: Sequence[str] | None) -> np.ndarray:
             raise ValueError(
                 f"{name} has columns of different lengths {lengths}, expected one: check the table"
             )
-        stacked = np.stack(parts, axis=-1)
-        for column, part in zip(wanted, parts, strict=True):
-            if part.dtype != stacked.dtype and part.ndim and stacked.dtype.kind == "f":
-                whole = part.astype(stacked.dtype)
-                _warn_if_coarse(part[:, None], whole[:, None], name, [column])
-        return stacked
+        return np.stack(parts, axis=-1)
     if isinstance(value, np.ma.MaskedArray):
         # The value under a mask is no value; an integer type has no NaN to say so.
         if not np.ma.is_masked(value):

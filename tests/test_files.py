@@ -34,18 +34,3 @@ def test_a_block_that_raises_leaves_the_old_file(tmp_path, error):
         write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_file_is_there_only_after_the_block(tmp_path):
-    with files.written_aside(tmp_path / "file") as temporary:
-        temporary.write_text("new")
-        assert temporary.parent == tmp_path
-        assert not (tmp_path / "file").exists()
-    assert (tmp_path / "file").read_text() == "new"
-
-
-def test_sha256(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1.
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert files.sha256(tmp_path / "abc") == expected

@@ -163,6 +163,9 @@ def test_split_is_by_galaxy_complete_and_seeded(catalogue):
     assert held.ids == ("g1", "g3")
     assert train.ids == ("g0", "g2", "g4", "g5", "g6")
     assert catalogue.split(held_out="g3")[1].ids == ("g3",)
+    for number in (0, len(catalogue)):
+        with pytest.raises(ValueError, match=f"held_out is {number} of .*: leave some on either"):
+            catalogue.split(held_out=number)
     np.testing.assert_array_equal(held["g3"].stars, catalogue["g3"].stars)
 
 

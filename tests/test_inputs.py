@@ -129,6 +129,7 @@ def test_differences_that_rounding_eats_are_warned_of(values, dtype):
         warnings.simplefilter("error")
         as_array([1.0, 2.0, 1e6], "x", dtype=np.float32)
         as_array([5, 5], "x", dtype=np.float32)
+        assert as_array(np.array([True, False]), "mask").tolist() == [1, 0]
 
 
 def test_tensors_follow_the_model_and_keep_their_graph():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import shutil
 
 import numpy as np
@@ -81,15 +79,6 @@ def test_a_seed_fixes_a_training_and_the_schedule_reaches_the_loss(galaxies, mod
         options = {"steps": 3, "batch_size": 8, **settings}
         again = interpolants.train_velocity(galaxies, coupling, **options).velocity.state_dict()
         assert all(torch.equal(first[name], again[name]) for name in first) == equal
-
-
-def test_a_model_can_be_sent_to_another_process(models, galaxies):
-    model = models["inpainting", "dependent"]
-    problem = given("inpainting", galaxies.images, label=galaxies.labels)
-    expected = model.generate(galaxies.images, problem, steps=2).samples
-    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        found = again.generate(galaxies.images, problem, steps=2).samples
-        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])

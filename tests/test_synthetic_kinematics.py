@@ -164,7 +164,7 @@ def test_every_star_is_bound():
             assert np.all(speed < model.potential.escape_velocity(R, stars["z"]))
 
 
-def leapfrog(model, x, v, *, step=4e-4):
+def leapfrog(model, x, v, *, step=1e-3):
     """Orbits in the galaxy's potential over 1 Gyr."""
     x, v = x.copy(), v.copy()
 
@@ -194,13 +194,15 @@ def test_galaxies_are_stationary_and_cold_stars_would_be_noticed():
     # Largest relative change in 1 Gyr of R, |z|, v_phi, sigma_R, sigma_z. Velocities are Gaussian
     # and the discs' third integral is not modelled, so no component is exactly stationary.
     limits = {"thin": 0.04, "thick": 0.07, "bulge": (0.11, 0.11, 0.18, 0.11, 0.11)}
-    # About 6 s: 2500 steps for 39,000 stars.
+    # Stars of the bulge pass the centre often: they need small steps.
+    steps = {"thin": 1e-3, "thick": 1e-3, "bulge": 4e-4}
     model = GalaxyModel(draw_parameters(10.7))
     stars = drawn(model, 220_000, 11)
     for component, limit in limits.items():
         x, v = np.split(stars[component].stars[:12_000, :6], 2, axis=1)
         assert len(x) > 9000
-        change = np.abs(summary(*leapfrog(model, x, v)) / summary(x, v) - 1)
+        moved = summary(*leapfrog(model, x, v, step=steps[component]))
+        change = np.abs(moved / summary(x, v) - 1)
         assert np.all(change < limit), f"{component}: {np.round(change, 3)}"
     x, v = np.split(stars["thin"].stars[:3000, :6] * ([1] * 3 + [0.85] * 3), 2, axis=1)
     assert np.any(np.abs(summary(*leapfrog(model, x, v)) / summary(x, v) - 1) > limits["thin"])

@@ -137,10 +137,6 @@ class StarStream:
         return np.random.default_rng([self.seed, purpose, *key])
 
 
-class CatalogueError(ValueError):
-    """A file is no catalogue, is damaged, or is of a newer format."""
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[h5py.File]:
     """The open file; what goes wrong with it becomes one sentence that names it."""
@@ -150,7 +146,7 @@ def _reading(path: Path) -> Iterator[h5py.File]:
     except FileNotFoundError:
         raise
     except (OSError, KeyError, ValueError) as error:
-        raise CatalogueError(
+        raise ValueError(
             f"{path} cannot be read ({error}), expected a complete catalogue of galaxies of a "
             "format that this galflow_lite knows: fetch or write it anew"
         ) from error

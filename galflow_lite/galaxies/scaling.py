@@ -112,9 +112,8 @@ class Scaling:
                     f"{name} has {outside} values out of range, expected {low:g} < {name} < "
                     f"{high:g}: remove these rows, or change log or bounds"
                 )
-            column[:] = (
-                np.log10(column) if name in self.log else logit((column - low) / (high - low))
-            )
+            logs = name in self.log
+            column[:] = np.log10(column) if logs else logit((column - low) / (high - low))
         return curved
 
     def forward(self, values: np.ndarray) -> np.ndarray:

@@ -199,18 +199,14 @@ class Coupling:
         return base.sample(generator=generator), base
 
 
-class Independent(Coupling):
-    """x0 ~ N(0, I), independent of the data: standard flows and diffusions."""
-
-    def base(self, x1: Tensor, condition: Condition = None) -> GaussianBase:
-        return GaussianBase(torch.zeros_like(x1))
-
-
-class Uncoupled(Independent):
-    """x0 ~ N(0, I), with the condition of another coupling."""
+class Uncoupled(Coupling):
+    """x0 ~ N(0, I), independent of the data, with the condition of another coupling."""
 
     def __init__(self, coupling: Coupling) -> None:
         self.coupling, self.needs = coupling, coupling.needs
+
+    def base(self, x1: Tensor, condition: Condition = None) -> GaussianBase:
+        return GaussianBase(torch.zeros_like(x1))
 
     def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
         return self.coupling.condition(x1, condition, generator=generator)
@@ -246,8 +242,8 @@ class Custom(Coupling):
 
 
 def independent() -> Coupling:
-    """x0 ~ N(0, I) independent of x1; a given condition is passed on."""
-    return Independent()
+    """x0 ~ N(0, I) independent of x1; a given condition is passed on: flows and diffusions."""
+    return Coupling().uncoupled()
 
 
 def optimal_transport() -> Coupling:

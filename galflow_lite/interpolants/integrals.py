@@ -173,9 +173,8 @@ def flow_costs(
 
     nothing = x0.new_zeros(len(x0))
     with torch.no_grad():
-        (x1, energy, length), _ = solve(
-            derivative, (x0, nothing, nothing), method=method, start=0.0, end=1.0, steps=steps
-        )
+        options = {"method": method, "start": 0.0, "end": 1.0, "steps": steps}
+        (x1, energy, length), _ = solve(derivative, (x0, nothing, nothing), **options)
     x1 = field.held(x1)
     moved = (x1.double() - x0.double()).square().flatten(1).sum(1)
     return FlowCosts(_mean(moved), _mean(energy), _mean(length), x1)

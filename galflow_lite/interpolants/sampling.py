@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -251,7 +251,6 @@ def sample_sde(
     schedule: Schedule,
     diffusion: Diffusion | float,
     base: GaussianBase,
-    method: Literal["euler", "heun"] = "euler",
     steps: int = 200,
     start: float = 0.0,
     end: float = 1.0,
@@ -271,8 +270,7 @@ def sample_sde(
         diffusion: ε_t as a function of a number t, or one number; such as `decreasing(1.0)`.
         base: law of x0 given the condition, for example `coupling.base(x1, condition)`. Only
             pixels in its hole move.
-        method: "euler" (Euler-Maruyama) or "heun" (two evaluations a step).
-        steps: equal steps.
+        steps: equal steps of Euler and Maruyama.
         start: time of `x0`.
         end: time of the result; before `start` the backward equation is solved (eqs. 13-14).
         generator: source of the noise.
@@ -280,7 +278,6 @@ def sample_sde(
     Raises:
         SolverError: NaN or infinite values on the way.
     """
-    heun = as_choice(method, "method", ("euler", "heun")) == "heun"
     start, end = _span(start, end)
     grid = _grid(start, end, steps)
     field = CountedField(velocity, x0, condition, base.hole)
@@ -298,16 +295,9 @@ def sample_sde(
             if after == 1.0:
                 x = field.held(x + h * field(t, x))
                 continue
-            now, then = (_epsilon(diffusion, time) for time in (t, after))
-            # Noise and drift belong to the same ε: at the left end, or at the mean of both ends.
-            scale = math.sqrt((now + then if heun else 2 * now) * abs(h))
-            noise = normal(x, generator)
-            first = drift(x, t, now)
-            new = field.held(x + h * first + scale * noise)
-            if heun:
-                second = drift(new, after, then)
-                new = field.held(x + h / 2 * (first + second) + scale * noise)
-            x = new
+            epsilon = _epsilon(diffusion, t)
+            noise = math.sqrt(2 * epsilon * abs(h)) * normal(x, generator)
+            x = field.held(x + h * drift(x, t, epsilon) + noise)
     return Samples(x, field.evaluations)
 
 

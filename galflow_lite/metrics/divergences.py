@@ -71,6 +71,13 @@ def sample_rows(
     return rows
 
 
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, shape (d,), and covariance, shape (d, d), of rows."""
+    mean = values.mean(0)
+    values = values - mean
+    return mean, values.T @ values / (len(values) - 1)
+
+
 def subsample(sample: Tensor, most: int | None, generator: torch.Generator) -> Tensor:
     """At most so many rows, drawn without replacement."""
     if most is None or len(sample) <= most:
@@ -333,15 +340,8 @@ def _divergence(ratios: Tensor) -> Divergence:
         total = float(square.sum())
         error = unit * math.sqrt(total / (n * (n - 1)))
         share = float(square.topk(min(HANDFUL, n)).values.sum()) / total if total else 0.0
-    return Divergence(
-        value,
-        error,
-        median=float(np.median(ratios.cpu().numpy())),
-        robust=not infinite and share <= 0.5,
-        top_share=share,
-        n=n,
-        infinite=infinite,
-    )
+    more = {"robust": not infinite and share <= 0.5, "top_share": share, "infinite": infinite}
+    return Divergence(value, error, median=float(np.median(ratios.cpu().numpy())), n=n, **more)
 
 
 def _log_pair(own_name: str, own: Any, other_name: str, other: Any) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..inputs import as_number, as_tensor, as_whole
-from .divergences import Estimate, sample_pair, sample_rows, subsample
+from .divergences import Estimate, moments, sample_pair, sample_rows, subsample
 
 PAIRS = 2**17
 """Pairs of rows held at once: a block stays in the cache of a processor."""
@@ -46,20 +46,15 @@ def linear_mmd(x: Any, y: Any, *, std: Any = None) -> Estimate:
     # Centred before the division: the mean of a large offset would cost digits.
     centre = x.mean(0)
     x, y = (x - centre) / std, (y - centre) / std
-    difference = x.mean(0) - y.mean(0)
-    covariance = _covariance(x) / len(x) + _covariance(y) / len(y)
+    (own, own_covariance), (other, other_covariance) = moments(x), moments(y)
+    difference = own - other
+    covariance = own_covariance / len(x) + other_covariance / len(y)
     first = 4 * difference @ covariance @ difference
     second = 2 * covariance.square().sum()
     # The difference is itself noisy, which raises the expectation of `first` by 2 * second.
     variance = torch.maximum(first - second, second)
-    return Estimate(
-        float(difference @ difference), float(variance.sqrt()), float(covariance.trace())
-    )
-
-
-def _covariance(x: Tensor) -> Tensor:
-    x = x - x.mean(0)
-    return x.T @ x / (len(x) - 1)
+    value, chance = difference @ difference, covariance.trace()
+    return Estimate(float(value), float(variance.sqrt()), float(chance))
 
 
 def gaussian_mmd(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..inputs import as_number, as_tensor, as_whole
 from ..networks import FeatureNetwork
-from .divergences import Estimate, sample_pair, subsample
+from .divergences import Estimate, moments, sample_pair, subsample
 
 
 def sliced_wasserstein(
@@ -215,14 +215,10 @@ def gaussian_frechet(mean_x: Any, covariance_x: Any, mean_y: Any, covariance_y: 
     Returns:
         Shape (\*batch,), at least 0, float64.
     """
-    mean_x, mean_y, covariance_x, covariance_y = (
-        as_tensor(value, name, dtype=torch.float64)
-        for name, value in (
-            ("mean_x", mean_x),
-            ("mean_y", mean_y),
-            ("covariance_x", covariance_x),
-            ("covariance_y", covariance_y),
-        )
+    means, covariances = (mean_x, mean_y), (covariance_x, covariance_y)
+    mean_x, mean_y = (as_tensor(m, "mean", dtype=torch.float64) for m in means)
+    covariance_x, covariance_y = (
+        as_tensor(c, "covariance", dtype=torch.float64) for c in covariances
     )
     cross = torch.linalg.svdvals(_root(covariance_x) @ _root(covariance_y)).sum(-1)
     traces = (covariance_x + covariance_y).diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -240,14 +236,8 @@ def _root(covariance: Tensor) -> Tensor:
 
 def _distances(pairs: Any) -> Tensor:
     """Distances of pairs of samples of features, in float64 on the CPU."""
-    moments = [(*_moments(x), *_moments(y)) for x, y in pairs]
-    return gaussian_frechet(*(torch.stack(part).cpu() for part in zip(*moments, strict=True)))
-
-
-def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    mean = values.mean(0)
-    values = values - mean
-    return mean, values.T @ values / (len(values) - 1)
+    found = [(*moments(x), *moments(y)) for x, y in pairs]
+    return gaussian_frechet(*(torch.stack(part).cpu() for part in zip(*found, strict=True)))
 
 
 def _resampled(

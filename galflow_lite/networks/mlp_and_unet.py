@@ -126,8 +126,7 @@ class UNet(nn.Module):
             down = nn.Conv2d(fine, coarse, 3, stride=stride, padding=1)
             self.down.append(nn.ModuleList([*(block(fine, fine) for _ in range(blocks)), down]))
             up = nn.Sequential(
-                nn.Upsample(scale_factor=2 if level else 1),
-                nn.Conv2d(coarse, fine, 3, padding=1),
+                nn.Upsample(scale_factor=2 if level else 1), nn.Conv2d(coarse, fine, 3, padding=1)
             )
             joined = (block(coarse + fine, coarse) for _ in range(blocks))
             self.up.insert(0, nn.ModuleList([*joined, up]))
@@ -142,11 +141,7 @@ class UNet(nn.Module):
 
     @classmethod
     def lite(
-        cls,
-        channels: int,
-        *,
-        condition_channels: int | Mapping[str, int] = 0,
-        classes: int = 0,
+        cls, channels: int, *, condition_channels: int | Mapping[str, int] = 0, classes: int = 0
     ) -> UNet:
         """A network for one CPU core: 212,468 parameters for grey images and a grey condition.
 
@@ -170,15 +165,8 @@ class UNet(nn.Module):
         (2.5 million), its own layers for the class (0.5 million) and a 7x7 kernel in the stem
         (0.06 million).
         """
-        return cls(
-            3,
-            condition_channels=3,
-            classes=1000,
-            width=256,
-            multipliers=(1, 1, 2, 3, 4),
-            blocks=2,
-            head_width=64,
-        )
+        sizes = {"width": 256, "multipliers": (1, 1, 2, 3, 4), "blocks": 2, "head_width": 64}
+        return cls(3, condition_channels=3, classes=1000, **sizes)
 
     @property
     def divisor(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..flows import Flow, ResampledBase, StackedFlows
-from ..inputs import warn_of_far_points
+from ..inputs import mixed_seed, warn_of_far_points
 from ..training import fit, threads
 
 
@@ -173,19 +173,11 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
         return torch.where(best.active, losses, 0.0).sum()
 
     with threads(1), torch.random.fork_rng():
-        torch.manual_seed(_mixed(recipe.seed, data[0].number))
-        fit(
-            loss,
-            model,
-            batches,
-            recipe.steps,
-            optimizer=lambda parameters: _optimizer(parameters, recipe, len(flows)),
-            schedule=recipe.schedule,
-            validation=best,
-            validate_every=recipe.validate_every,
-            patience=recipe.patience,
-            progress=False,
-        )
+        torch.manual_seed(mixed_seed(recipe.seed, data[0].number))
+        options = dict(validation=best, validate_every=recipe.validate_every, progress=False)
+        options |= dict(patience=recipe.patience, schedule=recipe.schedule)
+        options |= dict(optimizer=lambda parameters: _optimizer(parameters, recipe, len(flows)))
+        fit(loss, model, batches, recipe.steps, **options)
     if not best.history:
         raise KeyboardInterrupt  # fit() has stopped for it; no piece has weights to keep as yet
     best.restore()
@@ -241,7 +233,7 @@ class _GroupBatches:
         for i, (piece, size) in enumerate(zip(self.data, self.sizes, strict=True)):
             epoch, place = divmod(step, len(piece.train) // size)
             if epoch != self._epochs[i]:
-                mixed = torch.Generator().manual_seed(_mixed(self.seed, piece.number, epoch))
+                mixed = torch.Generator().manual_seed(mixed_seed(self.seed, piece.number, epoch))
                 order = torch.randperm(len(piece.train), generator=mixed)
                 self._orders[i], self._epochs[i] = order + self._starts[i], epoch
             self._index[i, :size] = self._orders[i][place * size : (place + 1) * size]
@@ -312,8 +304,3 @@ def _optimizer(parameters: list[Tensor], recipe: Recipe, pieces: int) -> torch.o
     if recipe.clip_norm is not None:
         optimizer.register_step_pre_hook(clip)
     return optimizer
-
-
-def _mixed(*numbers: int) -> int:
-    # torch's CPU generator looks at 32 bits of its seed only, and seeds in a row would overlap.
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

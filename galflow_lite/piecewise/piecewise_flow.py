@@ -238,18 +238,10 @@ class PiecewiseFlow(nn.Module):
         with threads(1):
             with torch.no_grad():
                 total = sum(float(loss(batch)) * len(batch[0]) for batch in validation)
-            history = fit(
-                loss,
-                [logits, *stack.parameters()],
-                train,
-                steps,
-                learning_rate=learning_rate,
-                schedule="cosine",
-                clip_norm=5.0,
-                validation=validation,
-                validate_every=max(1, steps // 10),
-                progress=False,
-            )
+            options = dict(learning_rate=learning_rate, schedule="cosine", clip_norm=5.0)
+            options |= dict(validation=validation, validate_every=max(1, steps // 10))
+            trained = [logits, *stack.parameters()]
+            history = fit(loss, trained, train, steps, **options, progress=False)
         before = total / int(held_out.sum())
         if history.best_loss is None or history.best_loss >= before:
             history.best_step, history.best_loss = 0, before

@@ -119,15 +119,9 @@ def density_map(
     found = as_tensor(found, "log_prob", (pixels**2,), dtype=torch.float64, infinite=True)
     log10 = found.cpu().numpy().reshape(pixels, pixels) / math.log(10)
     top = float(np.nanmax(log10)) if peak is None else float(peak)
-    image = draw_map(
-        axis,
-        # The palest colour in place of -inf, which would be blank.
-        np.maximum(log10, top - decades),
-        [-half_width, half_width] * 2,
-        vmin=top - decades,
-        vmax=top,
-        cmap=DENSITY_MAP,
-    )
+    # The palest colour in place of -inf, which would be blank.
+    shown, extent = np.maximum(log10, top - decades), [-half_width, half_width] * 2
+    image = draw_map(axis, shown, extent, vmin=top - decades, vmax=top, cmap=DENSITY_MAP)
     axis.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     return image
 
@@ -156,15 +150,9 @@ def clusters(axis: Axes, x: Any, labels: Any, *, size: float = 10.0) -> list[Pat
     for name, (color, shape) in zip(names, looks, strict=True):
         own = points[labels == name]
         drawn.append(axis.scatter(*own.T, s=size, color=color, marker=shape, lw=0, label=str(name)))
-        axis.annotate(
-            str(name),
-            own[((own - own.mean(0)) ** 2).sum(1).argmin()],
-            ha="center",
-            va="center",
-            weight="bold",
-            zorder=3,
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-        )
+        style = {"ha": "center", "va": "center", "weight": "bold", "zorder": 3}
+        style["path_effects"] = [withStroke(linewidth=3, foreground="white")]
+        axis.annotate(str(name), own[((own - own.mean(0)) ** 2).sum(1).argmin()], **style)
     axis.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     return drawn
 
@@ -219,15 +207,9 @@ def image_rows(
         for image, axis in zip(row, line, strict=True):
             # Colour images take no limits: they are scaled here.
             shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
-            drawn = axis.imshow(
-                shown,
-                cmap=cmap,
-                vmin=low,
-                vmax=high,
-                interpolation="nearest",
-                origin="upper",  # rows as in memory, whatever the style says of maps
-                aspect="equal" if maps else "auto",
-            )
+            # Rows as in memory, whatever the style says of maps.
+            style = {"origin": "upper", "aspect": "equal" if maps else "auto", "cmap": cmap}
+            drawn = axis.imshow(shown, vmin=low, vmax=high, interpolation="nearest", **style)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)

@@ -56,15 +56,8 @@ def corner(
                 inside = (ranges[row][0] <= galaxy[row]) & (galaxy[row] <= ranges[row][1])
                 if not inside.any():
                     continue  # matplotlib would divide by their number
-                axis.hist(
-                    galaxy[row][inside],
-                    bins=36,
-                    range=ranges[row],
-                    density=True,
-                    histtype="step",
-                    color=COLORS[name],
-                    lw=1.2,
-                )
+                style = {"histtype": "step", "color": COLORS[name], "lw": 1.2, "density": True}
+                axis.hist(galaxy[row][inside], bins=36, range=ranges[row], **style)
             axis.set(xlim=ranges[row], yticks=[])
         else:
             span = ranges[column], ranges[row]
@@ -99,14 +92,8 @@ def _shares(galaxy: Galaxy, first: str, second: str, span, bins: int) -> np.ndar
 
 
 def _draw_shares(axis: Axes, shares: np.ndarray, span, low: float, top: float):
-    return draw_map(
-        axis,
-        np.where(shares > 0, shares, np.nan),
-        [*span[0], *span[1]],
-        aspect="auto",
-        norm=LogNorm(vmin=low, vmax=top),
-        cmap=DENSITY_MAP,
-    )
+    style = {"aspect": "auto", "norm": LogNorm(vmin=low, vmax=top), "cmap": DENSITY_MAP}
+    return draw_map(axis, np.where(shares > 0, shares, np.nan), [*span[0], *span[1]], **style)
 
 
 def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40) -> Figure:
@@ -205,16 +192,9 @@ def abundance_plane(galaxies: Mapping[str, Galaxy]) -> Figure:
     The ranges are those of the paper's corner plot (public code of arXiv:2312.06017).
     """
     span = (-2.3, 0.6), (-0.1, 0.5)
-    size = (2.3 * len(galaxies) + 0.8, 2.6)
-    figure, axes = plt.subplots(
-        1,
-        len(galaxies),
-        figsize=size,
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    layout = {"figsize": (2.3 * len(galaxies) + 0.8, 2.6), "layout": "constrained"}
+    layout |= {"sharex": True, "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(1, len(galaxies), **layout)
     shares = [_shares(galaxy, "feh", "ofe", span, 60) for galaxy in galaxies.values()]
     # One star of the first galaxy is the palest colour, its densest pixel the darkest.
     low = 1 / len(next(iter(galaxies.values())))

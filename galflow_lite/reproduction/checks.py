@@ -86,9 +86,8 @@ def band_of(
             f"more finite ones from {least:g} to {most:g}: run more seeds, or correct the range "
             "or positive=True in its check"
         )
-    found = Band(
-        float(np.mean(values)), float(np.std(values, ddof=1)), len(values), sides, [*values]
-    )
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    found = Band(mean, sd, len(values), sides, [*values])
     if sides == "none":
         return found
     low, high = (float(end) for end in prediction_interval(values, law=law))
@@ -173,12 +172,9 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
             raise ValueError(f"{name}: not every seed gave a number: check it in each run")
         if not checked and not (whole and all(map(math.isfinite, found))):
             continue
-        new[name] = band_of(
-            found,
-            sides="both" if checked else "none",
-            law="lognormal" if any(line.get("positive") for line in lines) else "normal",
-            within=next((line["within"] for line in lines if line.get("within")), None),
-        )
+        law = "lognormal" if any(line.get("positive") for line in lines) else "normal"
+        within = next((line["within"] for line in lines if line.get("within")), None)
+        new[name] = band_of(found, sides="both" if checked else "none", law=law, within=within)
     _write(share("data") / "bands.toml", number, new, seeds)
     return new
 
@@ -234,9 +230,9 @@ def records(scale: str | None = None) -> dict[str, SimpleNamespace]:
     """
     run = current()
     wanted = scale or run.scale
-    return {
-        name: kept for (name, at), kept in run.records.items() if at == wanted and name != REMARK
-    }
+    kept = {name: line for (name, at), line in run.records.items() if at == wanted}
+    kept.pop(REMARK, None)
+    return kept
 
 
 def record(

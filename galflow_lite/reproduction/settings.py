@@ -54,11 +54,8 @@ class Settings:
         lines = [f"scale    {self.scale}", f"device   {device}", f"seed     {self.seed}"]
         packages = [f"{name} {number}" for name, number in versions().items()]
         half = (len(packages) + 1) // 2
-        lines += [
-            f"versions {', '.join(packages[:half])},",
-            f"         {', '.join(packages[half:])}",
-        ]
-        return "\n".join(lines)
+        first, second = (", ".join(part) for part in (packages[:half], packages[half:]))
+        return "\n".join([*lines, f"versions {first},", f"         {second}"])
 
 
 _current = Settings()

@@ -87,9 +87,7 @@ class Results:
         path = share("data") / "results" / f"{scale}_{notebook}.json"
         if not path.is_file():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content.pop("format", None)
-        return cls(**content)
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def origin(self) -> str:
         """One line: scale, device, seconds, seeds, date, and the remark if there is one."""

@@ -217,11 +217,7 @@ def galaxy(
 
 
 def galaxy_family(
-    n_galaxies: int,
-    stars_per_galaxy: int | None = None,
-    *,
-    seed: int = 0,
-    progress: bool = False,
+    n_galaxies: int, stars_per_galaxy: int | None = None, *, seed: int = 0, progress: bool = False
 ) -> list[Galaxy]:
     """Draw a family of synthetic galaxies of 10^6.5 to 10^11 Msun, with the cuts of the paper.
 
@@ -251,14 +247,13 @@ def galaxy_family(
     root = np.random.SeedSequence(as_whole(seed, "seed"))
     offset = np.random.default_rng(root).random()
     children = root.spawn(as_whole(n_galaxies, "n_galaxies", least=1))
+    bar = tqdm(children, disable=not progress or bars_hidden())
+    masses = (
+        6.5 + (11.0 - 6.5) * _rising((offset + i * _GOLDEN) % 1) for i in range(len(children))
+    )
     return [
-        galaxy(
-            6.5 + (11.0 - 6.5) * _rising((offset + i * _GOLDEN) % 1),
-            stars_per_galaxy,
-            seed=child,
-            id=f"synthetic_{i:03d}",
-        )
-        for i, child in enumerate(tqdm(children, disable=not progress or bars_hidden()))
+        galaxy(log_mass, stars_per_galaxy, seed=child, id=f"synthetic_{i:03d}")
+        for i, (log_mass, child) in enumerate(zip(masses, bar, strict=True))
     ]
 
 

@@ -106,12 +106,8 @@ def enrichment(
     since = np.maximum(t - DELAY, 0)
 
     core_collapse = t / tau_star * _decay(loss * t)
-    type_ia = (
-        np.exp(DELAY / tau_sfh)
-        * since**2
-        / (tau_star * TAU_IA)
-        * _delayed(loss * since, ageing * since)
-    )
+    late = np.exp(DELAY / tau_sfh) * since**2 / (tau_star * TAU_IA)
+    type_ia = late * _delayed(loss * since, ageing * since)
     remaining = np.exp(-loss * t)
     oxygen = OXYGEN_YIELD * core_collapse + oxygen_start * remaining
     iron = IRON_YIELD * core_collapse + IRON_YIELD_IA * type_ia
@@ -218,7 +214,6 @@ class GalaxyModel:
         # the ten coordinates is singular.
         metals = metal_fraction(oxygen, iron) * 10 ** rng.normal(0, _METALS_SCATTER, n)
         feh = np.log10(iron / SOLAR_IRON)
-
         ofe = np.log10(oxygen / SOLAR_OXYGEN) - feh
 
         azimuth = rng.uniform(0, 2 * np.pi, n)

@@ -145,19 +145,11 @@ def fit(
     look_every = 1 if device.type == "cpu" else 20
     start = 0
     if checkpoint is not None:
-        named = {
-            "learning_rate": learning_rate,
-            "optimizer": optimizer,
-            "schedule": f"cosine over {steps} steps" if schedule == "cosine" else schedule,
-            "clip_norm": clip_norm,
-            "ema_decay": ema_decay,
-            "validation": validation,
-            "validate_every": validate_every,
-            "patience": patience,
-            "batches": batches,
-            "extra_state": sorted(run.extra),
-            "settings": settings,
-        }
+        rate = f"cosine over {steps} steps" if schedule == "cosine" else schedule
+        named = dict(learning_rate=learning_rate, optimizer=optimizer, schedule=rate)
+        named |= dict(clip_norm=clip_norm, ema_decay=ema_decay, batches=batches, settings=settings)
+        named |= dict(validation=validation, validate_every=validate_every, patience=patience)
+        named |= dict(extra_state=sorted(run.extra))
         start = run.restore(Path(checkpoint), fingerprint(weights, named), updater, steps)
     if start:
         restore_random_state(run.random, device)

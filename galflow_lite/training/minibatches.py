@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..inputs import as_tensor, as_whole
+from ..inputs import as_tensor, as_whole, mixed_seed
 
 _threads_lock = threading.Lock()
 _threads_before: list[int] = []
@@ -161,10 +161,8 @@ class TensorBatches:
         for tensor in self.tensors:
             raw = tensor.detach().cpu().flatten().view(torch.uint8)
             content = zlib.crc32(raw.numpy(), content)
-        return (
-            f"{self.rows} rows with checksum {content:08x}, batch_size {self.batch_size}, "
-            f"seed {self.seed}"
-        )
+        sizes = f"batch_size {self.batch_size}, seed {self.seed}"
+        return f"{self.rows} rows with checksum {content:08x}, {sizes}"
 
     def __call__(self, step: int) -> tuple[Tensor, ...]:
         """The batch of a step (from 0): tensors of shape (batch_size / processes, ...).
@@ -186,8 +184,7 @@ class TensorBatches:
         if epoch != self._epoch:
             # seed + epoch would give seed 1 the batches of seed 0 an epoch later, and torch's CPU
             # generator looks at 32 bits of its seed only.
-            mixed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
-            generator = torch.Generator().manual_seed(mixed)
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
             order = torch.randperm(self.rows, generator=generator)
             self._epoch, self._order = epoch, order.to(self.tensors[0].device)
         rows = self._order[first + rank * share : first + (rank + 1) * share]

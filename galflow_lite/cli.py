@@ -6,10 +6,9 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -69,7 +68,8 @@ def check() -> None:
     """Look at this environment: one line for each thing, OK or FAIL."""
     failed = 0
     for finding in findings():
-        typer.echo(finding)
+        ok = "OK" if finding.ok else "FAIL"
+        typer.echo(f"{ok:<5}{finding.what:<27} {finding.found}")
         failed += not finding.ok
     if failed:
         typer.echo(f"{failed} of the above failed", err=True)
@@ -258,16 +258,12 @@ def _describe(path: Path) -> None:
     typer.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB  sha256 {sha256(path)}")
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that was looked at."""
 
     ok: bool
     what: str
     found: str
-
-    def __str__(self) -> str:
-        return f"{'OK' if self.ok else 'FAIL':<5}{self.what:<27} {self.found}"
 
 
 def findings() -> Iterator[Finding]:

@@ -37,13 +37,12 @@ def share(name: str) -> Path:
             )
         return Path(chosen)
     package = Path(__file__).parent
-    for folder in (package.parent / name, package / "_share" / name):
-        # site-packages may well hold a foreign folder with such a plain name.
-        inside = folder.parent == package / "_share"
-        if folder.is_dir() and (inside or (package.parent / "pyproject.toml").is_file()):
-            return folder
+    # site-packages may well hold a foreign folder with such a plain name.
+    home = package.parent if (package.parent / "pyproject.toml").is_file() else package / "_share"
+    if (home / name).is_dir():
+        return home / name
     raise FileNotFoundError(
-        f"the folder {name}/ that ships with galflow-lite was not found; install the package anew"
+        f"there is no folder {home / name}, expected the one that ships: install the package anew"
     )
 
 

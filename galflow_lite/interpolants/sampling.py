@@ -162,7 +162,7 @@ def solve(
     Returns:
         The state at `end`, and those at `times`, stacked along a new first axis (None without).
     """
-    name = METHODS[as_choice(method, "method", METHODS)]
+    solver = METHODS[as_choice(method, "method", METHODS)]
     start, end = _span(start, end)
     low, high = sorted((start, end))
     times = None if times is None else [as_number(t, "times", least=low, most=high) for t in times]
@@ -182,16 +182,14 @@ def solve(
             for t, after in pairwise(grid):
                 state = state + (after - t) * derivative(t, state)
             return state, None
+    given = {"rtol": rtol, "atol": atol}
+    tolerances = {name: default if value is None else value for name, value in given.items()}
+
+    def inside(t: Tensor, y: Any) -> Any:
+        return derivative(min(max(float(t), low), high), y)
+
     try:
-        found = odeint(
-            lambda t, y: derivative(min(max(float(t), low), high), y),
-            state,
-            at,
-            rtol=default if rtol is None else rtol,
-            atol=default if atol is None else atol,
-            method=name,
-            options=options,
-        )
+        found = odeint(inside, state, at, method=solver, options=options, **tolerances)
     except AssertionError as error:
         reason = str(error).split(" tensor(")[0].split(": ")[0]
         raise SolverError(

@@ -106,12 +106,8 @@ def _line_distances(
         first = label[order].T
         rows = pool.T
         chance.append(cost(rows[first].view(-1, n).T, rows[~first].view(-1, m).T))
-    return (
-        cost(xs, ys).mean(-1),
-        torch.stack(chance).mean(-1),
-        _potential(xs, x_slope, x_order).mean(-1),
-        _potential(ys, y_slope, y_order).mean(-1),
-    )
+    potentials = _potential(xs, x_slope, x_order), _potential(ys, y_slope, y_order)
+    return tuple(part.mean(-1) for part in (cost(xs, ys), torch.stack(chance), *potentials))
 
 
 def _potential(points: Tensor, slope: Tensor, order: Tensor) -> Tensor:

@@ -89,14 +89,9 @@ class Clustering:
     def _of(cls, x: np.ndarray, labels: np.ndarray, w: np.ndarray, **more: Any) -> Clustering:
         k = int(labels.max()) + 1
         sums = _weighted_sums(x, labels, w, k)
-        return cls(
-            labels=labels.astype(np.int64),
-            k=k,
-            weights=sums[:, 0] / sums[:, 0].sum(),
-            sizes=np.bincount(labels, minlength=k),
-            centres=sums[:, 2:] / sums[:, :1],
-            **more,
-        )
+        shares, centres = sums[:, 0] / sums[:, 0].sum(), sums[:, 2:] / sums[:, :1]
+        sizes = np.bincount(labels, minlength=k)
+        return cls(labels.astype(np.int64), k, shares, sizes, centres, **more)
 
     def __repr__(self) -> str:
         text = f"{self.k} cluster{'s' * (self.k > 1)} of {len(self.labels):,} rows, "

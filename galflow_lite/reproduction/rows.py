@@ -164,12 +164,6 @@ class Row:
     needs: str = ""
     expected: Number | None = None
 
-    def paper_text(self) -> str:
-        """What is reported, and who states it."""
-        if self.value is None:
-            return "unknown"
-        return f"{format_number(self.value)} ({self.source})"
-
 
 def rows(notebook: str | None = None) -> dict[str, Row]:
     """The rows of ``data/paper_numbers.toml``, of one notebook or of all, in the order of the file.

@@ -249,9 +249,8 @@ def _commit() -> str | None:
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     with suppress(OSError, subprocess.CalledProcessError):
         if (root / ".git").exists():
-            return subprocess.run(
-                command, capture_output=True, text=True, check=True
-            ).stdout.strip()
+            found = subprocess.run(command, capture_output=True, text=True, check=True)
+            return found.stdout.strip()
     return None
 
 

@@ -239,7 +239,8 @@ def _line(row: Row, found: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     note = " ".join(part for part in (estimator, row.note, place) if part)
     here = (format_entry(found[scale].get(row.id, {})) for scale in _COLUMNS)
     quantity = f"{row.quantity} [{row.unit}]" if row.unit else row.quantity
-    return (quantity, row.paper_text(), *here, said, note)
+    paper = "unknown" if row.value is None else f"{format_number(row.value)} ({row.source})"
+    return (quantity, paper, *here, said, note)
 
 
 def _measured(

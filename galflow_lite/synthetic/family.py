@@ -59,11 +59,6 @@ class GalaxyParameters:
         return 10.0**self.log_mass
 
     @property
-    def thin_fraction(self) -> float:
-        """Share of the stars in the thin disc."""
-        return 1 - self.bulge_fraction - self.thick_fraction - self.halo_fraction
-
-    @property
     def r200(self) -> float:
         """Halo radius in kpc: mean density 200 times critical."""
         return (3 * self.halo_mass / (4 * np.pi * 200 * _CRITICAL_DENSITY)) ** (1 / 3)
@@ -72,11 +67,6 @@ class GalaxyParameters:
     def bulge_scale(self) -> float:
         """Hernquist scale of the bulge in kpc."""
         return 0.2 * self.disc_length * (1 + self.bulge_fraction)
-
-    @property
-    def thick_height(self) -> float:
-        """Layer height of the thick disc in kpc, at most 0.7 disc scale lengths."""
-        return min(2.6 * self.disc_height, 0.7 * self.disc_length)
 
     @property
     def halo_scale(self) -> float:

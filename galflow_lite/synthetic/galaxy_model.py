@@ -196,7 +196,8 @@ class GalaxyModel:
             component of each into `COMPONENTS`, shape (n,).
         """
         p = self.parameters
-        shares = [p.thin_fraction, p.thick_fraction, p.bulge_fraction, p.halo_fraction]
+        thin = 1 - p.bulge_fraction - p.thick_fraction - p.halo_fraction
+        shares = [thin, p.thick_fraction, p.bulge_fraction, p.halo_fraction]
         component = rng.choice(len(COMPONENTS), size=n, p=shares)
         time, R, z, oxygen, iron = np.empty((5, n))
         velocity = np.empty((n, 3))
@@ -247,7 +248,7 @@ class GalaxyModel:
             h = p.disc_height * (0.35 + np.sqrt((age + 0.1) / 10))
         else:
             R_t = np.full_like(age, 0.8 * p.disc_length)
-            h = np.full_like(age, p.thick_height)
+            h = np.full_like(age, min(2.6 * p.disc_height, 0.7 * p.disc_length))
         R = R_t * rng.gamma(2.0, 1.0, len(age))
         z = h * np.arctanh(rng.uniform(-1, 1, len(age)))
         return R, z, self._discs.sample(rng, R, z, h, R_t)

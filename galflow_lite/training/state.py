@@ -194,17 +194,11 @@ class TrainingState:
         random = random_state(self.device)  # all processes take part
         self.history.seconds = self.seconds()
         if process_rank()[0] == 0:
-            state = {
-                "step": step,
-                "fingerprint": self.wanted,
-                "weights": dict(zip(self.weights.names, self.weights.tensors(), strict=True)),
-                "optimizer": self.updater.state_dict(),
-                "average": self.average,
-                "best": self.best,
-                "history": vars(self.history),
-                "random": random,
-                "extra": {name: item.state_dict() for name, item in self.extra.items()},
-            }
+            weights = dict(zip(self.weights.names, self.weights.tensors(), strict=True))
+            state = dict(step=step, fingerprint=self.wanted, weights=weights, best=self.best)
+            state |= dict(optimizer=self.updater.state_dict(), average=self.average)
+            extra = {name: item.state_dict() for name, item in self.extra.items()}
+            state |= dict(history=vars(self.history), random=random, extra=extra)
             write_state(self.path, state, kind=_KIND)
 
 
@@ -236,9 +230,8 @@ def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
 
 def _advice(step: int, batch: Any) -> str:
     parts = batch if isinstance(batch, tuple | list) else [batch]
-    if any(
-        isinstance(p, Tensor) and p.is_floating_point() and not p.isfinite().all() for p in parts
-    ):
+    real = (part for part in parts if isinstance(part, Tensor) and part.is_floating_point())
+    if not all(part.isfinite().all() for part in real):
         return "the batch itself holds NaN or infinite values, so clean the data"
     if step == 0:
         return "no update has been made, so look at the loss and the data"

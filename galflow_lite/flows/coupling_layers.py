@@ -205,20 +205,20 @@ class AffineCoupling(_Coupling):
         """Map (batch, features) to outputs of the same shape and log|det J|, shape (batch,)."""
         moved, kept, shift, log_scale = self._parts(inputs, context)
         outputs = torch.cat((moved * log_scale.exp() + shift, kept), dim=1)
-        return outputs[:, self._restore], log_scale.sum(dim=1)
+        return outputs.index_select(1, self._restore), log_scale.sum(dim=1)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The inverse map and its log|det J|; shapes as in :meth:`forward`."""
         moved, kept, shift, log_scale = self._parts(inputs, context)
         outputs = torch.cat(((moved - shift) * (-log_scale).exp(), kept), dim=1)
-        return outputs[:, self._restore], -log_scale.sum(dim=1)
+        return outputs.index_select(1, self._restore), -log_scale.sum(dim=1)
 
     def _parts(self, inputs: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
-        kept = inputs[:, self._kept]
+        kept = inputs.index_select(1, self._kept)
         shift, log_scale = self.conditioner(kept, context).chunk(2, dim=1)
         # A ReLU network grows without end, and its exponential overflows a few units from the data.
         log_scale = _LOG_SCALE_LIMIT * torch.tanh(log_scale / _LOG_SCALE_LIMIT)
-        return inputs[:, self._moved], kept, shift, log_scale
+        return inputs.index_select(1, self._moved), kept, shift, log_scale
 
 
 class ActNorm(Transform):

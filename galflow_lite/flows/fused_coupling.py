@@ -426,10 +426,10 @@ class FusedCoupling(torch.autograd.Function):
         x, conditions, index, *parameters = ctx.saved_tensors
         coupling = ctx.coupling
         if torch.is_grad_enabled():  # this gradient is to be differentiated again
-            context = None
+            context = conditions
             if conditions is not None:
-                context = conditions.expand(x.shape[1], -1) if len(conditions) == 1 else None
-                context = conditions[index] if context is None else context
+                single = len(conditions) == 1
+                context = conditions.expand(x.shape[1], -1) if single else conditions[index]
             out, log_det = coupling.bend_plainly(x.t(), context, inverse=False)
             needed = ctx.needs_input_grad[2:]
             given = (x, conditions, index, *parameters)

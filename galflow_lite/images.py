@@ -99,8 +99,8 @@ class ImageSet:
         stretch: Made the values from fluxes.
         mirror: The class that each class becomes in a mirror; None where a mirror image or a turned
             one is no member of the set.
-        targets: Numbers that belong to each image, shape (n, len(target_names)), float32.
-        target_names: What these are.
+        targets: Numbers that belong to each image, shape (n, numbers), float32; the function that
+            made the set says which.
 
     Raises:
         ValueError: The images are whole numbers: fluxes, which a stretch makes into values.
@@ -114,7 +114,6 @@ class ImageSet:
     stretch: Stretch
     mirror: tuple[int, ...] | None = None
     targets: Tensor | None = None
-    target_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         as_choice(self.split, "split", ("train", "test"))
@@ -177,7 +176,7 @@ class ImageSet:
             turned[rows] = these.flip(3) if k >= 4 else these
         mirror = torch.tensor(self.mirror, device=labels.device)
         labels = torch.where(choice >= 4, mirror[labels], labels)
-        return replace(self, images=turned, labels=labels, targets=None, target_names=())
+        return replace(self, images=turned, labels=labels, targets=None)
 
 
 def hubble_patches(size: int = 32, *, split: str = "train") -> ImageSet:
@@ -211,8 +210,8 @@ def hubble_patches(size: int = 32, *, split: str = "train") -> ImageSet:
     stretch = Stretch("square root")
     images, labels = stretch(flux.mean(dim=1, keepdim=True)), torch.zeros(len(flux)).long()
     targets = torch.from_numpy(corners + [0, first]).float()
-    about = {"mirror": (0,), "targets": targets, "target_names": ("row", "column")}
-    return ImageSet(images, labels, ("patch",), "Hubble deep field", split, stretch, **about)
+    about = ("Hubble deep field", split, stretch)
+    return ImageSet(images, labels, ("patch",), *about, mirror=(0,), targets=targets)
 
 
 def galaxy_zoo(
@@ -320,10 +319,9 @@ def parametric_galaxies(n: int, size: int = 32, *, seed: int = 0, split: str = "
         flux = _render(labels[part], targets[part], size=size)
         flux /= np.quantile(flux, 0.995, axis=(1, 2), keepdims=True)
         images[part, 0] = _STRETCH(torch.from_numpy(flux + 0.015 * noise)).float()
-    about = {"targets": torch.from_numpy(targets).float(), "target_names": PARAMETERS}
-    about |= {"name": "parametric galaxies", "split": split, "stretch": _STRETCH}
-    classes, labels = ("elliptical", "spiral", "edge-on"), torch.from_numpy(labels)
-    return ImageSet(images, labels, classes, mirror=(0, 1, 2), **about)
+    targets, labels = torch.from_numpy(targets).float(), torch.from_numpy(labels)
+    about = ("elliptical", "spiral", "edge-on"), "parametric galaxies", split, _STRETCH
+    return ImageSet(images, labels, *about, mirror=(0, 1, 2), targets=targets)
 
 
 def _draw(numbers: np.ndarray, size: int, seed: int, stream: bool) -> tuple[np.ndarray, ...]:

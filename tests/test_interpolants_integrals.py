@@ -20,14 +20,11 @@ from galflow_lite.interpolants import (
     inpainting,
     log_likelihood,
     optimal_transport,
-    sample_ode,
     transport_bound,
     velocity_loss,
 )
 from galflow_lite.interpolants.couplings import Pair
 from galflow_lite.interpolants.velocities import draw_interpolant
-from galflow_lite.networks import MLP
-from galflow_lite.training import fit
 
 LINEAR = Schedule.linear()
 BROWNIAN = Schedule.linear(brownian)
@@ -247,47 +244,3 @@ def test_trace_of_a_network_over_the_hole_only():
     assert torch.allclose(found.log_prob, base.log_prob(found.x0) - traces, atol=1e-12)
     assert found.log_prob[2] == 0
     assert torch.equal(found.x0[mask == 1], x1[mask == 1])
-
-
-class Network(nn.Module):
-    """A perceptron of x, t and the mask."""
-
-    def __init__(self, dim: int, conditions: int = 0) -> None:
-        super().__init__()
-        self.body = MLP(dim + 1 + conditions, dim, hidden=(64, 64), activation=nn.SiLU)
-
-    def forward(self, x, t, condition=None):
-        parts = [x, t[:, None]] if condition is None else [x, t[:, None], condition]
-        return self.body(torch.cat(parts, 1))
-
-
-@pytest.fixture(scope="module")
-def filler() -> MaskedVelocity:
-    """Trained on (u, v), normal with unit variances and correlation 0.8; either may be the hole."""
-    torch.manual_seed(0)
-    velocity = MaskedVelocity(Network(2, conditions=2))
-    schedule, coupling = Schedule.linear(), inpainting()
-
-    def batches(step):
-        generator = seeded(step)
-        u, w = torch.randn(2, 512, generator=generator)
-        first = torch.rand(512, generator=generator) < 0.5
-        mask = torch.stack([first, ~first], 1).float()
-        return torch.stack([u, 0.8 * u + 0.6 * w], 1), mask
-
-    def objective(batch):
-        return velocity_loss(velocity, *batch, schedule=schedule, coupling=coupling)
-
-    fit(objective, velocity, batches, 500, learning_rate=5e-3, schedule="cosine", progress=False)
-    return velocity
-
-
-def test_fills_of_a_hole_follow_the_conditional_law(filler):
-    damaged = torch.tensor([[1.0, math.nan]]).expand(4000, 2)
-    mask = torch.tensor([[1.0, 0.0]]).expand(4000, 2)
-    x0 = inpainting()(damaged, mask, generator=seeded())
-    found = sample_ode(filler, x0, mask, method="heun", steps=20).samples
-    assert (found[:, 0] == 1).all()
-    # The network is off by a few hundredths; the errors of 4000 samples are below 0.01.
-    assert found[:, 1].mean().item() == pytest.approx(0.8, abs=0.1)
-    assert found[:, 1].std().item() == pytest.approx(0.6, abs=0.08)

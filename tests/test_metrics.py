@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -338,19 +337,3 @@ def test_mode_weights_and_their_errors():
     assert one.shares.tolist() == [0, 1]
     assert one.standard_errors.tolist() == pytest.approx([0.05, 0.05])
     assert str(one) == "0/100 % (off by up to 50.0 points)"
-
-
-@pytest.mark.parametrize("measure", [lambda x, y: ksd(x, -x), energy_distance])
-def test_memory_is_linear_in_the_rows(measure):
-    def peak(n: int) -> int:
-        x, y = normal(n, 2, 0), normal(n, 2, 1)
-        with torch.profiler.profile(profile_memory=True) as profile:
-            measure(x, y)
-        # Each operator's own balance; what is freed between operators is an event of its own.
-        events = sorted(profile.events(), key=lambda event: event.time_range.start)
-        return max(accumulate(event.self_cpu_memory_usage for event in events))
-
-    few, many = peak(800), peak(3200)
-    # Quadratic, it would be 16 times, and one matrix of pairs 82 MB.
-    assert few < many < 4.1 * few
-    assert many < 20e6

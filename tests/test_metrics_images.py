@@ -11,7 +11,7 @@ from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from galflow_lite.images import ImageSet, Stretch, hubble_patches, parametric_galaxies
+from galflow_lite.images import PARAMETERS, ImageSet, Stretch, hubble_patches, parametric_galaxies
 from galflow_lite.interpolants import tile_mask
 from galflow_lite.metrics import (
     flux_conservation,
@@ -297,7 +297,7 @@ def test_a_missing_class_and_one_handedness_are_far_above_chance(network):
         x = network(x.images)
     for lost in range(3):
         require_far(distance(x, y.images[y.labels != lost], network))
-    turned = (y.targets[:, y.target_names.index("pitch angle")] < 0) & (y.labels == 1)
+    turned = (y.targets[:, PARAMETERS.index("pitch angle")] < 0) & (y.labels == 1)
     mirrored = torch.where(turned[:, None, None, None], y.images.flip(3), y.images)
     assert distance(x, mirrored, network).z > 5
 

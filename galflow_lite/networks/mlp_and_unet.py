@@ -103,7 +103,8 @@ class UNet(nn.Module):
         self.channels = channels
         self.condition_channels = dict(condition_channels)
         self.classes = classes
-        self.patch = patch
+        # The sides of the images must be multiples of the divisor.
+        self.patch, self.divisor = patch, patch * 2 ** (len(multipliers) - 1)
         widths = (width, *(width * multiplier for multiplier in multipliers))
 
         embedding = 4 * width
@@ -167,11 +168,6 @@ class UNet(nn.Module):
         """
         sizes = {"width": 256, "multipliers": (1, 1, 2, 3, 4), "blocks": 2, "head_width": 64}
         return cls(3, condition_channels=3, classes=1000, **sizes)
-
-    @property
-    def divisor(self) -> int:
-        """The sides of the images must be multiples of this."""
-        return self.patch * 2 ** (len(self.down) - 1)
 
     def forward(
         self, x: Tensor, t: Tensor, condition: Tensor | Mapping[str, Tensor] | None = None

@@ -56,11 +56,6 @@ class Summary:
         error = scatter / math.sqrt(len(found))
         return cls(len(found), statistics.fmean(found), error, scatter, found)
 
-    @property
-    def median(self) -> float:
-        """The median of the values."""
-        return statistics.median(self.values)
-
     def __str__(self) -> str:
         return format_number(self.mean, self.standard_error, self.scatter, self.n)
 

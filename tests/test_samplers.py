@@ -28,7 +28,7 @@ from galflow_lite.samplers import (
     recipes,
     train_sampler,
 )
-from galflow_lite.samplers.alternating_training import _Alternation
+from galflow_lite.samplers.alternation import Alternation
 from galflow_lite.samplers.losses import value_at
 from galflow_lite.targets import BENCHMARKS, Donut, GaussianMixture, Target
 from galflow_lite.training import TrainingDiverged
@@ -231,13 +231,13 @@ def test_a_loss_that_a_stochastic_score_would_bias_is_refused(method):
 # ------------------------------------------------------------------------------ the alternation
 
 
-def alternation(sigma: Any, tempering: Any = 1.0, **options: Any) -> _Alternation:
+def alternation(sigma: Any, tempering: Any = 1.0, **options: Any) -> Alternation:
     given = {"differentiable": True, "latent_dim": 2, "rows": 4, "pretraining": 0, "rate": 1e-3}
     given |= {"sigma": sigma, "tempering": tempering, "noised": False, "score_steps": 0} | options
     torch.manual_seed(0)
     score_network = ScoreNetwork(2, hidden=(8,), conditional=isinstance(sigma, LogUniform))
     given |= {"generator": torch.Generator().manual_seed(0)}
-    return _Alternation(
+    return Alternation(
         GAUSSIAN, SamplerNetwork(2, 2, hidden=(8,)), score_network, dft_loss, **given
     )
 
@@ -358,6 +358,100 @@ def test_an_exploding_training_goes_back_to_weights_that_were_good(name, rate):
 def test_what_cannot_be_trained_is_named_before_the_first_step(target, options, message):
     with pytest.raises(ValueError, match=message):
         train(target, **options)
+
+
+# ------------------------------------------------------------------------------ several at once
+
+
+def double(seed: int, **sizes) -> SamplerNetwork:
+    torch.manual_seed(seed)
+    return SamplerNetwork(sizes.get("latent_dim", 2), 2, hidden=(8, 8)).double()
+
+
+def same(one: ImplicitSampler, other: ImplicitSampler, error: float = 1e-10) -> bool:
+    """Whether two trainings ended alike: networks, losses and what they cost."""
+    for name in ("network", "score_network"):
+        pairs = zip(getattr(one, name).parameters(), getattr(other, name).parameters(), strict=True)
+        if not all(torch.allclose(a, b, rtol=0, atol=error) for a, b in pairs):
+            return False
+    return (
+        one.history.loss == pytest.approx(other.history.loss, rel=1e-4, abs=error)
+        and one.history.logs["score_loss"]
+        == pytest.approx(other.history.logs["score_loss"], rel=1e-4, abs=error)
+        and one.gradient_evaluations == other.gradient_evaluations
+        and one.history.stopped == other.history.stopped
+    )
+
+
+@pytest.mark.parametrize("name", ["plain", *OPTIONS])
+def test_several_seeds_end_where_each_would_alone(name):
+    options, target = OPTIONS.get(name, {}), BENCHMARKS["mog2"]()
+    alone = [train(target, seed=k, sampler=double(k, **options), **options) for k in (3, 5)]
+    networks = [double(k, **options) for k in (3, 5)]
+    together = train(target, seed=[3, 5], sampler=networks, **options)
+    assert all(map(same, alone, together))
+    assert [sampler.network for sampler in together] == networks
+    assert not same(*together)
+
+
+def test_several_targets_and_methods_end_where_each_would_alone():
+    targets = [GAUSSIAN, GAUSSIAN, mixture(4.0), Scored(), Scored()]
+    methods = ["dft", "kl", "kl", "kl", "fisher"]
+    seen = []
+    together = train(targets, method=methods, callback=lambda step, now: seen.append(now))
+    alone = [train(target, method=method) for target, method in zip(targets, methods, strict=True)]
+    assert all(same(a, b, 1e-5) for a, b in zip(alone, together, strict=True))
+    assert [len(now) for now in seen] == [5, 5]
+    assert all(torch.equal(weights(a), weights(b)) for a, b in zip(seen[1], together, strict=True))
+    again = train(targets, method=methods, sampler=together)
+    assert not any(
+        torch.equal(weights(a), weights(b)) for a, b in zip(again, together, strict=True)
+    )
+    # A share of the time of all.
+    assert len({sampler.history.seconds for sampler in together}) == 1
+
+
+class Kinked(Cliff):
+    """After some points its score stays finite and its derivative becomes NaN."""
+
+    def _scored(self, x: Tensor) -> Tensor:
+        return -x if self.points <= self.last else -x + (x - x).sqrt()
+
+
+@pytest.mark.parametrize("last", [Cliff, Kinked])
+def test_a_training_that_diverges_leaves_the_others_alone(last):
+    def targets() -> list[Target]:
+        return [Scored(), last(8 + 2 * 16), Scored()]
+
+    alone = []
+    for target in targets():
+        try:
+            alone.append(train(target, steps=9))
+        except TrainingDiverged as error:
+            alone.append(error.model)
+    with pytest.warns(RuntimeWarning, match=r"training 1 of 3 diverged at step [23]: .*(NaN|nan)"):
+        together = train(targets(), steps=9)
+    assert [sampler.history.stopped for sampler in together] == ["finished", "diverged", "finished"]
+    assert all(same(a, b, 1e-5) for a, b in zip(alone, together, strict=True))
+    with pytest.warns(RuntimeWarning, match=r"training \d of 2 diverged"):
+        both = train([last(40), last(40)], steps=9)
+    assert all(same(sampler, alone[1], 1e-5) for sampler in both)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": [0, 1], "method": ["kl"] * 3},
+        {"seed": []},
+        {"seed": [0, 1], "sampler": SamplerNetwork(2, 2)},
+        {"seed": [0, 1], "sampler": [SamplerNetwork(2, 2), SamplerNetwork(3, 2)]},
+        {"seed": [0, 1], "sampler": [MLP(2, 2, hidden=(8,)) for _ in range(2)]},
+        {"seed": [0, 1], "checkpoint": "state.safetensors"},
+    ],
+)
+def test_trainings_that_cannot_share_a_model_are_refused(options):
+    with pytest.raises(ValueError, match="found .*expected|maps latent points"):
+        train(**options)
 
 
 # ----------------------------------------------------------------------------------- checkpoints

@@ -54,7 +54,7 @@ class MLP(nn.Module):
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """Map inputs (batch, in_features) and context (batch, context_features) to (batch, out)."""
         if context is not None:
-            inputs = torch.cat((inputs, context), dim=1)
+            inputs = torch.cat((inputs, context), dim=-1)
         return self.layers(inputs)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,7 +43,7 @@ class SamplerNetwork(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Map z (n, latent_dim) to (n, dim)."""
         missing = self.dim - self.latent_dim
-        return self.mlp(z) + (F.pad(z, (0, missing)) if missing > 0 else z[:, : self.dim])
+        return self.mlp(z) + (F.pad(z, (0, missing)) if missing > 0 else z[..., : self.dim])
 
 
 class ScoreNetwork(nn.Module):
@@ -66,7 +68,37 @@ class ScoreNetwork(nn.Module):
         """Map x (n, dim), and where conditional sigma (n, 1), to (n, dim)."""
         if sigma is None:
             return self.mlp(x)
-        return self.mlp(torch.cat((x / (1 + sigma), sigma.log()), dim=1)) / sigma
+        return self.mlp(torch.cat((x / (1 + sigma), sigma.log()), dim=-1)) / sigma
+
+
+class _Linears(nn.Module):
+    """k linear layers in one call, from (k, n, in) to (k, n, out)."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A product whose last axis is narrow is several times slower, above all its gradient.
+        if self.weight.shape[1] < self.weight.shape[2]:
+            return torch.baddbmm(self.bias[..., None], self.weight, x.mT).mT
+        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
+
+
+def stacked(
+    networks: Sequence[SamplerNetwork] | Sequence[ScoreNetwork],
+) -> SamplerNetwork | ScoreNetwork:
+    """Networks of the same sizes as one, which maps (k, n, in) to (k, n, out).
+
+    A small network keeps a processor waiting for Python: one call for k of them costs little more
+    than a call for one. The parameters are copies, in the same order, with a leading axis.
+    """
+    found = copy.deepcopy(networks[0])
+    for i, layers in enumerate(zip(*(network.mlp.layers for network in networks), strict=True)):
+        if isinstance(layers[0], nn.Linear):
+            found.mlp.layers[i] = _Linears(layers)
+    return found
 
 
 class ImplicitSampler:

@@ -1,4 +1,8 @@
-"""Losses of implicit samplers, and the noise levels and schedules that they are taken at."""
+"""Losses of implicit samplers, and the noise levels and schedules that they are taken at.
+
+Points have shape (n, d) and a loss is a scalar; of k samplers at once points have shape (k, n, d),
+noise levels (k, n, 1), weights (k, n), and the loss has shape (k,).
+"""
 
 from __future__ import annotations
 
@@ -145,14 +149,14 @@ def dft_loss(
     if independent_scores:
         b = target_score(x)
         v = b - p
-        terms = (u * (b + direction) + v * (a + direction) - 2 * alpha * u * v).sum(1)
+        terms = (u * (b + direction) + v * (a + direction) - 2 * alpha * u * v).sum(-1)
     elif distance == "pseudo-huber":
-        root = (u.square().sum(1) + c**2).sqrt()
-        terms = root - c + (u * (p + direction)).sum(1) / root
+        root = (u.square().sum(-1) + c**2).sqrt()
+        terms = root - c + (u * (p + direction)).sum(-1) / root
     elif alpha == 0.5:
-        terms = (u * (u + 2 * (p + direction))).sum(1)
+        terms = (u * (u + 2 * (p + direction))).sum(-1)
     else:
-        terms = 2 * (u * (a + direction - alpha * u)).sum(1)
+        terms = 2 * (u * (a + direction - alpha * u)).sum(-1)
     return _mean(terms, weight)
 
 
@@ -183,14 +187,15 @@ def fisher_loss(
     x = x if x.requires_grad else x.detach().requires_grad_()
     share = 1.0 if probes is None else 1 / len(probes)
     if probes is None:
-        probes = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, None].expand(-1, *x.shape)
+        probes = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        probes = probes.view(-1, *[1] * (x.ndim - 1), x.shape[-1]).expand(-1, *x.shape)
     a, p = target_score(x), score_network(x)
     # The divergence of the difference is the difference of the divergences.
     u = a - p
-    terms = (a.square() - p.square()).sum(1)
+    terms = (a.square() - p.square()).sum(-1)
     for probe in probes:
         (product,) = torch.autograd.grad(u, x, probe, create_graph=True)
-        terms = terms + 2 * share * (product * probe).sum(1)
+        terms = terms + 2 * share * (product * probe).sum(-1)
     return _mean(terms, weight)
 
 
@@ -217,7 +222,7 @@ def kl_loss(
     with torch.no_grad():
         p = score_network(frozen)
         a = target_score(frozen)
-    return _mean(((p - a.detach()) * x).sum(1), weight)
+    return _mean(((p - a.detach()) * x).sum(-1), weight)
 
 
 def score_matching_loss(
@@ -246,8 +251,8 @@ def score_matching_loss(
         Scalar, mean over points.
     """
     p = score_network(x0 + sigma * noise)
-    return _mean((sigma * p + noise).square().sum(1), weight)
+    return _mean((sigma * p + noise).square().sum(-1), weight)
 
 
 def _mean(terms: Tensor, weight: Tensor | None) -> Tensor:
-    return terms.mean() if weight is None else (weight * terms).mean()
+    return terms.mean(-1) if weight is None else (weight * terms).mean(-1)

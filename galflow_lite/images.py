@@ -269,18 +269,9 @@ def galaxy_zoo(
     return ImageSet(images, labels, classes, "Galaxy Zoo", split, stretch, mirror)
 
 
-PARAMETERS = (
-    "axis ratio",
-    "position angle",
-    "effective radius",
-    "bulge fraction",
-    "Sersic index",
-    "pitch angle",
-    "arm phase",
-    "arm amplitude",
-    "x offset",
-    "y offset",
-)
+_SHAPE = ("axis ratio", "position angle", "effective radius", "bulge fraction", "Sersic index")
+_ARMS_AND_CENTRE = ("pitch angle", "arm phase", "arm amplitude", "x offset", "y offset")
+PARAMETERS = _SHAPE + _ARMS_AND_CENTRE
 """Targets of `parametric_galaxies`; angles in rad, lengths in half sides of the image."""
 
 _AXIS_RATIO = np.array([[0.6, 1.0], [0.55, 1.0], [0.12, 0.3]])

@@ -104,13 +104,9 @@ def execute(
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work"
         work.mkdir()
-        environment = {
-            **os.environ,
-            "GALFLOW_RUNS": str(Path(os.environ.get("GALFLOW_RUNS") or out_folder).resolve()),
-            "GALFLOW_QUIET": "1",
-            "GALFLOW_RECORD": str(Path(folder) / "records.jsonl"),
-            **(env or {}),
-        }
+        runs, lines = os.environ.get("GALFLOW_RUNS") or out_folder, Path(folder) / "records.jsonl"
+        environment = {**os.environ, "GALFLOW_QUIET": "1", "GALFLOW_RECORD": str(lines)}
+        environment |= {"GALFLOW_RUNS": str(Path(runs).resolve()), **(env or {})}
         begin = time.perf_counter()
         try:
             _run(notebook, name, work, environment, progress)

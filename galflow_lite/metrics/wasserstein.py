@@ -126,6 +126,7 @@ def _relabellings(n: int, m: int, count: int, generator: torch.Generator) -> Ten
 
 
 _BATCH = 500
+Samples = tuple[Tensor, Tensor]
 
 
 def frechet_distance(
@@ -236,17 +237,13 @@ def _distances(pairs: Any) -> Tensor:
     return gaussian_frechet(*(torch.stack(part).cpu() for part in zip(*found, strict=True)))
 
 
-def _resampled(
-    x: Tensor, y: Tensor, paired: bool, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _resampled(x: Tensor, y: Tensor, paired: bool, generator: torch.Generator) -> Samples:
     rows = torch.randint(len(x), (len(x),), generator=generator)
     others = rows if paired else torch.randint(len(y), (len(y),), generator=generator)
     return x[rows.to(x.device)], y[others.to(y.device)]
 
 
-def _relabelled(
-    x: Tensor, y: Tensor, paired: bool, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _relabelled(x: Tensor, y: Tensor, paired: bool, generator: torch.Generator) -> Samples:
     if paired:
         swap = (torch.rand(len(x), 1, dtype=torch.float32, generator=generator) < 0.5).to(x.device)
         return torch.where(swap, y, x), torch.where(swap, x, y)

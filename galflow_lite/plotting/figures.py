@@ -38,21 +38,11 @@ DENSITY_MAP, VALUE_MAP, RESIDUAL_MAP = "magma_r", "viridis", "RdBu_r"
 def use_style() -> None:
     """Apply the figure style of the notebooks to matplotlib."""
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    plt.rcParams.update(
-        {
-            "figure.dpi": 100,
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 10,
-            "axes.labelsize": 10,
-            "legend.frameon": False,
-            "legend.fontsize": 9,
-            "image.origin": "lower",
-            "axes.prop_cycle": plt.cycler(color=[c for k, c in COLORS.items() if k != "data"]),
-        }
-    )
+    style = {"figure.dpi": 100, "figure.constrained_layout.use": True, "image.origin": "lower"}
+    style |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+    style |= {"font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 9}
+    hues = [color for name, color in COLORS.items() if name != "data"]
+    plt.rcParams.update(style | {"axes.prop_cycle": plt.cycler(color=hues)})
 
 
 def draw_map(axis: Axes, values: np.ndarray, extent: list[float], **style: Any) -> AxesImage:

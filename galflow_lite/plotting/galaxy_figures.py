@@ -13,22 +13,11 @@ from matplotlib.figure import Figure
 from ..galaxies import PROFILES, UNITS, Galaxy, face_on_map, radial_profile
 from .figures import COLORS, DENSITY_MAP, RESIDUAL_MAP, VALUE_MAP, draw_map
 
-LABELS = {
-    "x": "$x$ [kpc]",
-    "y": "$y$ [kpc]",
-    "z": "$z$ [kpc]",
-    "vx": "$v_x$ [km/s]",
-    "vy": "$v_y$ [km/s]",
-    "vz": "$v_z$ [km/s]",
-    "Z": "$Z$",
-    "feh": "[Fe/H]",
-    "ofe": "[O/Fe]",
-    "age": "age [Gyr]",
-    "M_stars": "$M_\\star$ [M$_\\odot$]",
-    "tau50": "$\\tau_{50}$ [Gyr]",
-    "tau10": "$\\tau_{10}$ [Gyr]",
-    "Z_av": "$Z_{\\rm av}$",
-}
+LABELS = {name: f"${name}$ [kpc]" for name in "xyz"}
+LABELS |= {f"v{name}": f"$v_{name}$ [km/s]" for name in "xyz"}
+LABELS |= {"Z": "$Z$", "feh": "[Fe/H]", "ofe": "[O/Fe]", "age": "age [Gyr]"}
+LABELS |= {"M_stars": "$M_\\star$ [M$_\\odot$]", "Z_av": "$Z_{\\rm av}$"}
+LABELS |= {"tau50": "$\\tau_{50}$ [Gyr]", "tau10": "$\\tau_{10}$ [Gyr]"}
 
 
 def corner(

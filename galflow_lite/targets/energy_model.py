@@ -57,14 +57,7 @@ class EnergyModel(Target):
             self.network = MLP(self.dim, 1, hidden=self.hidden, activation=nn.SiLU)
         self.network.requires_grad_(False).eval()
 
-    def fit(
-        self,
-        x: Any,
-        *,
-        steps: int = 3000,
-        seed: int = 0,
-        progress: bool = True,
-    ) -> History:
+    def fit(self, x: Any, *, steps: int = 3000, seed: int = 0, progress: bool = True) -> History:
         r"""Train by denoising score matching: minimise :math:`E |\sigma s(x + \sigma e) + e|^2`.
 
         Args:
@@ -92,16 +85,9 @@ class EnergyModel(Target):
 
         self.network.requires_grad_(True)
         try:
-            return fit(
-                loss,
-                self.network,
-                batches,
-                steps,
-                learning_rate=1e-3,
-                schedule=lambda step: 1.0 if step < 2 * steps / 3 else 0.2,
-                progress=progress,
-                description="energy model",
-            )
+            options = {"learning_rate": 1e-3, "progress": progress, "description": "energy model"}
+            options["schedule"] = lambda step: 1.0 if step < 2 * steps / 3 else 0.2
+            return fit(loss, self.network, batches, steps, **options)
         finally:
             self.network.zero_grad(set_to_none=True)
             self.network.requires_grad_(False).eval()

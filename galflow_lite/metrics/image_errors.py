@@ -86,11 +86,9 @@ def flux_conservation(sample: Any, truth: Any, stretch: Stretch, *, mask: Any = 
     """
     sample, truth = image_pair(sample, truth)
     counted = torch.ones_like(truth, dtype=torch.bool) if mask is None else as_hole(mask, truth)
-    fluxes = [
-        torch.where(counted, stretch.inverse(images), 0.0).flatten(1).sum(1)
-        for images in (sample, truth)
-    ]
-    errors, total = fluxes[0] - fluxes[1], fluxes[1]
+    fluxes = (torch.where(counted, stretch.inverse(x), 0.0) for x in (sample, truth))
+    found, total = (flux.flatten(1).sum(1) for flux in fluxes)
+    errors = found - total
     if not total.sum() > 0:
         raise ValueError(
             f"the true images have the flux {float(total.sum()):.3g} where it is counted, expected "

@@ -72,9 +72,7 @@ def sliced_wasserstein(
     return Estimate(float(root), float(variance.sqrt() * slope), float(null))
 
 
-def _line_distances(
-    x: Tensor, y: Tensor, p: float, labels: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _line_distances(x: Tensor, y: Tensor, p: float, labels: Tensor) -> tuple[Tensor, ...]:
     """Transport along each column of x, shape (n, lines), and y, shape (m, lines).
 
     Returns:

@@ -238,9 +238,7 @@ def _cleaned(
     return labels, moved, score
 
 
-def _settings(
-    algorithm: str, sample: np.ndarray, seed: int, options: Mapping[str, Any]
-) -> dict[str, Any]:
+def _settings(algorithm: str, sample: np.ndarray, seed: int, options: Mapping[str, Any]) -> dict:
     """Parameters of an estimator but for the number of clusters."""
     random = algorithm in ("kmeans", "mini_batch_kmeans", "spectral")
     settings: dict[str, Any] = {"random_state": seed} if random else {}

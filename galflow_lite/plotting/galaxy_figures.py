@@ -101,13 +101,9 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
     )
     extent = [-half_width, half_width] * 2
     area = (2 * half_width / pixels) ** 2
-    density, metallicity = (
-        [
-            face_on_map(galaxy, name, half_width=half_width, pixels=pixels, min_stars=least)
-            for galaxy in (data, model)
-        ]
-        for name, least in (("density", 1), ("feh", 5))
-    )
+    both, size = (data, model), {"half_width": half_width, "pixels": pixels}
+    density = [face_on_map(galaxy, "density", min_stars=1, **size) for galaxy in both]
+    metallicity = [face_on_map(galaxy, "feh", min_stars=5, **size) for galaxy in both]
     one, other = (np.nan_to_num(values) for values in density)
     with np.errstate(invalid="ignore", divide="ignore"):
         sigmas = (other - one) / np.sqrt(one / len(data) / area + other / len(model) / area)
@@ -117,17 +113,12 @@ def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40)
     # With too few stars for any pixel the stars themselves set the scale.
     low, high = np.quantile(filled if filled.size else data["feh"], [0.02, 0.98])
     counts = LogNorm(vmin=np.nanmin(density[0]), vmax=np.nanmax(density[0]))
-    for row, maps, residual, span, style, words in (
-        (
-            *(axes[0], density, sigmas, 5.0, {"norm": counts, "cmap": DENSITY_MAP}),
-            ("density", "share of stars kpc$^{-2}$", "(flow - data) / $\\sigma$"),
-        ),
-        (
-            *(axes[1], metallicity, metallicity[1] - metallicity[0], 0.5),
-            {"vmin": low, "vmax": high, "cmap": VALUE_MAP},
-            ("mean [Fe/H]", "dex", "flow - data [dex]"),
-        ),
-    ):
+    styles = {"norm": counts, "cmap": DENSITY_MAP}, {"vmin": low, "vmax": high, "cmap": VALUE_MAP}
+    residuals = (sigmas, 5.0), (metallicity[1] - metallicity[0], 0.5)
+    of_density = ("density", "share of stars kpc$^{-2}$", "(flow - data) / $\\sigma$")
+    texts = of_density, ("mean [Fe/H]", "dex", "flow - data [dex]")
+    rows = zip(axes, (density, metallicity), residuals, styles, texts, strict=True)
+    for row, maps, (residual, span), style, words in rows:
         for axis, shown, title in zip(row[:2], maps, ("data", "flow"), strict=True):
             image = draw_map(axis, shown, extent, **style)
             axis.set_title(f"{title}: {words[0]}")

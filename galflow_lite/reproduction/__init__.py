@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from .checks import OutOfBand, band_values, check, record, records, remark
 from .rows import Summary, rows
-from .runs import Runs, repeat
+from .runs import repeat
 from .settings import hardware, settings, versions
 from .table import Results, reference, table
 
 __all__ = [
     "OutOfBand",
     "Results",
-    "Runs",
     "Summary",
     "band_values",
     "check",

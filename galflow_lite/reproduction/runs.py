@@ -26,6 +26,7 @@ from .checks import OutOfBand
 from .rows import ALLOWANCE, Summary, prediction_interval
 from .settings import hardware, versions
 
+Experiment = Callable[..., Mapping[str, Any]]
 # With fewer other seeds an interval says nothing.
 _FEWEST_OTHERS = 4
 
@@ -112,7 +113,7 @@ class Runs:
 
 
 def repeat(
-    function: Callable[..., Mapping[str, Any]],
+    function: Experiment,
     cases: Mapping[str, Mapping[str, Any]],
     seeds: Iterable[int] | int,
     *,
@@ -196,12 +197,7 @@ def repeat(
     return Runs(row, runs, sorted(anew, key=lambda run: (run["case"], run["seed"])))
 
 
-def _one(
-    function: Callable[..., Mapping[str, Any]],
-    settings: dict[str, Any],
-    run: dict[str, Any],
-    commit: str | None,
-) -> tuple[dict[str, Any], str]:
+def _one(function: Experiment, settings: dict, run: dict, commit: str | None) -> tuple[dict, str]:
     """Make one run, in a worker: its line, and its traceback if it failed."""
     torch.set_num_threads(1)
     begin, value, error, trace = time.perf_counter(), None, None, ""
@@ -259,9 +255,7 @@ def _numbers(run: Mapping[str, Any]) -> dict[str, float]:
     return {n: v for n, v in value if isinstance(v, int | float) and not n.endswith("seconds")}
 
 
-def _differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], others: list[Mapping[str, Any]]
-) -> list[str]:
+def _differences(old: Mapping, new: Mapping, others: list[Mapping[str, Any]]) -> list[str]:
     """Names of the numbers in which a run that was made anew does not agree."""
     found, bad = _numbers(new), []
     for name, before in _numbers(old).items():

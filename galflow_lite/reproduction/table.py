@@ -243,9 +243,7 @@ def _line(row: Row, found: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     return (quantity, paper, *here, said, note)
 
 
-def _measured(
-    notebook: str, scale: str, results: Results | None
-) -> tuple[dict[str, dict[str, Any]], str]:
+def _measured(notebook: str, scale: str, results: Results | None) -> tuple[dict[str, dict], str]:
     """Numbers of a notebook at a scale, and where they come from."""
     if results is not None and (results.notebook, results.scale) == (notebook, scale):
         return results.rows, results.origin()

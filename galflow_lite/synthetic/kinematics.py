@@ -309,8 +309,8 @@ class SpheroidKinematics:
         return sigma, sigma * _look_up(self._ratio, *where)
 
     def sample(
-        self, rng: np.random.Generator, R: np.ndarray, z: np.ndarray, *, spin: float = 0.0
-    ) -> np.ndarray:
+        self, rng: np.random.Generator, R: _Array, z: _Array, *, spin: float = 0.0
+    ) -> _Array:
         """Draw v_R, v_phi, v_z in km/s, shape (n, 3), at (R, z) in kpc.
 
         `spin` is the fraction in [0, 1] of the counter-rotating stars that are turned round.

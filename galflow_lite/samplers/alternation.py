@@ -39,17 +39,12 @@ class Alternation:
     """
 
     def __init__(
-        self,
-        target: Target,
-        network: nn.Module,
-        score_network: nn.Module,
-        loss: Loss,
-        **options: Any,
+        self, target: Target, network: nn.Module, score_network: nn.Module, loss: Loss, **other: Any
     ) -> None:
         self.target, self.network, self.score_network = target, network, score_network.train()
         self.evaluate_score: Callable[..., Tensor] = score_network
         self.loss, self.evaluations = loss, 0
-        vars(self).update(options)
+        vars(self).update(other)
         self.optimizer = _adam(list(score_network.parameters()))
         self.like = next(network.parameters())
         self.bound = float("inf")
@@ -240,9 +235,8 @@ class Together(Alternation):
         self.optimizer = _adam(list(self.score_network.parameters()))
         self.bound = self.like.new_tensor([member.bound for member in members])
         self.sound = torch.ones(len(members), dtype=torch.bool, device=self.like.device)
-        self.histories = [
-            History(logs={"score_loss": [], "gradient_evaluations": []}) for _ in members
-        ]
+        names = ("score_loss", "gradient_evaluations")
+        self.histories = [History(logs={name: [] for name in names}) for _ in members]
 
     def __call__(self, step: int) -> Tensor:
         """The sum of the losses of the members that are sound, at which `fit` ends if none is."""

@@ -32,7 +32,7 @@ class History:
         best_step: the step of the lowest validation loss, whose weights the module holds at the
             end; `None` without validation.
         best_loss: the validation loss there.
-        stopped: "finished", "early" or "interrupted".
+        stopped: "finished", "early", "interrupted", or "diverged" (one of several samplers).
         seconds: wall time, summed over resumed runs.
     """
 

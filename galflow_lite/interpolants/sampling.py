@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint
 
 from ..inputs import as_choice, as_number, as_tensor, as_whole
+from ..training.minibatches import keep_memory
 from .couplings import Condition, Field, GaussianBase, Random, as_condition, normal, shaped_as
 from .schedules import Schedule
 from .velocities import MaskedVelocity
@@ -132,6 +133,7 @@ def sample_ode(
     """
     field = CountedField(velocity, x0, condition)
     options = {"method": method, "start": start, "end": end, "steps": steps, "times": times}
+    keep_memory()
     with torch.no_grad():
         x1, path = solve(field, field.start, **options, rtol=rtol, atol=atol)
     return Samples(field.held(x1), field.evaluations, None if path is None else field.held(path))
@@ -287,6 +289,7 @@ def sample_sde(
             return b
         return b + sign * epsilon * score_from_velocity(schedule, x, t, b, base=base)
 
+    keep_memory()
     with torch.no_grad():
         for t, after in pairwise(grid):
             h = after - t

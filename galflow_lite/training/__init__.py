@@ -18,6 +18,7 @@ from .minibatches import (
     TensorBatches,
     average_gradients,
     broadcast,
+    keep_memory,
     process_rank,
     start_processes,
     threads,
@@ -143,6 +144,7 @@ def fit(
     base_rates = [group["lr"] for group in updater.param_groups]
     # On a GPU each look at the loss waits for the device.
     look_every = 1 if device.type == "cpu" else 20
+    keep_memory()
     start = 0
     if checkpoint is not None:
         rate = f"cosine over {steps} steps" if schedule == "cosine" else schedule

@@ -312,20 +312,26 @@ class LULinear(_NflowsLULinear):
         self.register_buffer("_place", place.flatten(), persistent=False)
         self.register_buffer("_constants", torch.tensor([0.0, 1.0]), persistent=False)
 
-    def _create_lower_upper(self) -> Tensor:
-        parts = (self.lower_entries, self.upper_entries, self.upper_diag, self._constants)
-        return torch.cat(parts).gather(0, self._place).unflatten(0, (2, self.features, -1))
+    def _create_lower_upper(self) -> tuple[Tensor, Tensor]:
+        return self._factors()[:2]
+
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """L, U and log|det W|."""
+        diagonal = self.upper_diag
+        parts = (self.lower_entries, self.upper_entries, diagonal, self._constants)
+        factors = torch.cat(parts).gather(0, self._place).unflatten(0, (2, self.features, -1))
+        return *factors, diagonal.log().sum()
 
     def forward_no_cache(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        lower, upper = self._create_lower_upper()
+        lower, upper, log_det = self._factors()
         # Rows of features: the layout that the couplings want.
         outputs = torch.addmm(self.bias[:, None], lower @ upper, inputs.t()).t()
-        return outputs, self.logabsdet().expand(len(inputs))
+        return outputs, log_det.expand(len(inputs))
 
     def inverse_no_cache(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        lower, upper = self._create_lower_upper()
+        lower, upper, log_det = self._factors()
         outputs = torch.linalg.solve_triangular(
             lower, (inputs - self.bias).t(), upper=False, unitriangular=True
         )
         outputs = torch.linalg.solve_triangular(upper, outputs, upper=True)
-        return outputs.t(), -self.logabsdet().expand(len(inputs))
+        return outputs.t(), -log_det.expand(len(inputs))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from galflow_lite.files import write_state
 from galflow_lite.images import PARAMETERS, ImageSet, hubble_patches, parametric_galaxies
 from galflow_lite.interpolants import shipped, train_velocity
-from galflow_lite.networks import MLP, FeatureNetwork, feature_network
+from galflow_lite.networks import FEATURE_FILE, FEATURE_KIND, MLP, FeatureNetwork
 from galflow_lite.training import fit, threads
 
 _CLASSES = 4  # elliptical, spiral, edge-on, Hubble patch
@@ -199,7 +199,7 @@ def main() -> None:
     network, found = train_feature_network(**steps)
     print({name: round(value, 3) for name, value in found.items()})
     weights = {"weights": network.state_dict()}
-    write_state(chosen.folder / feature_network.FILE, weights, kind=feature_network.KIND)
+    write_state(chosen.folder / FEATURE_FILE, weights, kind=FEATURE_KIND)
     write_state(chosen.folder / shipped.FILE, train_velocities(**steps), kind=shipped.KIND)
 
 

@@ -13,9 +13,7 @@ from torch import nn
 from galflow_lite.files import share, write_state
 from galflow_lite.images import PARAMETERS, hubble_patches, parametric_galaxies
 from galflow_lite.interpolants import shipped
-from galflow_lite.networks import FeatureNetwork, UNet
-from galflow_lite.networks.feature_network import FILE, KIND
-from galflow_lite.networks.mlp_and_unet import Attention
+from galflow_lite.networks import FEATURE_FILE, FEATURE_KIND, Attention, FeatureNetwork, UNet
 
 
 def count(net: nn.Module) -> int:
@@ -179,10 +177,10 @@ def test_other_weights_under_the_name_of_the_shipped_are_refused(tmp_path, monke
         shutil.copy(share("data") / name, tmp_path)
     monkeypatch.setenv("GALFLOW_DATA", str(tmp_path))
     own, other = FeatureNetwork.shipped(), FeatureNetwork()
-    write_state(path := tmp_path / FILE, {"weights": other.state_dict()}, kind=KIND)
+    write_state(path := tmp_path / FEATURE_FILE, {"weights": other.state_dict()}, kind=FEATURE_KIND)
     with pytest.raises(ValueError, match="is not the file that data/SHA256SUMS names"):
         FeatureNetwork.shipped()
-    write_state(path, {"weights": own.state_dict()}, kind=KIND)
+    write_state(path, {"weights": own.state_dict()}, kind=FEATURE_KIND)
     FeatureNetwork.shipped()
 
 
@@ -222,7 +220,7 @@ def test_the_shipped_weights_can_be_made_anew(monkeypatch, tmp_path, capsys):
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_num_threads() == threads
     assert "'accuracy'" in capsys.readouterr().out
-    for name in (FILE, shipped.FILE):
+    for name in (FEATURE_FILE, shipped.FILE):
         there, here = (load_file(folder / name) for folder in (share("data"), tmp_path))
         assert {k: v.shape for k, v in there.items()} == {k: v.shape for k, v in here.items()}
     _, found = made["train_feature_network"](steps=40, batch_size=16, galaxies=64)

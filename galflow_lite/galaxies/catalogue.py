@@ -53,22 +53,19 @@ class StarStream:
 
     Args:
         catalogue: Source of the stars.
-        batch_size: Stars in a batch, over all processes.
+        batch_size: Stars in a batch.
         columns: Star columns; None takes all.
         conditions: Conditions; None takes all, an empty tuple none.
         seed: Seed of the order.
         stars_per_galaxy: At most so many stars of each galaxy, a random subset that is the same
             in all epochs. **This changes the target density**: galaxies above the cap count
             equally, instead of in proportion to their star numbers.
-        rank: Number of this process, which gets the rows rank::world of every batch.
-        world: Number of processes.
 
     Attributes:
         n_stars: Stars in an epoch.
 
     Raises:
-        ValueError: If a name is missing, the batch is larger than the catalogue, or the processes
-            cannot share it.
+        ValueError: If a name is missing, or the batch is larger than the catalogue.
     """
 
     def __init__(
@@ -80,19 +77,17 @@ class StarStream:
         conditions: Sequence[str] | None = None,
         seed: int = 0,
         stars_per_galaxy: int | None = None,
-        rank: int = 0,
-        world: int = 1,
     ) -> None:
         self.batch_size = as_whole(batch_size, "batch_size", least=1)
-        self.seed, self.rank, self.world = as_whole(seed, "seed"), rank, world
+        self.seed = as_whole(seed, "seed")
         counts = catalogue.n_stars
         if stars_per_galaxy is not None:
             counts = np.minimum(counts, as_whole(stars_per_galaxy, "stars_per_galaxy", least=1))
         self.n_stars = int(counts.sum())
-        if self.batch_size > self.n_stars or self.batch_size % world:
+        if self.batch_size > self.n_stars:
             raise ValueError(
-                f"batch_size is {self.batch_size}, expected a multiple of {world} up to "
-                f"{self.n_stars}, the number of stars: change it"
+                f"batch_size is {self.batch_size}, expected at most {self.n_stars}, the number of "
+                "stars: change it"
             )
         names = catalogue.condition_names if conditions is None else tuple(conditions)
         table = catalogue.condition_table(names)
@@ -122,14 +117,14 @@ class StarStream:
             step: Number of the batch, from 0, counted over all epochs.
 
         Returns:
-            Stars, float32, shape (batch_size / world, columns), and the conditions of their
-            galaxies, float32, shape (batch_size / world, conditions), in physical units.
+            Stars, float32, shape (batch_size, columns), and the conditions of their
+            galaxies, float32, shape (batch_size, conditions), in physical units.
         """
         epoch, batch = divmod(as_whole(step, "step"), len(self))
         if self._epoch[0] != epoch:
             self._epoch = epoch, self._random(_EPOCH, epoch).permutation(self.n_stars)
         places = self._epoch[1][batch * self.batch_size : (batch + 1) * self.batch_size]
-        rows = self._order[places[self.rank :: self.world]]
+        rows = self._order[places]
         stars, conditions = np.asarray(self._stars[rows]), self._table[self._galaxies[rows]]
         return torch.from_numpy(stars), torch.from_numpy(conditions)
 

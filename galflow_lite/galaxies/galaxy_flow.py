@@ -14,7 +14,7 @@ from torch import Tensor
 from ..files import read_state, write_state
 from ..flows import neural_spline_flow
 from ..inputs import as_array, as_number, as_whole
-from ..training import History, fit, start_processes
+from ..training import History, fit
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
 from .scaling import Conditions, Scaling, stars_and_conditions
@@ -135,11 +135,10 @@ class GalaxyFlow:
         Warns:
             RuntimeWarning: A single star makes up nearly all variance of a column.
         """
-        rank, world = start_processes(next(self.flow.parameters()).device)
         stars, conditions = self.stars.fitted(catalogue), self.conditions.fitted(catalogue)
         names = dict(columns=self.columns, conditions=self.condition_columns)
         order = dict(batch_size=batch_size, seed=seed, stars_per_galaxy=stars_per_galaxy)
-        stream = catalogue.batches(**names, **order, rank=rank, world=world)
+        stream = catalogue.batches(**names, **order)
         if steps is None:
             steps = max(1, round(as_number(epochs, "epochs", above=0) * len(stream)))
         if options.get("checkpoint") is not None:  # which refuses to go on with another training

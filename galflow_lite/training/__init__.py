@@ -14,15 +14,7 @@ from tqdm import tqdm
 
 from ..files import bars_hidden
 from ..inputs import as_choice, as_number, as_whole
-from .minibatches import (
-    TensorBatches,
-    average_gradients,
-    broadcast,
-    keep_memory,
-    process_rank,
-    start_processes,
-    threads,
-)
+from .minibatches import TensorBatches, keep_memory, threads
 from .state import History, TrainingDiverged, TrainingState, fingerprint, restore_random_state
 
 __all__ = [
@@ -30,8 +22,6 @@ __all__ = [
     "TensorBatches",
     "TrainingDiverged",
     "fit",
-    "process_rank",
-    "start_processes",
     "threads",
 ]
 
@@ -102,11 +92,7 @@ def fit(
 
     Returns:
         A `History`. Ctrl-C ends the training with `stopped="interrupted"` and the same choice of
-        weights as above (in several processes it is raised instead: resume from the checkpoint).
-
-    Under torchrun the same call trains in all processes together: gradients are averaged,
-    `TensorBatches` deals out its batches (other batches are yours to share by `process_rank()`),
-    and the first process alone shows progress and writes checkpoints.
+        weights as above.
 
     Raises:
         TrainingDiverged: the loss is NaN or infinite; the module holds the last good weights.
@@ -138,7 +124,6 @@ def fit(
         )
     run = TrainingState(parameters, ema_decay, extra_state or {})
     weights, history, device = run.weights, run.history, run.device
-    rank, world = process_rank()
     factor = _rate_factor(schedule, steps)
     updater = _make_optimizer(optimizer, weights.trainable, learning_rate)
     base_rates = [group["lr"] for group in updater.param_groups]
@@ -157,7 +142,7 @@ def fit(
         restore_random_state(run.random, device)
     # Spares what the loss trains itself.
     trained = weights.trainable if run.extra else None
-    hidden = not progress or rank > 0 or bars_hidden()
+    hidden = not progress or bars_hidden()
     bar = tqdm(total=steps, initial=start, desc=description, disable=hidden)
     weights.train(True)
     try:
@@ -173,12 +158,11 @@ def fit(
             batch = batches(step)
             value = run.note(loss(batch))
             if last or saving or validating or (step + 1) % look_every == 0:
-                run.look(batch, world)
+                run.look(batch)
                 bar.set_postfix_str(f"loss {history.loss[-1]:.4g}", refresh=False)
 
             updater.zero_grad(set_to_none=True)
             value.backward(inputs=trained)
-            average_gradients(weights.trainable)
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(weights.trainable, clip_norm)
             updater.step()
@@ -201,15 +185,13 @@ def fit(
             if history.stopped == "early":
                 break
     except KeyboardInterrupt:
-        if world > 1:
-            raise
         history.stopped = "interrupted"
         if not weights.finite():
             weights.put(run.good[0])
     finally:
         bar.close()
         weights.train(False)
-    if history.validation_loss and run.best is None and rank == 0:
+    if history.validation_loss and run.best is None:
         warnings.warn(
             f"none of {len(history.validation_loss)} validation losses is a number, so the last "
             "weights are kept and not the best: look at the validation data",
@@ -220,7 +202,6 @@ def fit(
         weights.put(run.best)
     elif run.average is not None:
         weights.put_trainable(run.average)
-    broadcast(weights.tensors())
     history.seconds = run.seconds()
     return history
 

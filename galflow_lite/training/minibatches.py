@@ -1,20 +1,16 @@
-"""Minibatches, and how several processes under torchrun share them; the threads of one."""
+"""Minibatches, and what a training asks of the process: its threads and its memory."""
 
 from __future__ import annotations
 
-import atexit
-import os
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from ..inputs import as_tensor, as_whole, mixed_seed
@@ -51,91 +47,20 @@ def threads(count: int) -> Iterator[None]:
                 torch.set_num_threads(before)
 
 
-def process_rank() -> tuple[int, int]:
-    """Rank of this process and number of processes; (0, 1) outside a process group."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
-def start_processes(device: torch.device) -> tuple[int, int]:
-    """Join the process group that torchrun describes, if it does; returns `process_rank()`.
-
-    Processes other than the first go on with a random stream of their own, because noise drawn
-    inside a loss would be the same in all of them after the same torch.manual_seed.
-    """
-    if "LOCAL_RANK" in os.environ and dist.is_available() and not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device if device.index else int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(_stop_processes)
-    rank, world = process_rank()
-    if rank:
-        torch.manual_seed(int(torch.randint(2**31, ())) + rank)
-    return rank, world
-
-
-def _stop_processes() -> None:
-    if not dist.is_initialized():
-        return
-    if dist.get_backend() == "gloo":
-        # Who leaves early can abort one that is still closing its connections. After a failure
-        # elsewhere nobody comes: then the wait ends by itself.
-        with suppress(RuntimeError):
-            dist.monitored_barrier(timeout=timedelta(seconds=10))
-    dist.destroy_process_group()
-
-
-def sum_over(values: Tensor) -> Tensor:
-    """Sum of a tensor over all processes, on all of them; the tensor itself when there is one."""
-    if process_rank()[1] > 1:
-        dist.all_reduce(values)
-    return values
-
-
-def gather(values: Tensor, device: torch.device) -> Tensor:
-    """Tensors of one shape from all processes, stacked by rank, shape (processes, ...)."""
-    world = process_rank()[1]
-    if world == 1:
-        return values[None]
-    parts = [torch.empty_like(values, device=device) for _ in range(world)]
-    dist.all_gather(parts, values.to(device))
-    return torch.stack(parts).cpu()
-
-
-def broadcast(tensors: list[Tensor]) -> None:
-    """Give every process the values of the first one, in place."""
-    if process_rank()[1] > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor.data, 0)
-
-
-def average_gradients(parameters: list[Tensor]) -> None:
-    """Give every process the mean of the gradients of all of them, in place."""
-    world = process_rank()[1]
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if world > 1:
-        # One message: many small ones would wait for each other.
-        sizes = [gradient.numel() for gradient in gradients]
-        means = sum_over(torch.cat([gradient.flatten() for gradient in gradients])) / world
-        for gradient, mean in zip(gradients, means.split(sizes), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-
-
 class TensorBatches:
     """Shuffled minibatches of tensors that share their first dimension.
 
     `batches(step)` is the batch of that step, whatever was asked before: the permutation of an
     epoch depends on `seed` and the epoch alone, so that a resumed run sees the same batches. Every
     row occurs once an epoch, up to those that do not fill a batch, which differ from epoch to
-    epoch. In several processes each one gets its part of the global batch.
+    epoch.
 
     `len(batches)` is the number of batches an epoch. Iterating goes through all rows once, in
     their order and with no row dropped, which is what a validation needs.
 
     Args:
         tensors: floating tensors or arrays, or tensors of integers, each of shape (rows, ...).
-        batch_size: rows in a global batch; `None`, or more than there are rows, means all rows.
+        batch_size: rows in a batch; `None`, or more than there are rows, means all rows.
         seed: of the permutations.
 
     Raises:
@@ -175,21 +100,10 @@ class TensorBatches:
         return f"{self.rows} rows with checksum {content:08x}, {sizes}"
 
     def __call__(self, step: int) -> tuple[Tensor, ...]:
-        """The batch of a step (from 0): tensors of shape (batch_size / processes, ...).
-
-        Raises:
-            ValueError: a batch that the processes cannot share equally.
-        """
+        """The batch of a step (from 0): tensors of shape (batch_size, ...)."""
         epoch, index = divmod(step, len(self))
         first = index * self.batch_size
-        rank, world = process_rank()
-        share, rest = divmod(self.batch_size, world)
-        if rest:
-            raise ValueError(
-                f"a batch of {self.batch_size} rows cannot be shared equally by {world} "
-                f"processes: choose a batch_size that is a multiple of {world}"
-            )
-        if world == 1 and self.batch_size == self.rows:
+        if self.batch_size == self.rows:
             return self.tensors
         if epoch != self._epoch:
             # seed + epoch would give seed 1 the batches of seed 0 an epoch later, and torch's CPU
@@ -197,15 +111,12 @@ class TensorBatches:
             generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
             order = torch.randperm(self.rows, generator=generator)
             self._epoch, self._order = epoch, order.to(self.tensors[0].device)
-        rows = self._order[first + rank * share : first + (rank + 1) * share]
+        rows = self._order[first : first + self.batch_size]
         return tuple(t.index_select(0, rows.to(t.device)) for t in self.tensors)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        rank, world = process_rank()
-        first, last = self.rows * rank // world, self.rows * (rank + 1) // world
-        for start in range(first, last, self.batch_size):
-            stop = min(start + self.batch_size, last)
-            yield tuple(tensor[start:stop] for tensor in self.tensors)
+        for start in range(0, self.rows, self.batch_size):
+            yield tuple(tensor[start : start + self.batch_size] for tensor in self.tensors)
 
 
 def _columns(value: Any, index: int) -> Tensor:

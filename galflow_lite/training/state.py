@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ..files import read_state, write_state
-from .minibatches import broadcast, gather, process_rank, start_processes, sum_over
 
 _KIND = "a training checkpoint"
 
@@ -81,8 +80,6 @@ class TrainingState:
                 "at least one: pass the module that is to be trained"
             )
         self.device = self.weights.trainable[0].device
-        start_processes(self.device)
-        broadcast(self.weights.tensors())
         self.extra = dict(extra)
         self.others = [Weights(item) for item in extra.values() if isinstance(item, nn.Module)]
         self.ema_decay = ema_decay
@@ -110,16 +107,13 @@ class TrainingState:
         self._pending.append((value.detach(), logs))
         return value
 
-    def look(self, batch: Any, world: int) -> None:
-        """Turn what was kept into numbers, averaged over all processes: waits for the device once.
+    def look(self, batch: Any) -> None:
+        """Turn what was kept into numbers: waits for the device once.
 
         Raises:
             TrainingDiverged: a loss is not finite.
         """
-        if len(self._pending) == world == 1:
-            values = [self._pending[0][0].item()]
-        else:
-            values = (sum_over(torch.stack([value for value, _ in self._pending])) / world).tolist()
+        values = torch.stack([value for value, _ in self._pending]).tolist()
         for seen, (_, logs) in zip(values, self._pending, strict=True):
             if not math.isfinite(seen):
                 raise self.diverged(f"the loss is {seen}", batch)
@@ -142,7 +136,7 @@ class TrainingState:
         """Keep the weights if they are the best so far; number of validations since those were."""
         history = self.history
         with self.weights.evaluation(self.average):
-            score = _validate(loss, validation, self.device)
+            score = _validate(loss, validation)
             history.validation_steps.append(step)
             history.validation_loss.append(score)
             if score < (math.inf if self.best is None else history.best_loss):
@@ -191,23 +185,21 @@ class TrainingState:
         return steps if self.history.stopped == "early" else state["step"]
 
     def save(self, step: int) -> None:
-        random = random_state(self.device)  # all processes take part
         self.history.seconds = self.seconds()
-        if process_rank()[0] == 0:
-            weights = dict(zip(self.weights.names, self.weights.tensors(), strict=True))
-            state = dict(step=step, fingerprint=self.wanted, weights=weights, best=self.best)
-            state |= dict(optimizer=self.updater.state_dict(), average=self.average)
-            extra = {name: item.state_dict() for name, item in self.extra.items()}
-            state |= dict(history=vars(self.history), random=random, extra=extra)
-            write_state(self.path, state, kind=_KIND)
+        weights = dict(zip(self.weights.names, self.weights.tensors(), strict=True))
+        state = dict(step=step, fingerprint=self.wanted, weights=weights, best=self.best)
+        state |= dict(optimizer=self.updater.state_dict(), average=self.average)
+        extra = {name: item.state_dict() for name, item in self.extra.items()}
+        state |= dict(history=vars(self.history), random=random_state(self.device), extra=extra)
+        write_state(self.path, state, kind=_KIND)
 
 
 def _split(result: Any) -> tuple[Any, Mapping[str, Tensor]]:
     return result if isinstance(result, tuple) else (result, {})
 
 
-def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
-    """Mean over all rows of all batches of all processes."""
+def _validate(loss: Callable, validation: Any) -> float:
+    """Mean over all rows of all batches."""
     total, count = 0.0, 0
     if isinstance(validation, Iterable):
         for batch in validation:
@@ -218,8 +210,6 @@ def _validate(loss: Callable, validation: Any, device: torch.device) -> float:
             count += rows
     else:
         total, count = float(validation()), 1
-    sums = torch.tensor([total, count], dtype=torch.float64)
-    total, count = sum_over(sums.to(device) if device.type == "cuda" else sums).tolist()
     if not count:
         raise ValueError(
             "validation gave no batches, expected at least one: pass TensorBatches or a list, "
@@ -295,7 +285,7 @@ class Weights:
             if average is not None:
                 self.put_trainable(average)
             with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-                torch.manual_seed(process_rank()[0])
+                torch.manual_seed(0)
                 yield
         finally:
             if current is not None:
@@ -342,25 +332,15 @@ def require_same(path: Any, found: Mapping[str, Any], wanted: Mapping[str, Any])
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Random states of torch (CPU and, on a CUDA device, CUDA), one row a process."""
+    """Random states of torch: CPU and, on a CUDA device, CUDA."""
     state = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
-    return {name: gather(value, device) for name, value in state.items()}
+    return state
 
 
 def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Undo `random_state`: every process takes its own row.
-
-    Raises:
-        ValueError: another number of processes wrote it.
-    """
-    rank, world = process_rank()
-    if len(state["torch"]) != world:
-        raise ValueError(
-            f"the checkpoint was written by {len(state['torch'])} processes, this run has {world}: "
-            "resume with the same number"
-        )
-    torch.set_rng_state(state["torch"][rank].clone())
+    """Go on with random numbers where `random_state` was taken."""
+    torch.set_rng_state(state["torch"])
     if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"][rank].clone(), device)
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -313,10 +313,3 @@ def test_the_guard_sees_damage(change, message):
     figure = next(c for c in cells if any("image/png" in o.get("data", {}) for o in c.outputs))
     change(book.cells[0], cells[0], verdict, figure)
     assert any(message in text for text in problems(book)), problems(book)
-
-
-def test_the_guard_sees_text_that_only_looks_like_a_path():
-    """Embedded images may hold any letters, and web addresses are no paths."""
-    book = read(FILES[1])
-    book.cells[1].outputs.append(said("see https://a.org/home/x and kpc/km/s, 3/work/2\n"))
-    assert problems(book) == []

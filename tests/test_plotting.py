@@ -12,7 +12,7 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 
 from galflow_lite import plotting
-from galflow_lite.galaxies import COLUMNS, PROFILES, Galaxy
+from galflow_lite.galaxies import COLUMNS, Galaxy
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -81,16 +81,6 @@ def test_face_on_has_north_up_and_residuals_of_flow_minus_data():
     # 100 stars against none: 10 standard deviations of Poisson.
     assert residual.get_array()[1, 6] == pytest.approx(10)
     assert residual.get_array()[6, 1] == pytest.approx(-10)
-
-
-def test_profiles():
-    galaxies = {"data": galaxy(900), "flow": galaxy(700, seed=1)}
-    figure = plotting.profiles(galaxies)
-    figure.canvas.draw()
-    used = figure.axes[: len(PROFILES)]
-    assert [axis.get_ylabel() for axis in used] == [label for label, *_ in PROFILES.values()]
-    legend = figure.axes[len(PROFILES)].get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["flow", "data"]
 
 
 @pytest.mark.parametrize("stars", [1, 400])

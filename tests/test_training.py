@@ -72,20 +72,6 @@ def test_updates_are_those_of_a_plain_loop():
     assert history.seconds > 0
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "radam"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_named_optimizers_get_their_rate(optimizer, dtype):
-    value, other = (torch.tensor([2.0, -1.0], dtype=dtype, requires_grad=True) for _ in range(2))
-    options = {"optimizer": optimizer, "learning_rate": 0.1}
-    descend(value, 3, lambda _: value.square().sum(), **options)
-    reference = {"adam": torch.optim.Adam, "radam": torch.optim.RAdam}[optimizer]([other], lr=0.1)
-    for _ in range(3):
-        reference.zero_grad()
-        other.square().sum().backward()
-        reference.step()
-    torch.testing.assert_close(value, other)
-
-
 def test_average_of_weights_by_hand():
     value, seen = torch.tensor([1.0], requires_grad=True), []
     history = descend(

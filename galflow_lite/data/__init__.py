@@ -15,12 +15,13 @@ import tempfile
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import tomlkit
 from PIL import Image
 from tqdm import TqdmWarning
 
@@ -145,110 +146,36 @@ with warnings.catch_warnings():
 
 @dataclass(frozen=True)
 class Dataset:
-    """A published set. To add one, add an entry to `DATASETS`.
+    """A published set. To add one, add it to ``datasets.toml`` and to `CONVERTERS`.
 
     Attributes:
-        description: One line on content, size of the download and licence of the data.
-        product: Name of the file that ``convert`` writes.
+        description, product, expected, files, doi, suffixes: As ``datasets.toml`` says.
         convert: Called with the downloaded file, or the folder of several, and the file to write;
             returns what is compared with ``expected``.
-        expected: Published numbers, of galaxies or rows say.
-        files: Address to checksum (``"sha256:..."`` or ``"md5:..."``), None where the source
-            publishes none.
-        doi: ``"doi:..."`` of a record with further files, which lists their checksums.
-        suffixes: Endings of the files that are taken from the record.
     """
 
     description: str
     product: str
     convert: Callable[[Path, Path], tuple[int, ...]]
-    expected: tuple[int, ...]
-    files: Mapping[str, str | None] = field(default_factory=dict)
+    expected: Sequence[int]
+    files: Mapping[str, str] = field(default_factory=dict)
     doi: str = ""
-    suffixes: tuple[str, ...] = ()
+    suffixes: Sequence[str] = ()
 
 
-_UCI = "https://archive.ics.uci.edu/static/public"
-_POWER = {f"{_UCI}/235/individual+household+electric+power+consumption.zip": None}
-
-# UCI publishes no checksums; the shape of what is read is compared in their place.
+CONVERTERS: dict[str, Callable[[Path, Path], tuple[int, ...]]] = {
+    "nihao": nihao,
+    "power": partial(uci.convert, uci.power),
+    "power_half_year": partial(uci.convert, partial(uci.power, dates=uci.HALF_YEAR)),
+    "gas": partial(uci.convert, uci.gas),
+    "hepmass": partial(uci.convert, uci.hepmass),
+    "miniboone": partial(uci.convert, uci.miniboone),
+    "galaxy_zoo": partial(galaxy_zoo, count=20_000),
+    "galaxy_zoo_6664": galaxy_zoo_collection,
+}
+_LISTED = tomlkit.parse(Path(__file__).with_name("datasets.toml").read_text(encoding="utf-8"))
 DATASETS: dict[str, Dataset] = {
-    "nihao": Dataset(
-        "the paper's galaxies: star particles of 95 NIHAO simulations (arXiv:2312.06017), "
-        "converted to a catalogue of 90 with the paper's cuts; about 3 GB, licence: see the record",
-        "galaxies.h5",
-        nihao,
-        (95, 34_878_379, 90, 32_806_364),
-        doi="doi:10.5281/zenodo.8389554",
-        suffixes=(".npy", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
-    ),
-    "power": Dataset(
-        "POWER: one household's electricity by the minute, 6 columns, prepared as in "
-        "arXiv:1705.07057 (UCI, doi:10.24432/C58K54); about 20 MB, licence: CC BY 4.0",
-        "power.h5",
-        partial(uci.convert, uci.power),
-        (1_659_917, 184_435, 204_928, 6),
-        _POWER,
-    ),
-    "power_half_year": Dataset(
-        "POWER from January to June 2007: the rows behind the stored reference of notebook 02 "
-        "(UCI, doi:10.24432/C58K54); about 20 MB, licence: CC BY 4.0",
-        "power_half_year.h5",
-        partial(uci.convert, partial(uci.power, dates=uci.HALF_YEAR)),
-        (208_065, 23_118, 25_686, 6),
-        _POWER,
-    ),
-    "gas": Dataset(
-        "GAS: sensors in mixtures of ethylene and carbon monoxide, 8 columns, a quarter of the "
-        "rows, prepared after arXiv:1705.07057 (UCI, doi:10.24432/C5WP4C); about 370 MB, licence: "
-        "CC BY 4.0",
-        "gas.h5",
-        partial(uci.convert, uci.gas),
-        (852_174, 94_685, 105_206, 8),
-        {f"{_UCI}/322/gas+sensor+array+under+dynamic+gas+mixtures.zip": None},
-    ),
-    "hepmass": Dataset(
-        "HEPMASS: simulated collisions, 21 columns, prepared as in arXiv:1705.07057 (UCI, "
-        "doi:10.24432/C5PP5W; from the archive of that paper's authors, for the tenth of the rows "
-        "that they used); hundreds of MB, licence: CC BY 4.0 (UCI), of the archive: see the record",
-        "hepmass.h5",
-        partial(uci.convert, uci.hepmass),
-        (315_123, 35_013, 174_987, 21),
-        doi="doi:10.5281/zenodo.1161203",
-        suffixes=("data.tar.gz",),
-    ),
-    "miniboone": Dataset(
-        "MINIBOONE: electron neutrinos of an experiment, 43 columns, prepared as in "
-        "arXiv:1705.07057 (UCI, doi:10.24432/C5QC87); tens of MB, licence: CC BY 4.0",
-        "miniboone.h5",
-        partial(uci.convert, uci.miniboone),
-        (29_556, 3_284, 3_648, 43),
-        {f"{_UCI}/199/miniboone+particle+identification.zip": None},
-    ),
-    "galaxy_zoo": Dataset(
-        "20,000 galaxies of SDSS in colour, 64x64 pixels, with the classes of Galaxy Zoo 1 "
-        "(arXiv:1007.3265; images: doi:10.5281/zenodo.3565489); about 3.4 GB, licence: images "
-        "CC BY 4.0 (see the record); votes: citation asked, no licence stated",
-        "galaxy_zoo.npz",
-        partial(galaxy_zoo, count=20_000),
-        (20_000, 64, 64, 3),
-        # Galaxy Zoo publishes no checksum; this one is what two users of the file report.
-        {f"https://galaxy-zoo-1.s3.amazonaws.com/{VOTES}": "md5:766cb56d64f936e00d26699a55f0669b"},
-        doi="doi:10.5281/zenodo.3565489",
-        suffixes=(IMAGES, MAPPING),
-    ),
-    "galaxy_zoo_6664": Dataset(
-        "6,664 galaxies of SDSS, the set behind the stored reference of notebook 03, as a public "
-        "repository collects it (github.com/Eggochi/Proyecto_Galaxias); about 83 MB, licence: "
-        "SDSS images, credit SDSS and Galaxy Zoo; the collection states none",
-        "galaxy_zoo_6664.npz",
-        galaxy_zoo_collection,
-        (6_664, 64, 64, 3),
-        {
-            "https://codeload.github.com/Eggochi/Proyecto_Galaxias/zip/"
-            "5226e5e4e193118d33884a85acf09e41cfa914de": None
-        },
-    ),
+    name: Dataset(convert=CONVERTERS[name], **entry) for name, entry in _LISTED.unwrap().items()
 }
 
 
@@ -295,8 +222,8 @@ def fetch(name: str, folder: Path | str | None = None, *, source: Path | str | N
     with written_aside(product) as aside:
         try:
             found = entry.convert(raw, aside)
-            if found != entry.expected:
-                raise ValueError(f"it holds {found}, not {entry.expected}")
+            if found != tuple(entry.expected):
+                raise ValueError(f"it holds {found}, not {(*entry.expected,)}")
         # Another or a damaged file can fail in any way, in any of five libraries.
         except Exception as error:
             raise ValueError(
@@ -312,11 +239,12 @@ def _download(name: str, entry: Dataset, raw: Path) -> Path:
     try:
         if entry.doi:
             boy.load_registry_from_doi()
+            suffixes = tuple(entry.suffixes)
             # The rest of the record is not needed.
-            boy.registry = {f: c for f, c in boy.registry.items() if f.endswith(entry.suffixes)}
+            boy.registry = {f: c for f, c in boy.registry.items() if f.endswith(suffixes)}
         for address, checksum in entry.files.items():
             file = address.rpartition("/")[2]
-            boy.registry[file], boy.urls[file] = checksum, address
+            boy.registry[file], boy.urls[file] = checksum or None, address
         for file in sorted(boy.registry):
             boy.fetch(file, progressbar=not bars_hidden())
         return raw / file if len(boy.registry) == 1 else raw

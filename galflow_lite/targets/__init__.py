@@ -7,9 +7,8 @@ from functools import partial
 
 import torch
 
-from .energy_model import EnergyModel
+from .from_data import BayesianLogisticRegression, EnergyModel
 from .gaussians import GaussianMixture, Noised
-from .logistic_regression import BayesianLogisticRegression
 from .planar import CircleOfGaussians, Donut, Funnel, Rosenbrock, Squiggle, TwoMoons, TwoRings
 from .target import FromLogDensity, Target, check_score
 

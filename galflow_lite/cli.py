@@ -206,14 +206,13 @@ def data_make(
 def data_convert(
     source: Annotated[Path, typer.Argument(help="Folder with one .npy of shape (11, N) a galaxy.")],
     target: Annotated[Path, typer.Argument(help="HDF5 catalogue to write.")],
-    raw: Annotated[bool, typer.Option("--raw", help="Leave out the paper's cuts.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Convert the published layout into a catalogue, with the paper's cuts."""
     _keep_existing(target, force)
     from . import galaxies
 
-    found = galaxies.convert(source, target, clean=not raw)
+    found = galaxies.convert(source, target)
     typer.echo("read {raw_galaxies} galaxies with {raw_stars:,} stars".format(**found))
     typer.echo("wrote {galaxies} galaxies with {stars:,} stars".format(**found))
     _describe(target)

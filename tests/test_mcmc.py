@@ -326,7 +326,6 @@ def test_adjusted_chains_reject_what_would_diverge():
     assert chains.acceptance < 0.05
     trajectories = hmc(target, 50, steps=5, warmup=0, step_size=5.0, seed=23)
     assert trajectories.samples.isfinite().all()
-    assert trajectories.rejected_as_divergent == 250
     assert trajectories.acceptance == 0
 
 

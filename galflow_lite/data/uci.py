@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from ..files import sha256, written_aside
-from ..inputs import as_array, as_whole
+from ..inputs import as_whole
 
 HALF_YEAR = r"\d+/0?[1-6]/(20)?07"
 """Dates of POWER from January to June 2007, an eighth of the set."""
@@ -47,14 +47,6 @@ class TabularData:
     validation: np.ndarray
     test: np.ndarray
     columns: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", tuple(self.columns))
-        for part in _PARTS:
-            rows = as_array(
-                getattr(self, part), part, ("n", len(self.columns)), columns=self.columns
-            )
-            object.__setattr__(self, part, rows)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -239,7 +231,7 @@ def _split(
         mean, scale = table[:test].mean(axis=0), table[:test].std(axis=0)
         table -= mean
         table /= scale
-    return TabularData(name, *np.split(table, [validation, test]), columns)
+    return TabularData(name, *np.split(table, [validation, test]), tuple(columns))
 
 
 def _few_repeats(table: np.ndarray) -> np.ndarray:

@@ -312,9 +312,6 @@ class LULinear(_NflowsLULinear):
         self.register_buffer("_place", place.flatten(), persistent=False)
         self.register_buffer("_constants", torch.tensor([0.0, 1.0]), persistent=False)
 
-    def _create_lower_upper(self) -> tuple[Tensor, Tensor]:
-        return self._factors()[:2]
-
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
         """L, U and log|det W|."""
         diagonal = self.upper_diag

@@ -19,8 +19,7 @@ from tqdm import tqdm
 
 from ..files import bars_hidden, written_aside
 from ..inputs import as_array, as_whole
-from .galaxy import COLUMNS, UNITS, Galaxy, TooFewStars, conditions
-from .galaxy import clean as apply_cuts
+from .galaxy import COLUMNS, UNITS, Galaxy, TooFewStars, clean, conditions
 
 FORMAT = "galflow-lite catalogue"
 FORMAT_VERSION = 1
@@ -182,16 +181,15 @@ def _published(file: Path, id: str, m_dm: str) -> Galaxy:
     return Galaxy(rows, id=id, masses=rows["mass"], attributes={"M_dm": float(m_dm)})
 
 
-def convert(
-    source: Path | str, target: Path | str, *, clean: bool = True, progress: bool = True
-) -> dict[str, int]:
-    """Convert a folder of the published layout into a catalogue, one galaxy at a time.
+def convert(source: Path | str, target: Path | str, *, progress: bool = True) -> dict[str, int]:
+    """Convert a folder of the published layout into a catalogue, with the paper's cuts.
+
+    It takes one galaxy at a time. A galaxy that the function `clean` leaves with too few stars is
+    passed over, and a line says so.
 
     Args:
         source: Folder, see `published_galaxies`.
         target: HDF5 file to write; an older one is replaced only when all went well.
-        clean: Apply the paper's cuts, see the function `clean`; a galaxy with too few stars is
-            left out, and a line says so.
         progress: Show a progress bar.
 
     Returns:
@@ -209,13 +207,13 @@ def convert(
         for galaxy in tqdm(galaxies, desc="convert", unit=" galaxies", disable=hidden):
             found.update(raw_galaxies=1, raw_stars=len(galaxy))
             try:
-                galaxy = apply_cuts(galaxy) if clean else galaxy
+                galaxy = clean(galaxy)
             except TooFewStars as reason:
                 tqdm.write(f"dropped: {reason}")
                 continue
             found.update(galaxies=1, stars=len(galaxy))
             yield galaxy
 
-    provenance = {"source": Path(source).name, "layout": "arXiv:2312.06017", "paper_cuts": clean}
+    provenance = {"source": Path(source).name, "layout": "arXiv:2312.06017", "paper_cuts": True}
     write_catalogue(target, kept(), provenance=provenance)
     return dict(found)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint
 
 from ..inputs import as_choice, as_number, as_tensor, as_whole
-from ..training.minibatches import keep_memory
+from ..training import keep_memory
 from .couplings import Condition, Field, GaussianBase, Random, as_condition, normal, shaped_as
 from .schedules import Schedule
 from .velocities import MaskedVelocity

@@ -16,8 +16,6 @@ from ..inputs import as_number, as_whole
 from ..targets import Target
 from ..targets.target import as_target
 
-# Beyond this error of the energy a trajectory has left the region where leapfrog steps are stable.
-_DIVERGENT = 1000.0
 # Range of the random factor of each step size, so that no trajectory is a whole period.
 _JITTER = 0.1
 
@@ -39,8 +37,6 @@ class Chains:
         path: positions after every so many steps, shape (kept, n, dim), on request.
         acceptance: share of proposals accepted, over all chains, warm-up left out; None where
             nothing is rejected.
-        rejected_as_divergent: proposals of HMC whose energy was off by more than 1000 or not
-            finite, warm-up left out; None elsewhere.
     """
 
     samples: Tensor
@@ -51,7 +47,6 @@ class Chains:
     diverged: Tensor
     path: Tensor | None = None
     acceptance: float | None = None
-    rejected_as_divergent: int | None = None
 
     @property
     def gradient_evaluations_per_sample(self) -> float:
@@ -287,7 +282,7 @@ def hmc(
         keep_every: keep the positions after every so many steps, warm-up left out.
 
     Returns:
-        `Chains`; trajectories that leave the finite numbers are rejected and counted.
+        `Chains`; trajectories that leave the finite numbers are rejected.
 
     Raises:
         ValueError: a stochastic target; a score or log density that is not finite at the start.
@@ -300,7 +295,7 @@ def hmc(
     if step_size is None:
         step_size = _first_step_size(run, x, log_f, score)
     tuning = _DualAveraging(as_number(step_size, "step_size", above=0), wanted)
-    accepted, divergent = torch.zeros(len(x), device=x.device), 0
+    accepted = torch.zeros(len(x), device=x.device)
     for step in range(-warmup, run.steps):
         epsilon = tuning.current if step < 0 else tuning.final
         uniform = torch.rand((), device=x.device, generator=run.generator)
@@ -319,10 +314,9 @@ def hmc(
             tuning.update(float(gain.clamp(max=0).exp().mean()))
         else:
             accepted += take
-            divergent += int((gain < -_DIVERGENT).sum())
             run.keep(x, step)
     acceptance = float((accepted / run.steps).mean())
-    return run.chains(x, tuning.final, acceptance=acceptance, rejected_as_divergent=divergent)
+    return run.chains(x, tuning.final, acceptance=acceptance)
 
 
 def leapfrog(

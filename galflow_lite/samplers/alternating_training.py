@@ -176,6 +176,7 @@ def train_sampler(
         def watch(step: int) -> None:
             callback(step, copy.deepcopy(training.trained(History())))
 
+        found = None
         try:
             history = fit(
                 training,
@@ -195,8 +196,6 @@ def train_sampler(
         except TrainingDiverged as error:
             found, history = error, error.history
             history.stopped = "diverged"
-        else:
-            found = None
         result = training.trained(history)
         if each is None and found is not None:
             reason = training.what_is_wrong() or found
@@ -244,8 +243,8 @@ def _loss_of(method: str | Callable[..., Tensor], stochastic: bool) -> Callable[
         # Squares the score: one estimate of it would add its variance.
         "dft": partial(dft_loss, independent_scores=True) if stochastic else dft_loss,
         "pseudo-huber": partial(dft_loss, distance="pseudo-huber"),
-        "fisher": partial(_at_noised_points, fisher_loss),
-        "kl": partial(_at_noised_points, kl_loss),
+        "fisher": _at_noised_points(fisher_loss),
+        "kl": _at_noised_points(kl_loss),
     }
     as_choice(method, "method", losses)
     if stochastic and method in ("fisher", "pseudo-huber"):
@@ -256,17 +255,13 @@ def _loss_of(method: str | Callable[..., Tensor], stochastic: bool) -> Callable[
     return losses[method]
 
 
-def _at_noised_points(
-    loss: Callable[..., Tensor],
-    target_score: Callable[[Tensor], Tensor],
-    score_network: Callable[[Tensor], Tensor],
-    x0: Tensor,
-    noise: Tensor,
-    sigma: float | Tensor,
-    *,
-    weight: Tensor | None,
-) -> Tensor:
-    return loss(target_score, score_network, x0 + sigma * noise, weight=weight)
+def _at_noised_points(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A loss of points x with the arguments of `dft_loss`, x being x0 + sigma * noise."""
+
+    def noised(target_score, score_network, x0, noise, sigma, *, weight) -> Tensor:
+        return loss(target_score, score_network, x0 + sigma * noise, weight=weight)
+
+    return noised
 
 
 def _network(

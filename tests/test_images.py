@@ -60,15 +60,6 @@ SIGNS = ImageSet(
 )
 
 
-def test_parts_of_a_set():
-    assert (len(SIGNS), SIGNS.shape) == (4, (1, 3, 3))
-    for rows in (slice(1, 3), torch.tensor([1, 2]), SIGNS.labels.cumsum(0) % 3 == 1):
-        for name in ("images", "labels", "targets"):
-            assert torch.equal(getattr(SIGNS[rows], name), getattr(SIGNS, name)[rows])
-    for last in (-1, np.int64(3)):
-        assert torch.equal(SIGNS[last].images, PLAIN[3:])
-
-
 def test_all_eight_views_come_out_and_the_classes_follow_the_mirror():
     one = SIGNS[1]
     views = one.augmented(copies=400, seed=0)

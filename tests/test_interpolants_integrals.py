@@ -161,13 +161,6 @@ def test_loss_and_constant_make_the_mean_squared_error(reduction):
     assert torch.allclose(loss + per_sample[1], per_sample[0])
 
 
-def test_what_cannot_be_learned_is_refused():
-    x, options = torch.zeros(3, 2), {"schedule": LINEAR, "coupling": independent()}
-    for data, columns, times in ((x, 1, None), (x, 2, 2.0), (x / 0, 2, None)):
-        with pytest.raises(ValueError, match="expected"):
-            velocity_loss(lambda x, t, c, k=columns: x[:, :k], data, times=times, **options)
-
-
 # x1 = (u, v) normal, unit variances, correlation 0.8: v | u = 1 is N(0.8, 0.36).
 KNOWN_U = torch.tensor([[1.0, 0.3]], dtype=torch.float64)
 EXACT = -0.5 * (0.5 / 0.6) ** 2 - math.log(0.6) - 0.5 * math.log(2 * math.pi)

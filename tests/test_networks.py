@@ -133,28 +133,6 @@ def test_derivatives_that_likelihoods_need():
 # Sizes
 
 
-def test_numbers_of_parameters():
-    for options, expected in (
-        ({"channels": 1, "condition_channels": 1}, 212_468),
-        ({"channels": 3, "condition_channels": 1}, 213_756),
-        ({"channels": 1, "condition_channels": 1, "classes": 3}, 212_724),
-    ):
-        assert count(UNet.lite(**options)) == expected
-        assert f"{expected:,}" in UNet.lite.__doc__
-    with torch.device("meta"):
-        net = UNet.paper()
-    assert [down[-1].out_channels for down in net.down] == [256, 256, 512, 768, 1024]
-    assert net.time[0].frequencies.numel() * 2 == 32
-    assert net.attention.project.out_channels == 3 * 4 * 64
-    assert (net.divisor, count(net)) == (16, 237_312_019)
-
-
-def test_images_that_do_not_fit():
-    for shape in ((2, 3, 8, 8), (2, 1, 8), (2, 1, 8, 12)):
-        with pytest.raises(ValueError, match=r"\(batch, 1, height, width\) .* multiples of 8"):
-            UNet.lite(1)(torch.zeros(shape), torch.zeros(2))
-
-
 # The feature network
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -133,12 +132,6 @@ def test_shipped_runs_are_read_never_written_and_can_be_left_out(here, monkeypat
     assert (here / "data/runs/row.jsonl").read_bytes() == shipped
 
 
-def test_the_number_of_jobs_can_be_set_from_outside(here, monkeypatch):
-    monkeypatch.setenv("GALFLOW_JOBS", "1")
-    found = repeat(lambda seed: {"pid": os.getpid()}, {"a": {}}, 2, row="row", jobs=2)
-    assert found.values("a", "pid") == [os.getpid()] * 2
-
-
 # ---- stored runs, made again ------------------------------------------------------------------
 
 
@@ -253,9 +246,3 @@ def test_the_standard_error_covers_the_mean_as_often_as_it_says():
     inside = np.mean([abs(each.mean) <= 2.262 * each.standard_error for each in found])
     # 2.262 is the 97.5 % point of Student's t with 9 degrees of freedom.
     assert abs(inside - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)
-
-
-def test_summary_as_text():
-    values = [0.012 + 0.003 * x for x in (-1, 1, -1, 1, -1, 1, -1, 1, 0, 0)]
-    assert str(Summary.of(values)) == "0.01200 ± 0.00089 (scatter 0.0028, 10 runs)"
-    assert str(Summary.of([100.0, 400.0])) == "250 ± 150 (scatter 212, 2 runs)"

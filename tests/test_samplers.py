@@ -171,17 +171,6 @@ def test_every_option_trains_and_changes_the_result(name):
         assert not torch.equal(weights(sampler), weights(train()))
 
 
-def test_default_networks():
-    z = torch.randn(5, 4)
-    for dim in (2, 4, 6):
-        network = SamplerNetwork(4, dim, hidden=(8,))
-        skip = torch.cat((z, torch.zeros(5, 2)), dim=1)[:, :dim]
-        assert torch.allclose(network(z), network.mlp(z) + skip)
-    score, sigma = ScoreNetwork(4, hidden=(8,), conditional=True), torch.full((5, 1), 2.0)
-    expected = score.mlp(torch.cat((z / 3, sigma.log()), dim=1)) / 2
-    assert torch.allclose(score(z, sigma), expected)
-
-
 def test_a_training_goes_on_from_a_copy_of_a_sampler():
     first = train(latent_dim=3)
     kept = weights(first)

@@ -113,6 +113,13 @@ def stop(step: int) -> None:
         raise InterruptedError
 
 
+def test_names_of_scales_are_those_of_the_data():
+    assert GalaxyFlow(**SMALL, log="M_stars").conditions.log == ("M_stars",)
+    for wrong in ({"bounds": {"aeg": (0, 13.8)}}, {"log": ("M_star",)}):
+        with pytest.raises(ValueError, match="a name in log or bounds is '(aeg|M_star)', expected"):
+            GalaxyFlow(**SMALL, **wrong)
+
+
 def test_resumed_fit_equals_one_without_a_pause(catalogue, fitted, tmp_path):
     options = QUICK | {"checkpoint": tmp_path / "fit.safetensors", "checkpoint_every": 15}
     with pytest.raises(InterruptedError):

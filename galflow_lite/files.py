@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,13 +75,20 @@ def written_aside(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; rename it to ``path`` on success.
 
     The folder is made where it is missing. When the block raises, Ctrl-C included, the
-    temporary file is removed and a file that was at ``path`` stays as it was.
+    temporary file is removed and a file that was at ``path`` stays as it was. A file that is
+    replaced hands on its permissions; another one can be read by everybody.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name that nobody can foresee, opened so that no link of that name is followed.
+    handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         # A failure to remove it must not hide the failure before.

@@ -93,6 +93,7 @@ def execute(
     Raises:
         NotebookFailed: a cell failed; the message names notebook, cell, section and exception.
         KeyboardInterrupt: Ctrl-C; what was executed until then is written too.
+        ValueError: the executed notebook would take the place of the one that is read.
         OSError: an output cannot be written.
     """
     import nbformat
@@ -100,6 +101,8 @@ def execute(
     notebook = nbformat.read(path, as_version=4)
     name = f"audit_{path.stem}" if path.parent.name == "audits" else path.stem
     target = out_folder / f"{name}.ipynb"
+    if target.resolve() == path.resolve():
+        raise ValueError(f"{path} would be overwritten by its own run: choose another folder")
     out_folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work"

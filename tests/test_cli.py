@@ -125,6 +125,8 @@ def test_check_finds_a_damaged_data_file(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "share", lambda name: tmp_path)
     found = {f.what: f.ok for f in cli._files()}
     assert [found[name] for name in ("a.h5", "b.h5", "c.h5")] == [True, False, False]
+    (tmp_path / "SHA256SUMS").unlink()
+    assert {f.what: f.ok for f in cli._files()}["SHA256SUMS"] is False
 
 
 def test_shipped_data_are_listed_with_their_checksums_and_small():

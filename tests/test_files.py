@@ -14,8 +14,10 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("content", ["é\n", "é\n".encode()])
 def test_write_aside_makes_folders_and_replaces(tmp_path, content):
     path = tmp_path / "a" / "b.txt"
-    for _ in range(2):
+    for mode in (0o644, 0o600):
         files.write_aside(path, content)
+        assert path.stat().st_mode & 0o777 == mode
+        path.chmod(0o600)
     assert path.read_bytes() == "é\n".encode()
     assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
 

@@ -163,7 +163,3 @@ def test_streams_of_one_seed_and_of_neighbouring_seeds_differ():
     assert len(found) == 800
     assert not found & set(range(1000))
     assert child_seed(3, "a", "b") != child_seed(3, "b", "a")
-
-
-def test_a_stream_is_the_same_everywhere():
-    assert child_seed(0, "start") == child_seed(np.int64(0), "start") == 1339937399

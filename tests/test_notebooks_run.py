@@ -78,6 +78,14 @@ def test_a_failing_cell_is_named_and_the_part_before_it_kept(tmp_path, cell, mes
     assert outputs(tmp_path / "runs" / "97_tiny.ipynb") == ["first\n", "", ""]
 
 
+def test_a_run_does_not_take_the_place_of_its_notebook(tmp_path):
+    source = write(tmp_path / "97_tiny.ipynb", "1")
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match="would be overwritten by its own run"):
+        notebooks.execute(source, tmp_path, progress=False)
+    assert source.read_bytes() == before
+
+
 def test_stored_outputs_keep_tags_and_ids_and_nothing_that_varies(tmp_path):
     source = write(tmp_path / "97_tiny.ipynb", "1")
     book = nbformat.read(source, as_version=4)

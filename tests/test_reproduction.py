@@ -405,12 +405,3 @@ def test_reference_is_never_blank(data):
     for part in ("Stored reference: paper scale", "90 s, seed 0", "1.250 ± 0.020", "no.row"):
         assert part in str(reproduction.reference("98"))
     assert list(reproduction.reference("98", "a.").rows) == ["a.number"]
-
-
-def test_numbers_as_text():
-    assert [format_number(v) for v in (2937788, 3.14159, 123456.7, "abc", None)] == [
-        *("2,937,788", "3.142", "1.235e+05", "abc", "")
-    ]
-    assert format_number(3.14159, 0.0123) == "3.142 ± 0.012"
-    assert format_number(1e-9, 1e-10) == "1e-09 ± 1e-10"
-    assert format_number(math.nan, 0.1) == "nan"

@@ -101,7 +101,6 @@ class SplineCoupling(_Coupling):
         tail_bound: float = 3.0,
     ) -> None:
         super().__init__(transformed)
-        self.features = len(self._restore)
         self.bins = bins
         self.tail_bound = tail_bound
         per_feature = 3 * bins - 1

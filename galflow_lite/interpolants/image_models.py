@@ -97,7 +97,6 @@ class Inpainting(Coupling):
 
     def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
         """The mask ξ: kept if it is there, else drawn anew for each sample."""
-        x1 = as_tensor(x1, "x1", finite=False)
 
         def draw() -> Tensor:
             options = {"tiles": self.tiles, "hole_probability": self.hole_probability}
@@ -139,7 +138,6 @@ class SuperResolution(Coupling):
 
     def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
         """ξ = U(D(x1)): kept if it is there."""
-        x1 = as_tensor(x1, "x1", finite=False)
 
         def enlarged() -> Tensor:
             low = downsample(x1, self.factor).repeat_interleave(self.factor, dim=-2)

@@ -52,17 +52,14 @@ class PiecewiseHistory:
         points: Training points of each piece.
         n_parameters: Parameters of each piece.
         epochs: Passes of each piece over its points until it stopped.
-        best_epoch: Passes after which its weights, those that are kept, were reached.
-        best_loss: Validation loss there, nat per point in the piece's standardised coordinates.
-        validation: Validation losses of each piece.
+        validation: Validation losses of each piece, one a look, in nat per point in the piece's
+            standardised coordinates; the weights at the smallest are kept.
         seconds: Wall time.
     """
 
     points: np.ndarray
     n_parameters: np.ndarray
     epochs: np.ndarray
-    best_epoch: np.ndarray
-    best_loss: np.ndarray
     validation: list[list[float]] = field(repr=False)
     seconds: float = 0.0
 
@@ -152,17 +149,17 @@ def train_pieces(
         )
     # Piece i is in group i % groups, at place i // groups.
     pieces = [trained[i % groups][i // groups] for i in range(k)]
-    states, validation, *numbers = map(list, zip(*pieces, strict=True))
+    states, validation, epochs = map(list, zip(*pieces, strict=True))
     return states, PiecewiseHistory(
         np.array([len(piece.train) for piece in data]),
         np.array([sum(p.numel() for p in flow.parameters()) for flow in flows]),
-        *map(np.array, numbers),
-        validation=validation,
+        np.array(epochs),
+        validation,
     )
 
 
 def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> list[tuple]:
-    """State, validation losses, epochs, best epoch and best loss of each piece."""
+    """State, validation losses and epochs of each piece."""
     model = StackedFlows(flows) if len(flows) > 1 else flows[0]
     batches = _GroupBatches(data, recipe)
     best = _BestOfEach(model, data, recipe)
@@ -188,11 +185,8 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
         state = {name: value.detach().cpu() for name, value in flow.state_dict().items()}
         losses = [float(seen[i]) for seen in best.history[: int(best.looks[i])]]
         # Passes over the points of the piece.
-        epochs, best_epoch = (
-            min(look * recipe.validate_every, recipe.steps) * batches.sizes[i] / len(piece.train)
-            for look in (len(losses), 1 + int(np.argmin(losses)))
-        )
-        trained.append((state, losses, epochs, best_epoch, float(best.losses[i])))
+        steps = min(len(losses) * recipe.validate_every, recipe.steps)
+        trained.append((state, losses, steps * batches.sizes[i] / len(piece.train)))
     return trained
 
 

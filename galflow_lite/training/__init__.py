@@ -219,8 +219,7 @@ def _make_optimizer(
     if as_choice(optimizer, "optimizer", ("adam", "radam")) == "radam":
         return torch.optim.RAdam(trainable, learning_rate)
     # One fused call for all parameters: the loop over parameters costs more than the arithmetic.
-    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in trainable)
-    return torch.optim.Adam(trainable, learning_rate, fused=fused)
+    return torch.optim.Adam(trainable, learning_rate, fused=True)
 
 
 def _rate_factor(schedule: str | Callable[[int], float], steps: int) -> Callable[[int], float]:

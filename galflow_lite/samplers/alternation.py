@@ -48,7 +48,6 @@ class Alternation:
         self.optimizer = _adam(list(score_network.parameters()))
         self.like = next(network.parameters())
         self.bound = float("inf")
-        self.points: tuple[Tensor, Tensor, float | Tensor] | None = None
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"generator": self.generator.get_state()}

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..files import bars_hidden
 from ..inputs import as_choice, as_number, as_tensor, as_whole, mixed_seed
-from .state import History, TrainingDiverged, TrainingState, fingerprint, restore_random_state
+from .state import History, TrainingDiverged, TrainingState, fingerprint
 
 __all__ = [
     "History",
@@ -142,8 +142,6 @@ def fit(
         named |= dict(validation=validation, validate_every=validate_every, patience=patience)
         named |= dict(extra_state=sorted(run.extra))
         start = run.restore(Path(checkpoint), fingerprint(weights, named), updater, steps)
-    if start:
-        restore_random_state(run.random, device)
     # Spares what the loss trains itself.
     trained = weights.trainable if run.extra else None
     hidden = not progress or bars_hidden()

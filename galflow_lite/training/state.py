@@ -89,7 +89,6 @@ class TrainingState:
         self.best: list[Tensor] | None = None
         self.good = self.weights.copy(), [other.copy() for other in self.others]
         self.history = History()
-        self.random: dict[str, Tensor] = {}
         self._pending: list[tuple[Tensor, Mapping[str, Tensor]]] = []
 
     def seconds(self) -> float:
@@ -178,10 +177,13 @@ class TrainingState:
             for values in (state["average"], state["best"])
         )
         vars(self.history).update(state["history"])
-        self.spent, self.random = self.history.seconds, state["random"]
+        self.spent = self.history.seconds
         for name, item in self.extra.items():
             item.load_state_dict(state["extra"][name])
         self.good = self.weights.copy(), [other.copy() for other in self.others]
+        torch.set_rng_state(state["random"]["torch"])
+        if self.device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
         return steps if self.history.stopped == "early" else state["step"]
 
     def save(self, step: int) -> None:
@@ -337,10 +339,3 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
-
-
-def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Go on with random numbers where `random_state` was taken."""
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)

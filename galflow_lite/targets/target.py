@@ -230,14 +230,11 @@ def check_score(target: Target, x: Any) -> None:
         )
     x = target._points(x).detach().double().requires_grad_()
 
-    def differentiable_score(x: Tensor) -> Tensor:
-        return target._score(x, create_graph=True)
-
     try:
         gradient = target._gradient(x, create_graph=False)
         torch.testing.assert_close(target.score(x), gradient, rtol=1e-4, atol=1e-6)
         torch.autograd.gradcheck(target._log_density, x)
-        torch.autograd.gradcheck(differentiable_score, x)
+        torch.autograd.gradcheck(target.differentiable_score, x)
     except (AssertionError, RuntimeError) as error:
         found = str(error).splitlines()[0]
         raise ValueError(

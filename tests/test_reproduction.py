@@ -27,13 +27,11 @@ def row_text(id="a.number", **fields):
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(tmp_path, monkeypatch, no_settings):
     """A data folder of this test's own, and a clean run."""
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setenv("GALFLOW_DATA", str(folder))
-    for name in ("SCALE", "SEED", "RECORD", "RECORD_ONLY", "QUIET"):
-        monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
     (folder / "paper_numbers.toml").write_text(row_text())
     made = {
         "a.number": checks.band_of(VALUES),

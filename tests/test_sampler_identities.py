@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pytest
@@ -171,22 +170,6 @@ def test_other_members_of_the_family_do_not_descend(alpha, known, rule):
         assert value == pytest.approx(0, abs=1e-9)
 
 
-def test_an_inexact_critic_lowers_the_value(rule):
-    """Value = divergence less the critic's mean square error, not E|u|^2."""
-
-    def wrong(x: Tensor) -> Tensor:
-        return critic(x) + 0.3 * x.sin()
-
-    value, _ = gradient(dft(s=wrong), rule)
-    x = torch.linspace(-15, 15, 60_001, dtype=torch.float64)
-    density = (-((x - B) ** 2) / (2 * VARIANCE)).exp() / math.sqrt(2 * math.pi * VARIANCE)
-    error = torch.trapezoid(density * (0.3 * x.sin()) ** 2, x).item()
-    assert value == pytest.approx(divergence("fisher")[0] - error, abs=1e-8)
-    assert value == pytest.approx(2.8293293909, abs=1e-8)
-    square, _ = gradient(partial(first_term, s=wrong), rule)
-    assert square == pytest.approx(2.64170, abs=1e-5)
-
-
 def field(x: Tensor) -> Tensor:
     """A field that knows nothing of the sampler."""
     return x.tanh() + x**2
@@ -228,32 +211,6 @@ def test_score_matching_is_least_at_the_score(rule):
     assert slopes(loss, (slope, shift)) == pytest.approx([0, 0], abs=1e-9)
     # The noise that no function of x explains: 1 - sigma^2 / v.
     assert loss.item() == pytest.approx(1 - SIGMA**2 / VARIANCE, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("sigma", "pairs", "known"),
-    [
-        (0.1, False, (1.70, 1.95)),
-        (0.1, True, (1.07, 1.30)),
-        (0.03, False, (4.77, 6.3)),
-        (0.03, True, (1.04, 1.57)),
-        (0.01, False, (14.9, 20.9)),
-        (0.01, True, (1.01, 1.64)),
-    ],
-)
-def test_antithetic_noise_keeps_the_gradient_quiet_at_small_sigma(sigma, pairs, known):
-    """Standard deviations of the gradient in theta and b over batches of 1000 evaluations."""
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for _ in range(200):
-        z, e = torch.randn(2, 500 if pairs else 1000, 1, dtype=torch.float64, generator=generator)
-        if pairs:
-            z, e = torch.cat((z, z)), torch.cat((e, -e))
-        theta, b = parameters()
-        score = partial(critic, variance=THETA**2 + sigma**2)
-        found.append(slopes(dft_loss(target_score, score, theta * z + b, e, sigma), (theta, b)))
-    # One of 200 values is known to 5 %.
-    assert np.std(found, axis=0, ddof=1) == pytest.approx(known, rel=0.25)
 
 
 def test_two_independent_scores_are_unbiased_and_one_is_not():

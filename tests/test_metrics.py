@@ -15,6 +15,7 @@ from torch import Tensor
 from galflow_lite.metrics import (
     c2st,
     energy_distance,
+    frechet_distance,
     gaussian_mmd,
     ksd,
     ksd_floor,
@@ -31,6 +32,7 @@ METRICS = {
     "sliced_wasserstein": lambda x, y: sliced_wasserstein(x, y, n_projections=20),
     "sliced_wasserstein, p = 1": lambda x, y: sliced_wasserstein(x, y, n_projections=20, p=1),
     "c2st": c2st,
+    "frechet": lambda x, y: frechet_distance(x, y, features=lambda x: x, resamplings=40),
 }
 every_metric = pytest.mark.parametrize("name", METRICS)
 
@@ -91,7 +93,7 @@ def test_order_of_rows_and_units(name):
     before = metric(x, y)
     if name != "c2st":  # its folds are drawn by row
         assert metric(x.flip(0), y).value == pytest.approx(before.value, rel=1e-9)
-    power = 1 if name.startswith(("sliced", "energy")) else 0
+    power = 2 if name == "frechet" else 1 if name.startswith(("sliced", "energy")) else 0
     # Powers of two change no digit of the mantissa.
     after = metric(1024 * x, 1024 * y)
     assert after.value == pytest.approx(before.value * 1024**power, rel=1e-9)

@@ -62,21 +62,10 @@ def test_eagle_and_illustris_by_mass_and_age(real_data, tmp_path):
     flow = GalaxyFlow(COLUMNS, names, layers=4, hidden=32, tail_bound=5.0)
     flow.fit(catalogue, steps=300, batch_size=512, **TRAINING)
     mixture = ConditionalMixture(COLUMNS, names, components=8, max_stars=6_000).fit(catalogue)
-    likelihood, profiles = (
-        np.array(
-            [
-                [
-                    (
-                        m.log_prob(galaxy).mean(),
-                        worst_profile(galaxy, m.sample(galaxy, 4000, seed=0)),
-                    )
-                    for m in (flow, mixture)
-                ]
-                for galaxy in test
-            ]
-        )
-        .mean(axis=0)
-        .T
-    )
-    assert likelihood[0] > likelihood[1] + 0.1
-    assert profiles[0] < profiles[1]
+    likelihood, profile = {}, {}
+    for model in (flow, mixture):
+        samples = [model.sample(galaxy, 4000, seed=0) for galaxy in test]
+        likelihood[model] = np.mean([model.log_prob(galaxy).mean() for galaxy in test])
+        profile[model] = np.mean(list(map(worst_profile, test, samples)))
+    assert likelihood[flow] > likelihood[mixture] + 0.1
+    assert profile[flow] < profile[mixture]

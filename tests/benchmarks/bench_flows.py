@@ -15,7 +15,6 @@ fewer parameters. All train with Adam. A further comparison has a context of its
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from functools import partial
 
@@ -31,6 +30,7 @@ from nflows.transforms import (
     RandomPermutation,
 )
 from torch import nn
+from turns import fastest
 
 from galflow_lite import flows
 from galflow_lite.networks import MLP
@@ -38,7 +38,6 @@ from galflow_lite.networks import MLP
 LITE = {"layers": 4, "hidden": 32}
 FEATURES, CONDITIONS, BATCH, DRAWN, GALAXIES = 10, 4, 1024, 8192, 85
 TASKS = {"train": 15, "evaluate": 15, "sample": 3}
-TURNS = 4
 
 
 class Product(nn.Module):
@@ -176,24 +175,12 @@ def one_core(monkeypatch):
     os.sched_setaffinity(0, cores)
 
 
-def milliseconds(calls: dict[str, dict[str, object]]) -> dict[str, dict[str, float]]:
-    """Fastest call of each, taken in turns: on a shared machine the others measure neighbours."""
-    best = {task: dict.fromkeys(cases, float("inf")) for task, cases in calls.items()}
-    for _ in range(TURNS):
-        for task, cases in calls.items():
-            for name, call in cases.items():
-                call()
-                for _ in range(TASKS[task]):
-                    began = time.perf_counter()
-                    call()
-                    best[task][name] = min(best[task][name], 1e3 * (time.perf_counter() - began))
-    return best
-
-
-def show(title: str, best: dict[str, dict[str, float]]) -> None:
-    print(f"\n{title}, milliseconds on one core")
-    for task, found in best.items():
-        print(f"  {task:10}" + "".join(f"  {name} {v:.1f}" for name, v in found.items()))
+def measured(title: str, task: str, calls: dict[str, object]) -> dict[str, float]:
+    """Seconds of each library, which are printed."""
+    found = fastest(calls, turns=4, each=TASKS[task])
+    print(f"\n{title}, {task}, milliseconds on one core:", end="")
+    print("".join(f"  {name} {1e3 * v:.1f}" for name, v in found.items()))
+    return found
 
 
 def test_lite_size(monkeypatch):
@@ -209,14 +196,11 @@ def test_lite_size(monkeypatch):
         getattr(plain, task)()
         monkeypatch.delenv("GALFLOW_FUSED")
 
-    calls = {task: {name: getattr(c, task) for name, c in cases.items()} for task in TASKS}
     for task in TASKS:
-        calls[task]["without numba"] = partial(plainly, task)
-    best = milliseconds(calls)
-    show("lite size", best)
-    for task, found in best.items():
+        calls = {name: getattr(case, task) for name, case in cases.items()}
+        found = measured("lite size", task, {**calls, "without numba": partial(plainly, task)})
         ours, rival = found["galflow_lite"], min(found["nflows"], found["zuko"])
-        print(f"  {task:10}  ratio to the better of nflows and zuko {rival / ours:.1f}", end=", ")
+        print(f"  ratio to the better of nflows and zuko {rival / ours:.1f}", end=", ")
         print(f"without numba {rival / found['without numba']:.1f}", end="")
         print(f", to flowjax {found['flowjax'] / ours:.1f}" if "flowjax" in found else "")
         assert ours < rival
@@ -225,7 +209,6 @@ def test_lite_size(monkeypatch):
 def test_a_context_of_its_own_for_every_star():
     size = {"layers": 6, "hidden": 64, "bins": 8}
     calls = {name: Case(name, own_context=True, **size).train for name in ("galflow_lite", "zuko")}
-    best = milliseconds({"train": calls})
-    show("a context for every star", best)
-    print(f"  ratio to zuko {best['train']['zuko'] / best['train']['galflow_lite']:.1f}")
-    assert best["train"]["galflow_lite"] < best["train"]["zuko"]
+    found = measured("a context for every star", "train", calls)
+    print(f"  ratio to zuko {found['zuko'] / found['galflow_lite']:.1f}")
+    assert found["galflow_lite"] < found["zuko"]

@@ -263,6 +263,3 @@ def test_a_missing_class_and_one_handedness_are_far_above_chance(network):
     turned = (y.targets[:, PARAMETERS.index("pitch angle")] < 0) & (y.labels == 1)
     mirrored = torch.where(turned[:, None, None, None], y.images.flip(3), y.images)
     assert distance(x, mirrored, network).z > 5
-
-
-# --- input ------------------------------------------------------------------------------------

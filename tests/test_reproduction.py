@@ -390,13 +390,6 @@ def test_a_verdict_is_about_the_scale_its_row_names(data):
     assert reproduction.table("98").lines[0][3:5] == ("1", "reproduced")
 
 
-def test_the_tables_that_ship_fit_a_terminal_and_say_who_states_a_number():
-    for notebook in (None, "01", "02", "03", "04"):
-        text = str(reproduction.table(notebook))
-        assert max(map(len, text.splitlines())) <= 100
-    assert "2,939,188 (public" in str(reproduction.table())
-
-
 def test_reference_is_never_blank(data):
     assert "galflow-lite reproduce 98 --scale paper --store" in str(reproduction.reference("98"))
     stored("paper", 1.25).save()

@@ -170,38 +170,6 @@ def test_other_members_of_the_family_do_not_descend(alpha, known, rule):
         assert value == pytest.approx(0, abs=1e-9)
 
 
-def field(x: Tensor) -> Tensor:
-    """A field that knows nothing of the sampler."""
-    return x.tanh() + x**2
-
-
-def test_score_projection(rule):
-    """E[u(x)^T s(x)] = -E[u(x)^T eps / sigma], the identity that makes the score tractable."""
-    z, e, w = rule
-    x = THETA * z + B + SIGMA * e
-    u = field(x)
-    left = (w * (u * critic(x))[:, 0]).sum().item()
-    right = (w * (-u * e / SIGMA)[:, 0]).sum().item()
-    assert left == pytest.approx(-1.2849321151, abs=1e-9)
-    assert right == pytest.approx(left, abs=1e-9)
-
-
-def test_gradient_of_the_score_in_its_parameters(rule):
-    """E[u ds/dtheta] = d/dtheta E{u(x) [-eps / sigma - s(x)]}, with s frozen on the right."""
-    z, e, w = rule
-    theta, b = parameters()
-    x = (theta * z + b + SIGMA * e).detach()
-    score = -(x - b) / (theta**2 + SIGMA**2)
-    left = slopes((w * (field(x) * score)[:, 0]).sum(), (theta, b))
-
-    def difference(x0: Tensor, e: Tensor, w: Tensor) -> Tensor:
-        x = x0 + SIGMA * e
-        return (w * (field(x) * (-e / SIGMA - critic(x)))[:, 0]).mean()
-
-    assert left == pytest.approx([1.876867, 1.201229], abs=1e-6)
-    assert gradient(difference, rule)[1] == pytest.approx(left, abs=1e-8)
-
-
 def test_score_matching_is_least_at_the_score(rule):
     z, e, w = rule
     x0 = THETA * z + B

@@ -55,7 +55,6 @@ def network(dtype):
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize(("case", "most"), [(mixture, 3.0), (network, 1.3)])
 def test_step_against_jax(case, most, precision) -> None:
-    torch.set_num_threads(1)
     target, score, chains, steps = case(precision)
     start = torch.randn(chains, target.dim, dtype=getattr(torch, precision))
     begin, epsilon = jax.numpy.array(start.numpy()), 0.01

@@ -15,7 +15,6 @@ fewer parameters. All train with Adam. A further comparison has a context of its
 from __future__ import annotations
 
 import os
-import warnings
 from functools import partial
 
 import pytest
@@ -34,6 +33,9 @@ from turns import fastest
 
 from galflow_lite import flows
 from galflow_lite.networks import MLP
+
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 LITE = {"layers": 4, "hidden": 32}
 FEATURES, CONDITIONS, BATCH, DRAWN, GALAXIES = 10, 4, 1024, 8192, 85
@@ -160,19 +162,6 @@ class Flowjax:
         self.train = train
         self.evaluate = lambda: density(state[0]).block_until_ready()
         self.sample = lambda: draws(state[0]).block_until_ready()
-
-
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch):
-    torch.set_num_threads(1)
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-    warnings.simplefilter("ignore")
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    yield
-    os.sched_setaffinity(0, cores)
 
 
 def measured(title: str, task: str, calls: dict[str, object]) -> dict[str, float]:

@@ -87,7 +87,6 @@ def sample_theirs(network: nn.Module, x0: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("case", [plane, galaxies])
 def test_speed_against_torchcfm(case) -> None:
-    torch.set_num_threads(1)
     make, data, batch_size, steps = case()
     torch.manual_seed(0)
     mine, other = make(), make()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
 import torch
 
@@ -21,30 +20,6 @@ def double_by_default() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the environment that changes a result holds in this test."""
-    names = ("SCALE", "SEED", "RECORD", "RECORD_ONLY", "QUIET", "PROGRESS", "RUNS", "FRESH")
-    for name in names:
-        monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
-
-
-@pytest.fixture(scope="session")
-def write_notebook() -> Callable[..., Path]:
-    """Writes code cells, and markdown cells where the text starts with '# ', to a path."""
-
-    def write(path: Path, *cells: str) -> Path:
-        book = nbformat.v4.new_notebook()
-        for text in cells:
-            kind = "markdown" if text.startswith("# ") else "code"
-            book.cells.append(getattr(nbformat.v4, f"new_{kind}_cell")(text))
-        path.parent.mkdir(exist_ok=True)
-        nbformat.write(book, path)
-        return path
-
-    return write
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,16 @@ def smooth(t):
 
 
 class ExactMixture(MixtureInterpolant):
-    """Also score and coupled draws."""
+    """Also score, denoiser and coupled draws."""
 
     def score(self, x, t, condition=None):
         """By automatic differentiation of the density."""
         x = x.detach().clone().requires_grad_()
         with torch.enable_grad():
             return torch.autograd.grad(self.log_density(x, t, condition).sum(), x)[0]
+
+    def denoiser(self, x, t, condition=None):
+        return -self.schedule.at(t, x).gamma * self.score(x, t, condition)
 
     def data_mean(self, x, t):
         """E[x1 | x_t = x], mode pair by mode pair."""

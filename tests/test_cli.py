@@ -22,7 +22,7 @@ def run(*words):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, no_settings):
+def here(tmp_path, monkeypatch):
     """An empty current folder, and a data folder that results are stored in."""
     data = tmp_path / "data"
     data.mkdir()
@@ -30,6 +30,8 @@ def here(tmp_path, monkeypatch, no_settings):
     monkeypatch.setenv("GALFLOW_DATA", str(data))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+    for name in ("SCALE", "SEED", "RECORD", "RECORD_ONLY", "QUIET", "RUNS"):
+        monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
     return tmp_path / "work"
 
 
@@ -40,18 +42,25 @@ with open(os.environ["GALFLOW_RECORD"], "a") as file:
     file.write(json.dumps(line) + "\\n")"""
 
 
+def tiny(path, *cells):
+    book = nbformat.v4.new_notebook()
+    book.cells = [nbformat.v4.new_code_cell(text) for text in cells]
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(book, path)
+    return path
+
+
 @pytest.fixture
-def pair(here, monkeypatch, write_notebook):
+def pair(here, monkeypatch):
     """A tiny lesson and its audit in the place of the notebooks that ship."""
     folder = here.parent / "notebooks"
-    lesson = write_notebook(
+    lesson = tiny(
         folder / "01_tiny.ipynb",
         RECORD.format("galaxies.parameters", 2937788, "lite"),
         "print(os.environ['GALFLOW_SCALE'], os.environ['GALFLOW_SEED'] or 'default')",
         RECORD.format("galaxies.sampling.seconds", 3.25, "paper"),
     )
-    record = RECORD.format("a.new.number", 0.5, "lite")
-    audit = write_notebook(folder / "audits/01_tiny.ipynb", record)
+    audit = tiny(folder / "audits/01_tiny.ipynb", RECORD.format("a.new.number", 0.5, "lite"))
     monkeypatch.setattr(notebooks, "share", lambda name: folder)
     return lesson, audit
 
@@ -137,9 +146,7 @@ def numbers(scale):
     return {name: entry["value"] for name, entry in found.rows.items()}
 
 
-def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(
-    here, pair, write_notebook, capsys
-):
+def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(here, pair, capsys):
     assert run("reproduce", "01", "--store") == 0
     shown = capsys.readouterr().out
     assert shown.count("Quantity") == 1
@@ -154,8 +161,7 @@ def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(
     assert numbers("lite") == both
     assert numbers("paper") == {"galaxies.sampling.seconds": 3.25}
     # Of one of the two without --store, nothing is kept; with it, the numbers of the other stay.
-    record = RECORD.format("a.new.number", 0.75, "lite")
-    write_notebook(pair[1], record, "print(os.environ['GALFLOW_SEED'])")
+    tiny(pair[1], RECORD.format("a.new.number", 0.75, "lite"), "print(os.environ['GALFLOW_SEED'])")
     before = pair[1].read_bytes()
     assert run("reproduce", str(pair[1]), "--seed", "5") == 0
     assert pair[1].read_bytes() == before
@@ -165,15 +171,13 @@ def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(
     assert run("reproduce", str(pair[1]), "--store") == 0
     assert numbers("lite") == {**both, "a.new.number": 0.75}
     # A lite run that measures some of a reference leaves the rest of it.
-    write_notebook(pair[0], RECORD.format("a.time", 1.5, "paper"))
+    tiny(pair[0], RECORD.format("a.time", 1.5, "paper"))
     assert run("reproduce", "01", "--store") == 0
     assert numbers("paper") == {"galaxies.sampling.seconds": 3.25, "a.time": 1.5}
 
 
-def test_reproduce_ends_with_1_when_a_cell_fails_and_stores_nothing(
-    here, pair, write_notebook, capsys
-):
-    write_notebook(pair[0], "1", "raise ValueError('a.number is outside its band')")
+def test_reproduce_ends_with_1_when_a_cell_fails_and_stores_nothing(here, pair, capsys):
+    tiny(pair[0], "1", "raise ValueError('a.number is outside its band')")
     before = pair[0].read_bytes()
     assert run("reproduce", "01", "--store") == 1
     shown = capsys.readouterr().err

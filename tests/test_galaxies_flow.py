@@ -12,6 +12,7 @@ import torch
 
 from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow, OutsideTrainingRange
 from galflow_lite.galaxies.galaxy_flow import paper_schedule
+from galflow_lite.galaxies.scaling import Scaling
 from galflow_lite.synthetic import galaxy_family
 from galflow_lite.training import TrainingDiverged
 
@@ -190,6 +191,15 @@ def test_scales_are_inverted_and_samples_lie_inside(catalogue):
     assert 13.7999 < ages.max() < 13.8
     values = Galaxy(flow.stars.inverse(scaled), catalogue[0].conditions)
     assert np.isfinite(flow.log_prob(values)).all()
+
+
+def test_jacobian_of_the_scales_is_that_of_finite_differences():
+    scaling = Scaling(("a", "b", "c"), ("a",), {"b": (-1.0, 2.0)})
+    scaling = scaling.with_moments([0.1, -0.2, 3.0], [0.7, 1.3, 2.0])
+    x = np.array([[2.0, 0.5, 4.0], [0.1, 1.9, -1.0]])
+    step = 1e-6
+    slopes = (scaling.forward(x + step) - scaling.forward(x - step)) / (2 * step)
+    np.testing.assert_allclose(scaling.log_abs_det(x), np.log(slopes).sum(axis=1), rtol=1e-6)
 
 
 def test_paper_schedule():

@@ -23,22 +23,32 @@ class Frame(dict):
 
 
 STRUCTURED = np.array([(20.0, 1.0), (30.0, 2.0), (50.0, 4.0)], dtype=[("b", ">f4"), ("a", "<f8")])
-# Besides those that every entry point is given in test_entry_points.py.
 SAME = {
+    "plain": ROWS,
+    "lists": ROWS.tolist(),
+    "big-endian": ROWS.astype(">f8"),
+    "single": ROWS.astype(np.float32),
     "integers": ROWS.astype(np.int16),
+    "negative strides": np.ascontiguousarray(ROWS[::-1])[::-1],
     "Fortran order": np.asfortranarray(ROWS),
+    "read-only": np.frombuffer(ROWS.tobytes()).reshape(3, 2),
+    "no value masked": np.ma.masked_array(ROWS, mask=False),
+    "tensor": torch.tensor(ROWS),
+    "half tensor": torch.tensor(ROWS).half(),
     "integer tensor": torch.tensor(ROWS).long(),
     "objects": ROWS.astype(object),
+}
+BY_NAME = {
     "table in another order": Frame(b=ROWS[:, 1], c=[0, 0, 0], a=ROWS[:, 0]),
     "structured": STRUCTURED,
     "mapping": {"b": [20, 30, 50], "a": ROWS[:, 0]},
 }
 
 
-@pytest.mark.parametrize("kind", SAME)
+@pytest.mark.parametrize("kind", [*SAME, *BY_NAME])
 @pytest.mark.parametrize("convert", [as_array, as_tensor])
 def test_all_kinds_of_arrays_are_the_same(convert, kind):
-    found = convert(SAME[kind], "x", ("n", 2), columns=("a", "b"))
+    found = convert({**SAME, **BY_NAME}[kind], "x", ("n", 2), columns=("a", "b"))
     if convert is as_array:
         assert found.dtype == np.dtype("=f8")
         assert found.flags.c_contiguous
@@ -82,6 +92,16 @@ def test_what_is_not_finite(kind, bad):
                 convert(kind([1.0, bad]), "x", infinite=True)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [["a", "b"], [[1], [2, 3]], [1 + 2j], None, object(), [None, "a"], torch.tensor([1j])],
+)
+@pytest.mark.parametrize("convert", [as_array, as_tensor])
+def test_what_is_no_array_of_numbers(convert, value):
+    with pytest.raises(ValueError, match=r"^x .*expected"):
+        convert(value, "x", ("n",))
+
+
 def test_shapes_and_missing_columns():
     for convert in (as_array, as_tensor):
         with pytest.raises(ValueError, match=r"shape \(3, 2\), expected \(n, 3\)"):
@@ -123,9 +143,7 @@ def test_tensors_follow_the_model_and_keep_their_graph():
     assert as_tensor([1, 2], "x").dtype == torch.float64
     assert as_tensor(torch.ones(2), "x").dtype == torch.float32
     # A copy: writing into the tensor must not write into what a person handed over.
-    held = np.frombuffer(ROWS.tobytes())
-    as_tensor(held, "x").add_(1)
-    np.testing.assert_array_equal(held, ROWS.ravel())
+    assert as_tensor(SAME["read-only"], "x").add_(1)[0, 0] == 2
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), torch.tensor(3)])

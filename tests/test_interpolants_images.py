@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from galflow_lite import interpolants
-from galflow_lite.files import share
+from galflow_lite.files import share, write_state
 from galflow_lite.images import hubble_patches, parametric_galaxies
 from galflow_lite.interpolants import shipped
 
@@ -34,6 +34,11 @@ def models(galaxies):
 @pytest.fixture(scope="module")
 def test_set():
     return hubble_patches(32, split="test")
+
+
+@pytest.fixture(scope="module")
+def shipped_models(test_set):
+    return shipped.shipped_models(test_set)
 
 
 def given(task, images, **more):
@@ -97,15 +102,19 @@ def test_readme_example_whatever_the_type_of_images(test_set, default):
     assert torch.allclose(half, found[0], atol=0.02)
 
 
-def test_a_damaged_file_or_other_images_are_refused(tmp_path, monkeypatch):
+def test_a_damaged_file_or_other_images_are_refused(shipped_models, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="state_dict"):
         shipped.shipped_models(parametric_galaxies(10, 32, split="test"))
+    (tmp_path / "results").mkdir()
+    shutil.copy(share("data") / "SHA256SUMS", tmp_path / "SHA256SUMS")
     path = tmp_path / shipped.FILE
-    path.parent.mkdir()
-    for name in (shipped.FILE, "SHA256SUMS"):
-        shutil.copy(share("data") / name, tmp_path / name)
     monkeypatch.setenv("GALFLOW_DATA", str(tmp_path))
-    shipped.shipped_models()
+    state = {"/".join(job): m.velocity.state_dict() for job, m in shipped_models.items()}
+    write_state(path, state, kind=shipped.KIND)
+    again = shipped.shipped_models()
+    for job, model in shipped_models.items():
+        pairs = zip(model.velocity.parameters(), again[job].velocity.parameters(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ValueError, match="is not the file that data/SHA256SUMS names"):
         shipped.shipped_models()

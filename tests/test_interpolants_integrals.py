@@ -11,6 +11,7 @@ from exact_mixtures import ExactMixture, brownian, figure_two, hole_of_a_normal,
 from torch import nn
 
 from galflow_lite.interpolants import (
+    GaussianBase,
     MaskedVelocity,
     Schedule,
     custom,
@@ -179,6 +180,23 @@ def test_conditional_likelihood_of_a_hole():
     assert found.standard_error is None
 
 
+class StartOf(GaussianBase):
+    """Law of x0 of a mixture."""
+
+    def log_prob(self, x0):
+        return self.mean.log_density(x0, 0.0)
+
+
+@pytest.mark.parametrize("panel", ["dependent", "independent"])
+@pytest.mark.parametrize("schedule", [LINEAR, BROWNIAN])
+def test_likelihood_of_a_mixture(panel, schedule):
+    mixture = figure_two(schedule, panel)
+    x1 = mixture.sample_pairs(60, generator=seeded(0))[1]
+    found = log_likelihood(mixture.velocity, x1, base=StartOf(mixture))
+    assert torch.allclose(found.log_prob, mixture.log_density(x1, 1.0), atol=1e-4)
+    assert found.evaluations > 0
+
+
 @pytest.fixture(scope="module")
 def eight() -> ExactMixture:
     """N(0, I) to three modes in 8 dimensions."""
@@ -191,7 +209,6 @@ def test_the_exact_trace_and_hutchinson_which_is_unbiased_and_knows_its_error(ei
     exact = eight.log_density(x1, 1.0)
     found = log_likelihood(eight.velocity, x1[:20], base=eight.base(x1[:20]))
     assert torch.allclose(found.log_prob, exact[:20], atol=1e-4)
-    assert found.evaluations > 0
     options = {"base": eight.base(x1), "trace": "hutchinson", "method": "rk4", "steps": 20}
     found = log_likelihood(eight.velocity, x1, probes=64, seed=1, **options)
     z = (found.log_prob - exact) / found.standard_error

@@ -14,7 +14,22 @@ from bs4 import BeautifulSoup
 from galflow_lite import notebooks
 from galflow_lite.reproduction import checks
 
-pytestmark = pytest.mark.usefixtures("no_settings")
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in ("SCALE", "SEED", "RECORD", "RECORD_ONLY", "QUIET", "PROGRESS", "RUNS"):
+        monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
+
+
+def write(path, *cells):
+    """A notebook of code cells, and of markdown cells where the text starts with '# '."""
+    book = nbformat.v4.new_notebook()
+    for text in cells:
+        kind = "markdown" if text.startswith("# ") else "code"
+        book.cells.append(getattr(nbformat.v4, f"new_{kind}_cell")(text))
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(book, path)
+    return path
 
 
 def outputs(path):
@@ -22,8 +37,8 @@ def outputs(path):
     return ["".join(output.get("text", "") for output in cell.outputs) for cell in cells]
 
 
-def test_execute_writes_notebook_and_report_and_names_the_section(tmp_path, capfd, write_notebook):
-    source = write_notebook(
+def test_execute_writes_notebook_and_report_and_names_the_section(tmp_path, capfd):
+    source = write(
         tmp_path / "97_tiny.ipynb",
         "# Training the flow",
         "import os, sys; print(sys.executable)",
@@ -55,27 +70,24 @@ def test_execute_writes_notebook_and_report_and_names_the_section(tmp_path, capf
         ("import os; os._exit(9)", "the kernel died"),
     ],
 )
-def test_a_failing_cell_is_named_and_the_part_before_it_kept(
-    tmp_path, cell, message, write_notebook
-):
-    cells = ("# The catalogue", "print('first')", cell, "2")
-    source = write_notebook(tmp_path / "97_tiny.ipynb", *cells)
+def test_a_failing_cell_is_named_and_the_part_before_it_kept(tmp_path, cell, message):
+    source = write(tmp_path / "97_tiny.ipynb", "# The catalogue", "print('first')", cell, "2")
     with pytest.raises(notebooks.NotebookFailed) as error:
         notebooks.execute(source, tmp_path / "runs", progress=False)
     assert str(error.value).startswith(f"97_tiny, cell 3 of 4 (The catalogue): {message}")
     assert outputs(tmp_path / "runs" / "97_tiny.ipynb") == ["first\n", "", ""]
 
 
-def test_a_run_does_not_take_the_place_of_its_notebook(tmp_path, write_notebook):
-    source = write_notebook(tmp_path / "97_tiny.ipynb", "1")
+def test_a_run_does_not_take_the_place_of_its_notebook(tmp_path):
+    source = write(tmp_path / "97_tiny.ipynb", "1")
     before = source.read_bytes()
     with pytest.raises(ValueError, match="would be overwritten by its own run"):
         notebooks.execute(source, tmp_path, progress=False)
     assert source.read_bytes() == before
 
 
-def test_stored_outputs_keep_tags_and_ids_and_nothing_that_varies(tmp_path, write_notebook):
-    source = write_notebook(tmp_path / "97_tiny.ipynb", "1")
+def test_stored_outputs_keep_tags_and_ids_and_nothing_that_varies(tmp_path):
+    source = write(tmp_path / "97_tiny.ipynb", "1")
     book = nbformat.read(source, as_version=4)
     (cell,) = book.cells
     cell.update(execution_count=1, outputs=[nbformat.v4.new_output("stream", text="hello")])
@@ -92,10 +104,10 @@ def test_stored_outputs_keep_tags_and_ids_and_nothing_that_varies(tmp_path, writ
     assert "3.11.7" not in nbformat.writes(stored)
 
 
-def test_a_number_names_a_lesson_and_its_audit(tmp_path, monkeypatch, write_notebook):
+def test_a_number_names_a_lesson_and_its_audit(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "share", lambda name: tmp_path)
     names = ("96_tiny", "audits/96_tiny", "97_tiny")
-    lesson, audit, other = (write_notebook(tmp_path / f"{name}.ipynb", "1") for name in names)
+    lesson, audit, other = (write(tmp_path / f"{name}.ipynb", "1") for name in names)
     assert notebooks.find_notebooks() == [lesson, audit, other]
     for name in ("96", "96_tiny", "96_tiny.ipynb"):
         assert notebooks.find_notebooks([name]) == [lesson, audit]

@@ -27,11 +27,13 @@ def row_text(id="a.number", **fields):
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch, no_settings):
+def data(tmp_path, monkeypatch):
     """A data folder of this test's own, and a clean run."""
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setenv("GALFLOW_DATA", str(folder))
+    for name in ("SCALE", "SEED", "RECORD", "RECORD_ONLY", "QUIET"):
+        monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
     (folder / "paper_numbers.toml").write_text(row_text())
     made = {
         "a.number": checks.band_of(VALUES),
@@ -388,6 +390,13 @@ def test_a_verdict_is_about_the_scale_its_row_names(data):
     assert reproduction.table("98").lines[0][4].startswith("not run: notebook 98")
     reproduction.record("a.number", 1.0, scale="paper")
     assert reproduction.table("98").lines[0][3:5] == ("1", "reproduced")
+
+
+def test_the_tables_that_ship_fit_a_terminal_and_say_who_states_a_number():
+    for notebook in (None, "01", "02", "03", "04"):
+        text = str(reproduction.table(notebook))
+        assert max(map(len, text.splitlines())) <= 100
+    assert "2,939,188 (public" in str(reproduction.table())
 
 
 def test_reference_is_never_blank(data):

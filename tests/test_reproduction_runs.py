@@ -21,12 +21,14 @@ CASES = {"a": {"rate": 1}, "b/deep": {"rate": 2}}
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, no_settings):
+def here(tmp_path, monkeypatch):
     """Empty folders for the runs that ship and those of the reader."""
     data = tmp_path / "data"
     (data / "runs").mkdir(parents=True)
     monkeypatch.setenv("GALFLOW_DATA", str(data))
     monkeypatch.setenv("GALFLOW_RUNS", str(tmp_path / "own"))
+    for name in ("FRESH", "JOBS", "RECORD_ONLY"):
+        monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
     return tmp_path
 
 
@@ -236,3 +238,11 @@ def test_summary_is_what_statistics_give():
     for values in ([], [1.0], [1.0, math.nan]):
         with pytest.raises(ValueError, match="expected two or more"):
             Summary.of(values)
+
+
+def test_the_standard_error_covers_the_mean_as_often_as_it_says():
+    draws = np.random.default_rng(1).normal(size=(4000, 10))
+    found = [Summary.of(values) for values in draws]
+    inside = np.mean([abs(each.mean) <= 2.262 * each.standard_error for each in found])
+    # 2.262 is the 97.5 % point of Student's t with 9 degrees of freedom.
+    assert abs(inside - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)

@@ -27,12 +27,11 @@ from galflow_lite.synthetic.galaxy_model import (
 TIMES = np.array([0.5, 1.0, 2.0, 5.0, 12.0])
 
 
-def integrate(t, *, eta, tau_star, tau_sfh, start):
+def integrate(t, *, eta, tau_star, tau_sfh, start=(0.0, 0.0), ia_start=0.0):
     """Masses of oxygen and iron in the gas and supernova progenitors, stepped in time.
 
     The progenitors wait the minimum delay, then explode at a rate of one in tau_Ia.
     """
-    *metals, ia_start = start
     relic = ia_start * TAU_IA / IRON_YIELD_IA  # progenitors per gas mass that are left at t = 0
 
     def gas(time):
@@ -51,7 +50,7 @@ def integrate(t, *, eta, tau_star, tau_sfh, start):
 
     options = {"method": "LSODA", "rtol": 1e-9, "atol": 1e-13}
     # Split where the first progenitors arrive: the right-hand side jumps there.
-    first = solve_ivp(derivative, (0, DELAY), [*metals, relic], **options)
+    first = solve_ivp(derivative, (0, DELAY), [*start, relic], **options)
     rest = solve_ivp(derivative, (DELAY * (1 + 1e-12), t[-1]), first.y[:, -1], t_eval=t, **options)
     return rest.y[0] / gas(t), rest.y[1] / gas(t)
 
@@ -67,31 +66,47 @@ def test_reference_track(monkeypatch):
     )
 
 
-def coinciding(depletion: float) -> float:
-    """eta for which gas is used up in this time, with tau_star = 4."""
-    return 4.0 / depletion - 1 + RECYCLING
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"eta": 2.5, "tau_star": 1.0, "tau_sfh": 6.0},
+        {"eta": 0.0, "tau_star": 2.5, "tau_sfh": 3.0},  # depletion slower than star formation
+        {"eta": 25.0, "tau_star": 2.5, "tau_sfh": 12.0},
+        {
+            "eta": 1.5,
+            "tau_star": 2.5,
+            "tau_sfh": 8.0,
+            "start": (0.002, 0.0004),
+            "ia_start": 2e-4,
+        },
+    ],
+    ids=["reference", "closed box", "dwarf", "second infall"],
+)
+def test_closed_form_solves_the_equations(case):
+    expected = integrate(TIMES, **case)
+    arguments = {k: v for k, v in case.items() if k not in ("start", "ia_start")}
+    start = (*case.get("start", (0.0, 0.0)), case.get("ia_start", 0.0))
+    found = enrichment(TIMES, start=start, **arguments)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("eta", "tau_star", "tau_sfh", "start", "error"),
-    [
-        (2.5, 1.0, 6.0, (0, 0, 0), 1e-6),
-        (0.0, 2.5, 3.0, (0, 0, 0), 1e-6),  # a closed box: depletion slower than star formation
-        (25.0, 2.5, 12.0, (0, 0, 0), 1e-6),  # a dwarf
-        (1.5, 2.5, 8.0, (0.002, 0.0004, 2e-4), 1e-6),  # a second infall
-        # Time scales that coincide: depletion, history and supernovae of type Ia.
-        (coinciding(1.5), 4.0, 6.0, (0, 0, 0), 1e-4),
-        (coinciding(6.0), 4.0, 6.0, (0, 0, 0), 1e-4),
-        (coinciding(3.0), 4.0, 1.5, (0, 0, 0), 1e-4),
-        (coinciding(1.5), 4.0, 1.5, (0, 0, 0), 1e-4),
-    ],
+    ("depletion", "tau_sfh"),
+    [(1.5, 6.0), (6.0, 6.0), (3.0, 1.5), (1.5, 1.5)],
+    ids=["depletion = Ia", "depletion = history", "history = Ia", "all three"],
 )
-def test_closed_form_solves_the_equations(eta, tau_star, tau_sfh, start, error):
-    settings = {"tau_star": tau_star, "start": start}
-    expected = integrate(TIMES, eta=eta, tau_sfh=tau_sfh, **settings)
-    for shift, other in itertools.product((-1e-7, 0.0, 1e-7), repeat=2):
-        near = enrichment(TIMES, eta=eta + shift, tau_sfh=tau_sfh + other, **settings)
-        np.testing.assert_allclose(near, expected, rtol=error)
+def test_coinciding_timescales(depletion, tau_sfh):
+    tau_star = 4.0
+    eta = tau_star / depletion - 1 + RECYCLING
+    found = enrichment(TIMES, eta=eta, tau_star=tau_star, tau_sfh=tau_sfh)
+    expected = integrate(TIMES, eta=eta, tau_star=tau_star, tau_sfh=tau_sfh)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    for shift_eta, shift_sfh in itertools.product((-1e-7, 0.0, 1e-7), repeat=2):
+        near = enrichment(
+            TIMES, eta=eta + shift_eta, tau_star=tau_star, tau_sfh=tau_sfh + shift_sfh
+        )
+        np.testing.assert_allclose(near, found, rtol=1e-4)
 
 
 def test_no_iron_from_type_ia_before_the_delay():

@@ -139,6 +139,22 @@ def test_spin_keeps_the_dispersions():
     assert spun[:, 1].mean() / still[:, 1].std() == pytest.approx(0.3, abs=0.03)
 
 
+@pytest.mark.parametrize("component", ["thin", "thick"])
+def test_vertical_dispersion_obeys_the_virial_theorem(component):
+    model = GalaxyModel(draw_parameters(10.5))
+    stars = drawn(model, 300_000, 2)[component]
+    R, z = np.hypot(stars["x"], stars["y"]), stars["z"]
+    _, a_z = model.potential.acceleration(R, z)
+    edges = np.array([0.5, 1.0, 2.0, 3.0, 4.0]) * model.parameters.disc_length
+    for inner, outer in zip(edges[:-1], edges[1:], strict=True):
+        ring = (R > inner) & (R < outer)
+        assert ring.sum() > 2000
+        sampled = np.mean(stars["vz"][ring] ** 2)
+        virial = np.mean(-z[ring] * a_z[ring])
+        # sigma^2 of n Gaussian stars is known to sqrt(2 / n), and the virial about as well.
+        assert sampled == pytest.approx(virial, rel=0.01 + 4 * np.sqrt(3 / ring.sum()))
+
+
 def test_every_star_is_bound():
     for log_mass in (7.0, 10.8):
         model = GalaxyModel(draw_parameters(log_mass))

@@ -143,7 +143,8 @@ def test_tensors_follow_the_model_and_keep_their_graph():
     assert as_tensor([1, 2], "x").dtype == torch.float64
     assert as_tensor(torch.ones(2), "x").dtype == torch.float32
     # A copy: writing into the tensor must not write into what a person handed over.
-    assert as_tensor(SAME["read-only"], "x").add_(1)[0, 0] == 2
+    as_tensor(SAME["read-only"], "x").add_(1)
+    np.testing.assert_array_equal(SAME["read-only"], ROWS)
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), torch.tensor(3)])

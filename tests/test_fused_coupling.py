@@ -37,14 +37,10 @@ def contexts(kind: str, n: int) -> torch.Tensor | SharedContext | None:
     }[kind]
 
 
-def parts(context) -> tuple:
-    return context if isinstance(context, SharedContext) else (context, None)
-
-
 def evaluate(layer, x, context, dtype, *, inverse: bool, plainly: bool) -> list[torch.Tensor]:
     """Outputs, log-determinant and, forwards, the gradients of all that has one."""
     layer, x = copy.deepcopy(layer).to(dtype), x.to(dtype)
-    rows, index = parts(context)
+    rows, index = context if isinstance(context, SharedContext) else (context, None)
     rows = rows if rows is None else rows.to(dtype).requires_grad_(not inverse)
     context = SharedContext(rows, index) if isinstance(context, SharedContext) else rows
     x.requires_grad_(not inverse)
@@ -184,6 +180,8 @@ def test_an_index_beyond_the_context_is_refused(index):
     flow = flows.neural_spline_flow(2, 1, layers=1, hidden=4)
     with pytest.raises(ValueError, match="context_index"):
         flow.log_prob(torch.zeros(2, 2), torch.zeros(3, 1), index)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        coupling(3, 2, 4).forward(torch.zeros(5, 3), torch.zeros(4, 2))
 
 
 def test_numba_comes_with_the_first_use_and_needs_no_folder_of_its_own(tmp_path):

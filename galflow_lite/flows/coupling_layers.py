@@ -119,7 +119,8 @@ class SplineCoupling(_Coupling):
     def _bend(self, inputs: Tensor, context: Tensor | SharedContext | None, *, inverse: bool):
         weight = self.conditioner.of_inputs.layers[0].weight
         fused = _fused_coupling() if _is_simple(inputs, weight, inverse) else None
-        if fused is None:
+        # Compiled loops would read beyond a context of fewer rows; torch refuses it.
+        if fused is None or (isinstance(context, Tensor) and len(context) != len(inputs)):
             return self.bend_plainly(inputs, context, inverse=inverse)
         index = self._moved  # not used without conditions
         if isinstance(context, SharedContext):

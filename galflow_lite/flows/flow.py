@@ -209,6 +209,7 @@ class Flow(_NflowsFlow):
         rows = self._context(context)
         if context_index is not None and rows is not None:
             index = torch.as_tensor(context_index, dtype=torch.int64, device=rows.device)
+            index = index.reshape(-1).contiguous()  # a stride would have the loops compiled again
             if len(index) != len(inputs) or (index < 0).any() or (index >= len(rows)).any():
                 raise ValueError(
                     f"context_index is {index.tolist()[:3]}... for {len(inputs)} inputs, expected "

@@ -151,6 +151,9 @@ def test_second_derivatives_and_transforms_of_functions_take_the_readable_spline
     together = torch.func.vmap(torch.func.grad(one))(x, context)
     each = torch.func.jacrev(lambda x: flow(x, context).sum())(x)
     torch.testing.assert_close(together, each, rtol=1e-4, atol=1e-5)
+    with torch.autograd.forward_ad.dual_level():
+        dual = flow(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)), context)
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, each.sum(1))
     gradient = x.clone().requires_grad_()
     flow(gradient, context).sum().backward()
     torch.testing.assert_close(gradient.grad, each, rtol=1e-4, atol=1e-5)
@@ -169,9 +172,8 @@ def test_the_setting_and_the_precision_choose(monkeypatch):
 def test_a_gradient_through_samples_exists():
     # The reverse Kullback-Leibler divergence needs it.
     flow = flows.neural_spline_flow(2, layers=2, hidden=8)
-    (gradient,) = torch.autograd.grad(
-        flow.sample(20).square().sum(), [flow._transform._transforms[1].bias]
-    )
+    bias = flow._transform._transforms[1].bias
+    (gradient,) = torch.autograd.grad(flow.sample(20).square().sum(), [bias])
     assert gradient.abs().sum() > 0
 
 

@@ -150,7 +150,7 @@ class SplineCoupling(_Coupling):
 
 
 def _is_simple(inputs: Tensor, weight: Tensor, inverse: bool) -> bool:
-    """Whether compiled loops can take it: single precision on a CPU, no transform of torch.func."""
+    """Whether compiled loops can take it: single precision on a CPU, gradients backwards alone."""
     return (
         inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == weight.device.type == "cpu"
@@ -159,6 +159,7 @@ def _is_simple(inputs: Tensor, weight: Tensor, inverse: bool) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
     )
 
 

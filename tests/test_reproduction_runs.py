@@ -132,6 +132,27 @@ def test_shipped_runs_are_read_never_written_and_can_be_left_out(here, monkeypat
     assert (here / "data/runs/row.jsonl").read_bytes() == shipped
 
 
+def test_seeds_that_go_together_are_kept_one_by_one_and_fail_together(here):
+    asked = []
+
+    def experiment(rate, seed):
+        asked.append(seed)
+        time.sleep(0.2)
+        return [{"value": rate * one} for one in seed[len(asked) == 1 :]]
+
+    call = partial(repeat, experiment, CASES, 3, row="row", jobs=1)
+    with pytest.raises(RuntimeError, match=r"2 of 6 .*a with seed 0, a .* found .*, expected a"):
+        call(together=2)
+    found = call(together=3)
+    assert asked == [[0, 1], [2], [0, 1], [2], [0, 1]]
+    assert [run["value"]["value"] for run in found.runs] == [0, 1, 2, 0, 2, 4]
+    # Those of a call share its seconds.
+    assert 0.1 <= found.runs[0]["seconds"] == found.runs[1]["seconds"] < 0.2
+    ship(here)
+    call(together=3, again=1).confirm()
+    assert asked[5:] in ([[0]], [[1]], [[2]])
+
+
 # ---- stored runs, made again ------------------------------------------------------------------
 
 

@@ -558,3 +558,18 @@ def test_stages_go_on_from_one_another_and_their_costs_add():
     assert both.history.seconds > alone.history.seconds / 10
     difference = (weights(alone) - weights(both)).abs()
     assert 0 < difference.max() < 0.1
+
+
+def test_stages_of_several_trainings_end_where_each_would_alone():
+    def trained(target: Any, seed: Any, sampler: Any) -> Any:
+        stages = [{"method": method, "steps": 5, "batch": 16} for method in ("kl", "dft")]
+        return recipes.train_stages(target, stages, seed=seed, sampler=sampler)
+
+    targets = [GAUSSIAN, BENCHMARKS["mog2"](), Cliff(8 + 2 * 16)]
+    alone = [trained(targets[k], k, double(k)) for k in range(2)]
+    # It diverges in the first stage and has no second one.
+    with pytest.raises(TrainingDiverged) as error:
+        trained(Cliff(8 + 2 * 16), 2, double(2))
+    with pytest.warns(RuntimeWarning, match="training 2 of 3 diverged"):
+        together = trained(targets, range(3), [double(k) for k in range(3)])
+    assert all(map(same, [*alone, error.value.model], together))

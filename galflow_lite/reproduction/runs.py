@@ -26,7 +26,7 @@ from .checks import OutOfBand
 from .rows import ALLOWANCE, Summary, prediction_interval
 from .settings import hardware, versions
 
-Experiment = Callable[..., Mapping[str, Any]]
+Experiment = Callable[..., Mapping[str, Any] | list[Mapping[str, Any]]]
 # With fewer other seeds an interval says nothing.
 _FEWEST_OTHERS = 4
 
@@ -121,6 +121,7 @@ def repeat(
     jobs: int = 2,
     version: str = "1",
     again: int = 0,
+    together: int = 1,
 ) -> Runs:
     """Call ``function(**settings, seed=seed)`` for every case and seed, and keep each result.
 
@@ -141,6 +142,10 @@ def repeat(
         version: of what the function does. Change it when the function changes: files do not know.
         again: so many of the shipped runs, the quickest first, are made anew on each call, for
             `Runs.confirm`.
+        together: so many seeds of a case at most are run in one call. With more than 1 the function
+            gets a list, ``seed=[...]``, be it of one, and returns a list of mappings: so it can
+            train them in one batched model. Each run has its share of the seconds; a call that
+            fails counts for all its seeds.
 
     Returns:
         The runs.
@@ -156,6 +161,7 @@ def repeat(
         for case, settings in cases.items()
         for seed in seeds
     ]
+    together = as_whole(together, "together", least=1)
     file = Path(os.environ.get("GALFLOW_RUNS") or "runs") / f"{row}.jsonl"
     fresh = os.environ.get("GALFLOW_FRESH") == "1"
     known = _read(file, "kept")
@@ -167,28 +173,32 @@ def repeat(
 
     jobs = int(os.environ.get("GALFLOW_JOBS") or jobs)
     threads, failed, anew = torch.get_num_threads(), [], []
-    one = joblib.delayed(_one)
-    calls = [one(function, dict(cases[run["case"]]), run, _commit()) for run in repeated + missing]
+    by_case = [[run for run in missing if run["case"] == case] for case in cases]
+    groups = [[run] for run in repeated]
+    groups += [g[k : k + together] for g in by_case for k in range(0, len(g), together)]
+    call = joblib.delayed(_call)
+    calls = [call(function, dict(cases[g[0]["case"]]), g, together > 1, _commit()) for g in groups]
     hidden = not calls or bars_hidden()
-    # A batch of several runs would come back, and be kept, only when its last is done.
+    # A batch of several calls would come back, and be kept, only when its last is done.
     pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     try:
         # Closing stops the workers when this loop is interrupted.
         with closing(pool(calls)) as done:
-            for run, trace in tqdm(done, desc=row, total=len(calls), unit="run", disable=hidden):
-                if run.pop("source", None):
-                    anew.append(run)
-                    continue
-                append_line(file, json.dumps(run, ensure_ascii=False))
-                failed += [(run, trace)] if trace else []
-                known[_key(run)] = {**run, "source": "made"}
+            for made in tqdm(done, desc=row, total=len(calls), unit="call", disable=hidden):
+                for run, trace in made:
+                    if run.pop("source", None):
+                        anew.append(run)
+                        continue
+                    append_line(file, json.dumps(run, ensure_ascii=False))
+                    failed += [(run, trace)] if trace else []
+                    known[_key(run)] = {**run, "source": "made"}
     finally:
         # With one job, or with threads, the runs were made in this process.
         torch.set_num_threads(threads)
     if failed:
         names = ", ".join(f"{run['case']} with seed {run['seed']}" for run, _ in failed)
         raise RuntimeError(
-            f"{len(failed)} of {len(calls)} runs failed ({names}), the first with "
+            f"{len(failed)} of {len(repeated + missing)} runs failed ({names}), the first with "
             f"{failed[0][0]['error']}; the others are kept in {file.name}: mend the cause and call "
             f"again, which makes only those that are missing\n\n{failed[0][1]}"
         )
@@ -197,18 +207,25 @@ def repeat(
     return Runs(row, runs, sorted(anew, key=lambda run: (run["case"], run["seed"])))
 
 
-def _one(function: Experiment, settings: dict, run: dict, commit: str | None) -> tuple[dict, str]:
-    """Make one run, in a worker: its line, and its traceback if it failed."""
+def _call(
+    function: Experiment, given: dict, runs: list[dict], listed: bool, commit: str | None
+) -> list[tuple[dict, str]]:
+    """Make the runs of one call, in a worker: their lines, and the traceback if it failed."""
     torch.set_num_threads(1)
-    begin, value, error, trace = time.perf_counter(), None, None, ""
+    begin, values, error, trace = time.perf_counter(), [None] * len(runs), None, ""
+    seeds = [run["seed"] for run in runs]
     try:
-        value = _plain(function(**settings, seed=run["seed"]))
-    except Exception as found:
+        found = function(**given, seed=seeds) if listed else [function(**given, seed=seeds[0])]
+        if not isinstance(found, list) or len(found) != len(seeds):
+            raise TypeError(f"found {found!r:.60}, expected a list of {len(seeds)} mappings")
+        values = [_plain(value) for value in found]
+    except Exception as reason:
         # As text: not every exception can be sent to another process.
-        error, trace = f"{type(found).__name__}: {found}", traceback.format_exc()
-    run |= {"value": value, "error": error, "seconds": round(time.perf_counter() - begin, 3)}
-    run |= {"hardware": hardware(), "versions": versions(), "commit": commit}
-    return {**run, "date": datetime.now(timezone.utc).date().isoformat()}, trace
+        error, trace = f"{type(reason).__name__}: {reason}", traceback.format_exc()
+    same = {"error": error, "seconds": round((time.perf_counter() - begin) / len(runs), 3)}
+    same |= {"hardware": hardware(), "versions": versions(), "commit": commit}
+    same |= {"date": datetime.now(timezone.utc).date().isoformat()}
+    return [({**run, "value": v} | same, trace) for run, v in zip(runs, values, strict=True)]
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

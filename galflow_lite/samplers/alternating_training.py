@@ -149,7 +149,7 @@ def train_sampler(
 
     # The caller may be in a block without gradients.
     with torch.random.fork_rng(devices=[]), threads(1), torch.enable_grad():
-        each = _each(target, method, seed, sampler)
+        each = each_of(target, method, seed, sampler)
         if each is None:
             training = alone(target, method, seed, sampler)
             own = {"optimizer": _adam, "clip_norm": CLIP_NORM}
@@ -204,7 +204,7 @@ def train_sampler(
         return result
 
 
-def _each(*given: Any) -> list[tuple] | None:
+def each_of(*given: Any) -> list[tuple] | None:
     """Target, method, seed and network of each of several trainings; None if there is but one."""
     lengths = {len(values) for values in given if isinstance(values, _SEVERAL)}
     if not lengths:

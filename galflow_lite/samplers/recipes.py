@@ -10,7 +10,7 @@ from torch import nn
 
 from ..inputs import child_seed
 from ..targets import Target
-from .alternating_training import train_sampler
+from .alternating_training import each_of, train_sampler
 from .implicit_sampler import ImplicitSampler
 from .losses import LogUniform, dft_loss, geometric, linear_decay
 
@@ -90,9 +90,17 @@ with the sampler of the one before."""
 
 
 def train_stages(
-    target: Target, stages: Stages, *, seed: int, sampler: nn.Module | None = None, **options: Any
-) -> ImplicitSampler:
+    target: Target | Sequence[Target],
+    stages: Stages,
+    *,
+    seed: int | Sequence[int],
+    sampler: nn.Module | Sequence[nn.Module] | None = None,
+    **options: Any,
+) -> ImplicitSampler | list[ImplicitSampler]:
     """Train a one-step sampler through stages, each of which goes on with the one before.
+
+    Lists are so many trainings in one batched model, as for `train_sampler`: the k-th of each stage
+    goes on with the k-th of the stage before.
 
     Args:
         target: what to sample.
@@ -103,19 +111,28 @@ def train_stages(
 
     Returns:
         The sampler of the last stage; seconds of its history and gradient evaluations are those of
-        all stages together.
+        all stages together. Of several trainings a list; one that diverged is that of the stage
+        where it did.
 
     Raises:
         TrainingDiverged, ValueError: as `train_sampler` does.
     """
-    found: ImplicitSampler | nn.Module | None = sampler
-    seconds, evaluations = 0.0, 0
+    several = each_of(target, seed, sampler)
+    targets, seeds, found = map(list, zip(*(several or [(target, seed, sampler)]), strict=True))
+    going = range(len(found))
     for k, stage in enumerate(stages):
-        # A second stage on the draws of the first would see the same points again.
-        stage_seed = child_seed(seed, "stage", k) if k else seed
         arguments = {"progress": False, **options, **stage}
-        found = train_sampler(target, sampler=found, seed=stage_seed, **arguments)
-        seconds += found.history.seconds
-        evaluations += found.gradient_evaluations
-    found.history.seconds, found.gradient_evaluations = seconds, evaluations
-    return found
+        # A second stage on the draws of the first would see the same points again.
+        own = [child_seed(one, "stage", k) if k else one for one in seeds]
+        given = [[values[i] for i in going] for values in (targets, own, found)]
+        one, its_seed, before = given if several else [values[0] for values in given]
+        now = train_sampler(one, seed=its_seed, sampler=before, **arguments)
+        for i, after in zip(going, now if several else [now], strict=True):
+            if k:
+                after.history.seconds += found[i].history.seconds
+                after.gradient_evaluations += found[i].gradient_evaluations
+            found[i] = after
+        going = [i for i in going if found[i].history.stopped != "diverged"]
+        if not going:
+            break
+    return found if several else found[0]

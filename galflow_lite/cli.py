@@ -342,8 +342,9 @@ def _files() -> Iterator[Finding]:
     found = sorted(path.name[:2] for path in share("notebooks").rglob("[0-9][0-9]_*.ipynb"))
     text = ", ".join(dict.fromkeys(found)) or "none: install the package anew"
     yield Finding(bool(found), "notebooks", text)
-    if not checksums():
-        yield Finding(False, "SHA256SUMS", f"missing in {share('data')}: restore it")
+    for path in map(share("data").joinpath, ("SHA256SUMS", "bands.toml", "paper_numbers.toml")):
+        if not (path.is_file() and path.stat().st_size):
+            yield Finding(False, path.name, f"missing or empty in {path.parent}: restore it")
     for path, expected in checksums().items():
         digest = sha256(path) if path.is_file() else "missing"
         advice = "" if digest == expected else f", expected {expected[:12]}: restore it"

@@ -48,11 +48,21 @@ def share(name: str) -> Path:
 
 
 def checksums() -> dict[Path, str]:
-    """The binary files that ship and their SHA-256, from ``SHA256SUMS`` in data/."""
+    """The binary files that ship and their SHA-256, from ``SHA256SUMS`` in data/.
+
+    Raises:
+        ValueError: a line is something else.
+    """
     folder = share("data")
     path = folder / "SHA256SUMS"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()
-    return {folder / name.lstrip("*"): digest for digest, name in map(str.split, lines)}
+    found = {}
+    for line in filter(str.strip, lines):
+        digest, _, name = line.partition(" ")
+        if len(digest) != 64 or not name.strip():
+            raise ValueError(f"{path} holds {line!r:.40}, expected a sum and a file: restore it")
+        found[folder / name.strip().lstrip("*")] = digest
+    return found
 
 
 def shipped_file(name: str) -> Path:
@@ -104,6 +114,21 @@ def write_aside(path: Path | str, content: str | bytes) -> None:
     """
     with written_aside(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def writable(folder: Path) -> Path:
+    """`folder`, made where it is missing, for what is computed now and written at the end.
+
+    Raises:
+        OSError: no file can be made in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = f"{folder} cannot be written to ({error.strerror})"
+        raise OSError(f"{reason}, expected a folder for results: choose another") from error
 
 
 def append_line(path: Path | str, text: str) -> None:

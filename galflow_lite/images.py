@@ -19,7 +19,7 @@ from scipy.ndimage import convolve1d
 from torch import Tensor
 from tqdm import TqdmWarning
 
-from .inputs import as_choice, as_number, as_tensor, as_whole
+from .inputs import as_choice, as_number, as_tensor, as_values, as_whole
 
 with warnings.catch_warnings():
     # scikit-image brings pooch, which warns in a notebook without ipywidgets.
@@ -78,7 +78,7 @@ class Stretch:
         Values beyond those continue smoothly and are not cut off: what a model makes of a pixel
         stays visible. Below -1 the square root continues as an odd function.
         """
-        u = (as_tensor(values, "values", finite=False) + 1) / 2
+        u = (as_values(values, "values", finite=False) + 1) / 2
         if self.kind == "square root":
             u = u * u.abs()
         elif self.kind == "arcsinh":
@@ -103,7 +103,7 @@ class ImageSet:
             made the set says which.
 
     Raises:
-        ValueError: The images are whole numbers: fluxes, which a stretch makes into values.
+        ValueError: The images are fluxes, such as 0 to 255, which a stretch makes into values.
     """
 
     images: Tensor
@@ -117,14 +117,8 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         as_choice(self.split, "split", ("train", "test"))
-        dtype = str(getattr(self.images, "dtype", "")).removeprefix("torch.")
-        if dtype.startswith(("int", "uint", "bool")):
-            raise ValueError(
-                "the images hold whole numbers, expected values of about -1 to 1: apply a Stretch "
-                "to them first"
-            )
         shape = ("n", "channels", "height", "width")
-        images = as_tensor(self.images, "image array", shape, dtype=torch.float32)
+        images = as_values(self.images, "image array", shape, dtype=torch.float32)
         labels = torch.as_tensor(self.labels, device=images.device).long()
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)
@@ -166,6 +160,7 @@ class ImageSet:
         Returns:
             Set of ``copies`` times as many images, without targets, some of which a turn changes.
         """
+        copies = as_whole(copies, "copies", least=1)
         images, labels = self.images.repeat(copies, 1, 1, 1), self.labels.repeat(copies)
         generator = torch.Generator().manual_seed(as_whole(seed, "seed"))
         choice = torch.randint(8, (len(images),), generator=generator).to(images.device)

@@ -135,6 +135,22 @@ def as_tensor(
     return result
 
 
+def as_values(value: Any, name: str, shape: Sequence[int | str] | None = None, **reading) -> Tensor:
+    """As `as_tensor`, for stretched images, whose values are about -1 to 1.
+
+    Raises:
+        ValueError: as in `as_array`; whole numbers or values beyond 100, which are no such images.
+    """
+    dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    images = as_tensor(value, name, shape, **reading)
+    if dtype.startswith(("int", "uint", "bool")) or bool((images.detach().abs() > 100).any()):
+        raise ValueError(
+            f"{name} has whole numbers or values beyond 100, expected stretched ones "
+            "of about -1 to 1: apply a Stretch to them first"
+        )
+    return images
+
+
 def as_hole(mask: Any, x: Tensor) -> Tensor:
     """Where a mask (1 known, 0 hole) is 0, as booleans of the shape of `x`.
 

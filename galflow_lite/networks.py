@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .files import read_state, shipped_file
-from .inputs import as_tensor
+from .inputs import as_tensor, as_whole
 
 __all__ = ["MLP", "FeatureNetwork", "UNet"]
 
@@ -50,7 +50,8 @@ class MLP(nn.Module):
         final_activation: bool = False,
     ) -> None:
         super().__init__()
-        widths = (in_features + context_features, *hidden, out_features)
+        inputs = in_features + as_whole(context_features, "context_features")
+        widths = [as_whole(n, "a width", least=1) for n in (inputs, *hidden, out_features)]
         layers: list[nn.Module] = []
         for i in range(len(widths) - 1):
             layers.append(nn.Linear(widths[i], widths[i + 1]))
@@ -187,13 +188,14 @@ class UNet(nn.Module):
             condition: What is appended to the images, shape (batch, condition channels, height,
                 width); or a mapping that has it, under "channels" where ``condition_channels`` is
                 a number and else under its names, and the classes, shape (batch,), whole numbers,
-                under "label". The class -1 stands for none. Other entries are left alone.
+                under "label". The class -1 stands for none.
 
         Returns:
             Shape of x.
 
         Raises:
-            ValueError: The images have other channels, or sides of which ``divisor`` is no divisor.
+            ValueError: The images have other channels, or sides of which ``divisor`` is no divisor;
+                the condition has other names: of a misspelled one nothing would be seen.
         """
         if x.ndim != 4 or x.shape[1] != self.channels or any(n % self.divisor for n in x.shape[2:]):
             raise ValueError(
@@ -201,9 +203,12 @@ class UNet(nn.Module):
                 f"height, width) with sides that are multiples of {self.divisor}: crop or pad them"
             )
         x, t = x.to(self.head.weight), t.to(self.head.weight)
+        names = [*self.condition_channels, *["label"] * (self.label is not None)]
         condition = {} if condition is None else condition
         if not isinstance(condition, Mapping):
-            condition = dict(zip(self.condition_channels, [condition], strict=True))
+            condition = {names[0] if names else "a tensor": condition}
+        if set(condition) != set(names):
+            raise ValueError(f"the condition holds {[*condition]}, expected {names}: correct it")
         parts = [condition[name].to(x) for name in self.condition_channels]
         embedding = self.time(t)
         if self.label is not None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .files import bars_hidden, share, write_aside
+from .files import bars_hidden, share, writable, write_aside
 
 
 class NotebookFailed(RuntimeError):
@@ -93,17 +93,23 @@ def execute(
     Raises:
         NotebookFailed: a cell failed; the message names notebook, cell, section and exception.
         KeyboardInterrupt: Ctrl-C; what was executed until then is written too.
-        ValueError: the executed notebook would take the place of the one that is read.
+        ValueError: the file is no notebook, or the executed one would take its place.
         OSError: an output cannot be written.
     """
     import nbformat
 
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        # What nbformat lets pass would fail in the middle of a run: each cell has a text.
+        "".join(cell.source for cell in notebook.cells)
+    except (ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:
+        reason = f"{path} is no notebook ({str(error).splitlines()[0]:.100})"
+        raise ValueError(f"{reason}, expected one that Jupyter opens: save it anew") from error
     name = f"audit_{path.stem}" if path.parent.name == "audits" else path.stem
     target = out_folder / f"{name}.ipynb"
     if target.resolve() == path.resolve():
         raise ValueError(f"{path} would be overwritten by its own run: choose another folder")
-    out_folder.mkdir(parents=True, exist_ok=True)
+    writable(out_folder)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work"
         work.mkdir()

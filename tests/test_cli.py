@@ -125,8 +125,13 @@ def test_check_finds_a_damaged_data_file(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "share", lambda name: tmp_path)
     found = {f.what: f.ok for f in cli._files()}
     assert [found[name] for name in ("a.h5", "b.h5", "c.h5")] == [True, False, False]
-    (tmp_path / "SHA256SUMS").unlink()
-    assert {f.what: f.ok for f in cli._files()}["SHA256SUMS"] is False
+    for name in ("SHA256SUMS", "bands.toml", "paper_numbers.toml"):
+        for damage in (lambda path: path.write_text(""), lambda path: path.unlink()):
+            damage(tmp_path / name)
+            assert {f.what: f.ok for f in cli._files()}[name] is False
+    (tmp_path / "SHA256SUMS").write_text(f"{digest}  a.h5\n\n<html>\n")
+    with pytest.raises(ValueError, match="holds '<html>', expected a sum and a file"):
+        files.checksums()
 
 
 def test_shipped_data_are_listed_with_their_checksums_and_small():

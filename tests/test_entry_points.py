@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from galflow_lite import metrics, targets
+from galflow_lite import images, interpolants, metrics, networks, samplers, targets
 from galflow_lite.flows import masked_autoregressive_flow, neural_spline_flow, real_nvp
-from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow
+from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow, face_on_map
 from galflow_lite.mcmc import hmc, langevin, svgd
 from galflow_lite.piecewise import PiecewiseFlow, choose_clusters
-from galflow_lite.training import TensorBatches
+from galflow_lite.reproduction import repeat
+from galflow_lite.training import TensorBatches, fit
 
 N = 128
 random = np.random.default_rng(0)
@@ -194,3 +195,54 @@ def test_a_far_point_that_spoils_a_scale_is_noticed(fit, far, tmp_path):
     with pytest.warns(RuntimeWarning, match=message.replace("+", r"\+")) as seen:
         fit(table, tmp_path)
     assert [found.filename for found in seen] == [__file__]
+
+
+LINEAR = torch.nn.Linear(2, 2)
+SMALL: dict[str, Any] = {"steps": 1, "hidden": (4,), "progress": False}
+
+# A number that nobody can mean, and that was taken once.
+NUMBERS: list[tuple[str, Callable[[], Any]]] = [
+    ("max_samples", lambda: metrics.gaussian_mmd(POINTS, OTHERS, max_samples=-1)),
+    ("n_projections", lambda: metrics.sliced_wasserstein(POINTS, OTHERS, n_projections=0)),
+    ("resamplings", lambda: metrics.frechet_distance(IMAGES, IMAGES, features=len, resamplings=0)),
+    ("resamplings", lambda: metrics.spectrum_ratio(IMAGES, IMAGES[::-1], resamplings=0)),
+    ("keep_every", lambda: svgd(target(), POINTS, steps=2, keep_every=0)),
+    ("context_features", lambda: networks.MLP(2, 1, hidden=(4,), context_features=-1)),
+    ("a width", lambda: networks.MLP(2, 1, hidden=(0,))),
+    ("dim", lambda: samplers.ImplicitSampler(LINEAR, latent_dim=2, dim=-1)),
+    ("sigma", lambda: samplers.ImplicitSampler(LINEAR, latent_dim=2, dim=2, sigma=np.nan)),
+    ("tempering", lambda: samplers.train_sampler(target(), tempering=-1, **SMALL)),
+    ("score_steps", lambda: samplers.train_sampler(target(), score_steps=1.5, **SMALL)),
+    ("copies", lambda: images.parametric_galaxies(2, 8).augmented(seed=0, copies=0)),
+    ("seeds", lambda: repeat(int, {}, -1, row="row")),
+    ("again", lambda: repeat(int, {}, 1, row="row", again=-1)),
+    ("min_stars", lambda: face_on_map(pieces, "age", half_width=9, min_stars=-1)),
+    ("mass", lambda: Galaxy(OTHERS, columns=COLUMNS, masses=-1.0)),
+    ("mass", lambda: Galaxy(OTHERS, columns=COLUMNS, masses=9 - np.arange(N))),
+    ("rtol", lambda: interpolants.sample_ode(torch.add, POINTS, method="dopri5", rtol=-1)),
+    ("learning_rate", lambda: fit(len, LINEAR, len, 1, learning_rate=np.inf)),
+]
+
+
+@pytest.mark.parametrize(("name", "call"), NUMBERS)
+def test_numbers_that_nobody_can_mean_are_refused(name, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"{name}.* is .*expected"):
+        call()
+
+
+BYTES = random.integers(0, 256, (N, 1, 16, 16)).astype(np.uint8)
+FLAT = images.Stretch("linear")
+PICTURES_ENTER: dict[str, Callable[[Any], Any]] = {
+    "ImageSet": lambda x: images.ImageSet(x, np.zeros(N), ("a",), "bytes", "train", FLAT),
+    "flux_conservation": lambda x: metrics.flux_conservation(x, BYTES / 256, FLAT),
+    "frechet_distance": lambda x: metrics.frechet_distance(x, BYTES / 256, resamplings=2),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES_ENTER)
+def test_fluxes_are_not_taken_for_stretched_images(name):
+    PICTURES_ENTER[name](torch.tensor(BYTES / 256))
+    for kind in (np.uint8, np.float32, torch.tensor):
+        with pytest.raises(ValueError, match="expected stretched ones of about -1 to 1: apply"):
+            PICTURES_ENTER[name](kind(BYTES))

@@ -92,6 +92,8 @@ def test_sample_is_a_galaxy_with_the_conditions_asked_for(catalogue, fitted):
     assert sample.conditions == {name: wanted[name] for name in fitted.condition_columns}
     assert sample.masses * len(sample) == pytest.approx(wanted["M_stars"])
     assert not np.array_equal(sample.stars, fitted.sample(wanted, 333, seed=2).stars)
+    with pytest.raises(ValueError, match="a name in conditions is 'tau_50', expected one of 'M_s"):
+        fitted.sample({**wanted, "tau_50": 1.0}, 5)
     assert [len(b) for b in fitted.sample_batches(wanted, 25_000)] == [10_000, 10_000, 5_000]
     # A longer sample of a seed begins as a shorter one.
     draws = [fitted.sample(wanted, n, seed=1).stars[:10_000] for n in (10_000, 12_345)]

@@ -187,6 +187,13 @@ class StartOf(GaussianBase):
         return self.mean.log_density(x0, 0.0)
 
 
+class ColumnOf(StartOf):
+    """Its densities would be broadcast: the same number for every sample."""
+
+    def log_prob(self, x0):
+        return super().log_prob(x0)[:, None]
+
+
 @pytest.mark.parametrize("panel", ["dependent", "independent"])
 @pytest.mark.parametrize("schedule", [LINEAR, BROWNIAN])
 def test_likelihood_of_a_mixture(panel, schedule):
@@ -195,6 +202,8 @@ def test_likelihood_of_a_mixture(panel, schedule):
     found = log_likelihood(mixture.velocity, x1, base=StartOf(mixture))
     assert torch.allclose(found.log_prob, mixture.log_density(x1, 1.0), atol=1e-4)
     assert found.evaluations > 0
+    with pytest.raises(ValueError, match=r"log_prob of the base returns \(60, 1\), expected"):
+        log_likelihood(mixture.velocity, x1, base=ColumnOf(mixture))
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,8 @@ def test_shapes_first_output_and_gradients(options):
     net = UNet(2, **options)
     x = torch.randn(5, 2, 16, 24)
     condition = {k: torch.ones(5, n, 16, 24) for k, n in net.condition_channels.items()}
-    condition["label"] = torch.tensor([0, 3, -1, 1, 2])
+    if net.classes:
+        condition["label"] = torch.tensor([0, 3, -1, 1, 2])
     assert not net(x, torch.rand(5), condition).any()
     out = alive(net)(x, torch.rand(5), condition)
     assert out.shape == x.shape
@@ -86,17 +87,20 @@ def test_time_class_and_condition_change_the_output_and_stay_with_their_image():
     torch.testing.assert_close(again, out)
 
 
-def test_conditions_are_appended_in_the_order_of_the_network_and_others_left_alone():
+def test_conditions_are_appended_in_the_order_of_the_network_and_others_refused():
     net = alive(UNet(1, condition_channels={"mask": 1, "known": 2}))
     x, t, mask, known = images(2), torch.rand(2), images(2, 1), images(2, 2)
     out = net(x, t, {"mask": mask, "known": known})
-    torch.testing.assert_close(net(x, t, {"known": known, "mask": mask, "seed": None}), out)
+    torch.testing.assert_close(net(x, t, {"known": known, "mask": mask}), out)
     assert not torch.allclose(net(x, t, {"mask": known[:, :1], "known": known}), out)
     # A single condition needs no name.
     single = alive(UNet(1, condition_channels=2))
     torch.testing.assert_close(single(x, t, known), single(x, t, {"channels": known}))
-    with pytest.raises(KeyError):
-        net(x, t, {"mask": mask})
+    for wrong in ({"mask": mask}, {"mask": mask, "known": known, "lable": t}, known, None):
+        with pytest.raises(ValueError, match=r"holds .*, expected \['mask', 'known'\]: corr"):
+            net(x, t, wrong)
+    with pytest.raises(ValueError, match=r"holds \['label'\], expected \[\]"):
+        UNet(1)(x, t, {"label": t})
 
 
 def test_attention_is_that_of_torch():

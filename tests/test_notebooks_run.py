@@ -11,7 +11,7 @@ import pytest
 import tomlkit
 from bs4 import BeautifulSoup
 
-from galflow_lite import notebooks
+from galflow_lite import notebooks, reproduction
 from galflow_lite.reproduction import checks
 
 
@@ -84,6 +84,33 @@ def test_a_run_does_not_take_the_place_of_its_notebook(tmp_path):
     with pytest.raises(ValueError, match="would be overwritten by its own run"):
         notebooks.execute(source, tmp_path, progress=False)
     assert source.read_bytes() == before
+
+
+WRONG = {"empty": "", "object": "{}", "list": "[]", "nothing": "null", "bytes": "\udcff"}
+WRONG["no cells"] = '{"cells": 3, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}'
+WRONG["no text"] = WRONG["no cells"].replace("3", '[{"cell_type": "code", "source": 5}]')
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_file_that_is_no_notebook_gets_one_sentence(tmp_path, kind):
+    path = tmp_path / "97_tiny.ipynb"
+    path.write_bytes(WRONG[kind].encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"97_tiny.ipynb is no notebook \(.*expected one that Jup"):
+        notebooks.execute(path, tmp_path / "runs", progress=False)
+
+
+def test_folders_that_cannot_be_written_to_are_named_before_anything_runs(tmp_path, monkeypatch):
+    source = write(tmp_path / "97_tiny.ipynb", "1")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(checks, "share", lambda name: tmp_path / "file")
+    monkeypatch.setenv("GALFLOW_RUNS", str(tmp_path / "file"))
+    for long in (
+        lambda: notebooks.execute(source, tmp_path / "file"),
+        lambda: checks.make_bands(str(source)),
+        lambda: reproduction.repeat(int, {"case": {"a": 1}}, 1, row="row"),
+    ):
+        with pytest.raises(OSError, match="file cannot be written to .*expected a folder for resu"):
+            long()
 
 
 def test_stored_outputs_keep_tags_and_ids_and_nothing_that_varies(tmp_path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.stats import binned_statistic, binned_statistic_2d
 
-from ..inputs import as_array
+from ..inputs import as_array, as_number, as_whole
 
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz", "Z", "feh", "ofe", "age")
 CONDITIONS = ("M_stars", "tau50", "tau10", "Z_av")
@@ -79,6 +79,8 @@ class Galaxy:
         if self.masses is not None:
             shape = () if np.ndim(self.masses) == 0 else (len(self.stars),)
             masses = as_array(self.masses, f"the mass [Msun] in {name}", shape, finite=False)
+            least = np.fmin.reduce(masses, axis=None, initial=0.0)  # NaN may be cleaned away yet
+            as_number(least, f"the least mass [Msun] in {name}", least=0)
             self.masses = masses if shape else float(masses)
 
     def __len__(self) -> int:
@@ -389,6 +391,8 @@ def face_on_map(
         pixels: Pixels on a side.
         min_stars: Pixels with fewer stars are NaN.
     """
+    half_width = as_number(half_width, "half_width", above=0)
+    pixels, fewest = as_whole(pixels, "pixels", least=1), as_whole(min_stars, "min_stars")
     edges = np.linspace(-half_width, half_width, pixels + 1)
     x, y = galaxy["x"], galaxy["y"]
     counts = np.histogram2d(y, x, bins=(edges, edges))[0]
@@ -396,4 +400,4 @@ def face_on_map(
         found = counts / len(galaxy) / (edges[1] - edges[0]) ** 2
     else:
         found = binned_statistic_2d(y, x, galaxy[quantity], bins=(edges, edges)).statistic
-    return np.where(counts < min_stars, np.nan, found)
+    return np.where(counts < fewest, np.nan, found)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit
 
-from ..inputs import as_array, warn_of_far_points
+from ..inputs import as_array, as_choice, warn_of_far_points
 from .catalogue import Catalogue
-from .galaxy import UNITS, Galaxy
+from .galaxy import CONDITIONS, UNITS, Galaxy
 
 
 class OutsideTrainingRange(UserWarning):
@@ -196,11 +196,16 @@ class Conditions(Scaling):
                 sequence in the order of ``columns``, or an array with one row for each star.
 
         Raises:
-            ValueError: On missing names, a wrong length, or values that are not finite numbers.
+            ValueError: On missing or unknown names, a wrong length, or values that are not finite
+                numbers.
         """
+        given = conditions.conditions if isinstance(conditions, Galaxy) else conditions
+        # The conditions of a galaxy may go to a flow that depends on some of them.
+        known = dict.fromkeys((*self.columns, *CONDITIONS))
+        for name in conditions if isinstance(conditions, Mapping) else ():
+            as_choice(name, "a name in conditions", known)
         if not self.columns:
             return np.zeros((1, 0))
-        given = conditions.conditions if isinstance(conditions, Galaxy) else conditions
         rows = as_array([] if given is None else given, "conditions", columns=self.columns)
         return as_array(np.atleast_2d(rows), "conditions", ("n", len(self.columns)))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..inputs import as_choice, as_whole
 from ..metrics import Estimate
-from .couplings import Condition, Field, GaussianBase, Pair
+from .couplings import Condition, Field, GaussianBase, Pair, shaped_as
 from .sampling import CountedField, solve
 from .schedules import Schedule, TimeFunction
 
@@ -98,7 +98,7 @@ def log_likelihood(
         (x0, change), _ = solve(derivative, state, start=1.0, end=0.0, **options)
         x0 = field.held(x0)
         # The solver went from 1 to 0: `change` is already minus the integral from 0 to 1.
-        each = base.log_prob(x0) + change
+        each = shaped_as(change[0], base.log_prob(x0), "log_prob of the base") + change
     error = each.std(0) / rows**0.5 if rows > 1 else None
     return Likelihood(each.mean(0), x0, field.evaluations, error)
 

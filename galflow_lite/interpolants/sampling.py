@@ -184,8 +184,8 @@ def solve(
             for t, after in pairwise(grid):
                 state = state + (after - t) * derivative(t, state)
             return state, None
-    given = {"rtol": rtol, "atol": atol}
-    tolerances = {name: default if value is None else value for name, value in given.items()}
+    given = {"rtol": default if rtol is None else rtol, "atol": default if atol is None else atol}
+    tolerances = {name: as_number(value, name, above=0) for name, value in given.items()}
 
     def inside(t: Tensor, y: Any) -> Any:
         return derivative(min(max(float(t), low), high), y)

@@ -96,7 +96,7 @@ class Run:
         self.began, self.evaluations, self.path = time.perf_counter(), 0, []
         self.target, self.steps = as_target(target), as_whole(steps, "steps", least=1)
         self.score_of = self.target._score
-        self.every = keep_every and as_whole(keep_every, "keep_every", least=1)
+        self.every = None if keep_every is None else as_whole(keep_every, "keep_every", least=1)
         seed = int(torch.randint(2**62, ())) if seed is None else as_whole(seed, "seed")
         if isinstance(start, Integral):
             shape = as_whole(start, "start", least=1), target.dim

@@ -80,7 +80,7 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def subsample(sample: Tensor, most: int | None, generator: torch.Generator) -> Tensor:
     """At most so many rows, drawn without replacement."""
-    if most is None or len(sample) <= most:
+    if most is None or len(sample) <= as_whole(most, "max_samples", least=2):
         return sample
     return sample[torch.randperm(len(sample), generator=generator)[:most].to(sample.device)]
 

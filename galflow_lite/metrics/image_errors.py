@@ -216,6 +216,7 @@ def ring_power(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _counts(n: int, resamplings: int, generator: torch.Generator) -> Tensor:
     """How often each row is drawn in each resampling, shape (resamplings, n)."""
+    resamplings = as_whole(resamplings, "resamplings", least=2)
     rows = torch.randint(n, (resamplings, n), generator=generator)
     counts = torch.zeros(resamplings, n, dtype=torch.float64)
     return counts.scatter_add_(1, rows, torch.ones_like(counts))

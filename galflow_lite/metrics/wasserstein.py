@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inputs import as_number, as_tensor, as_whole
+from ..inputs import as_number, as_tensor, as_values, as_whole
 from ..networks import FeatureNetwork
 from .divergences import Estimate, moments, sample_pair, subsample
 
@@ -51,7 +51,7 @@ def sliced_wasserstein(
     generator = torch.Generator().manual_seed(as_whole(seed, "seed"))
     x, y = subsample(x, max_samples, generator), subsample(y, max_samples, generator)
     features = x.shape[1]
-    n_bases = max(2, math.ceil(n_projections / features))
+    n_bases = max(2, math.ceil(as_whole(n_projections, "n_projections", least=1) / features))
     labels = _relabellings(len(x), len(y), n_permutations, generator)
     parts = []
     for _ in range(n_bases):
@@ -180,11 +180,12 @@ def frechet_distance(
             in each sample, else the covariance says nothing of some directions), or the features
             have another shape or are not finite.
     """
-    x = as_tensor(x, "x").detach()
+    resamplings, x = as_whole(resamplings, "resamplings", least=2), as_tensor(x, "x").detach()
     rows = len(x) if paired else "n"
     y = as_tensor(y, "y", (rows, *x.shape[1:]), like=x).detach()
     if features is None:
         features = FeatureNetwork.shipped().to(x.device)
+        x, y = as_values(x, "x"), as_values(y, "y")
     x, y = _features("x", x, features), _features("y", y, features)
     generator = torch.Generator().manual_seed(as_whole(seed, "seed"))
     value = _distances([(x, y)])

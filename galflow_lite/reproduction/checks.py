@@ -20,7 +20,7 @@ import numpy as np
 import tomlkit
 from tqdm import tqdm
 
-from ..files import append_line, bars_hidden, share, write_aside
+from ..files import append_line, bars_hidden, share, writable, write_aside
 from ..notebooks import execute, find_notebooks, read_records
 from .rows import ALLOWANCE, COVERAGE, Summary, format_number, prediction_interval, rows
 from .settings import current, hardware, versions
@@ -148,13 +148,14 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
     Raises:
         ValueError: too few seeds, a number that some seed did not give, or one that is not finite.
         galflow_lite.notebooks.NotebookFailed: a run failed; the file is left as it was.
+        OSError: ``data/`` cannot be written to, as in an installed package.
     """
     if seeds < FEWEST:
         raise ValueError(f"bands need {FEWEST} or more seeds and got {seeds}; raise --seeds")
-    paths = find_notebooks([notebook])
+    paths, target = find_notebooks([notebook]), writable(share("data")) / "bands.toml"
     number = paths[0].name[:2]
     with tempfile.TemporaryDirectory() as folder:
-        done = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+        done = joblib.Parallel(n_jobs=jobs, return_as="generator", idle_worker_timeout=10)(
             joblib.delayed(_one_seed)(paths, seed, Path(folder)) for seed in range(seeds)
         )
         runs = list(
@@ -175,7 +176,7 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
         law = "lognormal" if any(line.get("positive") for line in lines) else "normal"
         within = next((line["within"] for line in lines if line.get("within")), None)
         new[name] = band_of(found, sides="both" if checked else "none", law=law, within=within)
-    _write(share("data") / "bands.toml", number, new, seeds)
+    _write(target, number, new, seeds)
     return new
 
 

@@ -20,7 +20,7 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from ..files import append_line, bars_hidden, share
+from ..files import append_line, bars_hidden, share, writable
 from ..inputs import as_whole
 from .checks import OutOfBand
 from .rows import ALLOWANCE, Summary, prediction_interval
@@ -155,7 +155,9 @@ def repeat(
             those that are missing.
         OSError: the folder cannot be written.
     """
-    seeds = range(seeds) if isinstance(seeds, int) else [as_whole(s, "a seed") for s in seeds]
+    if isinstance(seeds, int):
+        seeds = range(as_whole(seeds, "seeds", least=1))
+    seeds = [as_whole(s, "a seed") for s in seeds]
     wanted = [
         {"row": row, "case": case, "settings": _plain(settings), "seed": seed, "version": version}
         for case, settings in cases.items()
@@ -167,9 +169,11 @@ def repeat(
     known = _read(file, "kept")
     known |= {} if fresh else _read(share("data") / "runs" / file.name, "shipped")
     missing = [run for run in wanted if _key(run) not in known]
+    if missing:
+        writable(file.parent)
     shipped = [{**known[_key(run)], **run} for run in wanted if _key(run) in known]
     shipped = [run for run in shipped if run["source"] == "shipped"]
-    repeated = sorted(shipped, key=lambda run: run["seconds"])[:again]
+    repeated = sorted(shipped, key=lambda run: run["seconds"])[: as_whole(again, "again")]
 
     jobs = int(os.environ.get("GALFLOW_JOBS") or jobs)
     threads, failed, anew = torch.get_num_threads(), [], []
@@ -179,8 +183,10 @@ def repeat(
     call = joblib.delayed(_call)
     calls = [call(function, dict(cases[g[0]["case"]]), g, together > 1, _commit()) for g in groups]
     hidden = not calls or bars_hidden()
-    # A batch of several calls would come back, and be kept, only when its last is done.
-    pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    # A batch of several calls would come back, and be kept, only when its last is done. Workers
+    # whose parent was killed know nothing of it: they go once they have been idle.
+    options = {"batch_size": 1, "idle_worker_timeout": 10}
+    pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", **options)
     try:
         # Closing stops the workers when this loop is interrupted.
         with closing(pool(calls)) as done:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..files import read_state, write_state
-from ..inputs import as_whole
+from ..inputs import as_number, as_whole
 from ..networks import MLP
 from ..training import History
 
@@ -130,7 +130,8 @@ class ImplicitSampler:
         sigma: float = 0.0,
         history: History | None = None,
     ) -> None:
-        self.network, self.latent_dim, self.dim, self.sigma = network, latent_dim, dim, sigma
+        self.network, self.sigma = network, as_number(sigma, "sigma", least=0)
+        self.latent_dim, self.dim = (as_whole(n, "dim", least=1) for n in (latent_dim, dim))
         self.history = History() if history is None else history
         self.gradient_evaluations = int(sum(self.history.logs.get("gradient_evaluations", [])))
         self.score_network: nn.Module | None = None

@@ -214,6 +214,7 @@ def _make_optimizer(
     """The torch optimiser "adam" or "radam", or what a callable makes of the tensors."""
     if callable(optimizer):
         return optimizer(trainable)
+    learning_rate = as_number(learning_rate, "learning_rate", least=0)
     if as_choice(optimizer, "optimizer", ("adam", "radam")) == "radam":
         return torch.optim.RAdam(trainable, learning_rate)
     # One fused call for all parameters: the loop over parameters costs more than the arithmetic.

@@ -119,9 +119,12 @@ class ImageSet:
         as_choice(self.split, "split", ("train", "test"))
         shape = ("n", "channels", "height", "width")
         images = as_values(self.images, "image array", shape, dtype=torch.float32)
-        labels = torch.as_tensor(self.labels, device=images.device).long()
+        labels = as_tensor(self.labels, "labels", (len(images),), like=images)
+        known = torch.arange(len(self.class_names)).to(labels)
+        if not bool(torch.isin(labels, known).all()):
+            raise ValueError(f"labels are not all among 0 to {len(known) - 1}, expected classes")
         object.__setattr__(self, "images", images)
-        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "labels", labels.long())
 
     def __len__(self) -> int:
         return len(self.images)

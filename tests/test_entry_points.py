@@ -14,8 +14,13 @@ import pytest
 import torch
 
 from galflow_lite import images, interpolants, metrics, networks, samplers, targets
-from galflow_lite.flows import masked_autoregressive_flow, neural_spline_flow, real_nvp
-from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow, face_on_map
+from galflow_lite.flows import (
+    SplineCoupling,
+    masked_autoregressive_flow,
+    neural_spline_flow,
+    real_nvp,
+)
+from galflow_lite.galaxies import Catalogue, ConditionalMixture, Galaxy, GalaxyFlow
 from galflow_lite.mcmc import hmc, langevin, svgd
 from galflow_lite.piecewise import PiecewiseFlow, choose_clusters
 from galflow_lite.reproduction import repeat
@@ -216,10 +221,10 @@ NUMBERS: list[tuple[str, Callable[[], Any]]] = [
     ("copies", lambda: images.parametric_galaxies(2, 8).augmented(seed=0, copies=0)),
     ("seeds", lambda: repeat(int, {}, -1, row="row")),
     ("again", lambda: repeat(int, {}, 1, row="row", again=-1)),
-    ("min_stars", lambda: face_on_map(pieces, "age", half_width=9, min_stars=-1)),
     ("mass", lambda: Galaxy(OTHERS, columns=COLUMNS, masses=-1.0)),
     ("mass", lambda: Galaxy(OTHERS, columns=COLUMNS, masses=9 - np.arange(N))),
     ("rtol", lambda: interpolants.sample_ode(torch.add, POINTS, method="dopri5", rtol=-1)),
+    ("tail_bound", lambda: SplineCoupling([True, False], tail_bound=-1)),
     ("learning_rate", lambda: fit(len, LINEAR, len, 1, learning_rate=np.inf)),
 ]
 
@@ -229,6 +234,30 @@ def test_numbers_that_nobody_can_mean_are_refused(name, call, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"{name}.* is .*expected"):
         call()
+
+
+# Names, labels and shapes that were dropped, truncated or broadcast.
+MIXTURE = interpolants.MixtureInterpolant(interpolants.Schedule.linear(), [0.0], [1.0])
+POSTERIOR = targets.BayesianLogisticRegression(OTHERS, np.arange(N) % 2)
+PATCH = ("a", "b"), "patches", "train", images.Stretch("linear")
+DROPPED: dict[str, Callable[[], Any]] = {
+    "log of a baseline": lambda: ConditionalMixture(COLUMNS, (), log="Vx"),
+    "bounds of a condition": lambda: GalaxyFlow(("vx", "vy"), ("age",), bounds={"age": (0, 14)}),
+    "a column twice": lambda: GalaxyFlow(("vx", "vx"), ()),
+    "a class beyond": lambda: images.ImageSet(IMAGES, np.arange(N), *PATCH),
+    "half a class": lambda: images.ImageSet(IMAGES, np.full(N, 0.5), *PATCH),
+    "too few labels": lambda: images.ImageSet(IMAGES, [0, 1], *PATCH),
+    "other labels": lambda: POSTERIOR.evaluate(np.zeros((3, 3)), OTHERS, np.full(N, 7)),
+    "other labels alone": lambda: POSTERIOR.constant_classifier([7, 8]),
+    "two columns for one": lambda: MIXTURE.velocity(torch.zeros(3, 2), 0.5),
+    "one mean for two": lambda: metrics.gaussian_frechet([0, 0], np.eye(2), [0], np.eye(2)),
+}
+
+
+@pytest.mark.parametrize("kind", DROPPED)
+def test_what_was_dropped_or_broadcast_is_refused(kind):
+    with pytest.raises(ValueError, match="expected"):
+        DROPPED[kind]()
 
 
 BYTES = random.integers(0, 256, (N, 1, 16, 16)).astype(np.uint8)

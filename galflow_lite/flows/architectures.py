@@ -16,7 +16,7 @@ from nflows.transforms.base import Transform
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..inputs import as_number, as_whole
+from ..inputs import as_whole
 from .coupling_layers import ActNorm, AffineCoupling, SplineCoupling
 from .flow import Flow, GaussianMixtureBase, LULinear, ResampledBase
 
@@ -57,8 +57,8 @@ def neural_spline_flow(
     settings = {
         "context_features": context_features,
         "hidden": hidden,
-        "bins": as_whole(bins, "bins", least=2),
-        "tail_bound": as_number(tail_bound, "tail_bound", above=0),
+        "bins": bins,
+        "tail_bound": tail_bound,
     }
     transforms: list[Transform] = []
     for _ in range(layers):

@@ -11,6 +11,7 @@ import torch
 from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
+from ..inputs import as_number, as_whole
 from ..networks import MLP
 from .spline import LEAK, rational_quadratic_spline
 
@@ -101,9 +102,9 @@ class SplineCoupling(_Coupling):
         tail_bound: float = 3.0,
     ) -> None:
         super().__init__(transformed)
-        self.bins = bins
-        self.tail_bound = tail_bound
-        per_feature = 3 * bins - 1
+        self.bins = as_whole(bins, "bins", least=2)
+        self.tail_bound = as_number(tail_bound, "tail_bound", above=0)
+        per_feature = 3 * self.bins - 1
         self.conditioner = ProductConditioner(
             len(self._kept), len(self._moved) * per_feature, context_features, hidden=hidden
         )

@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture
 from ..inputs import as_whole
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
-from .scaling import Conditions, Scaling, stars_and_conditions
+from .scaling import Conditions, scalings, stars_and_conditions
 
 # Width of the noise added to the conditions in the fit of the mixture, in their standard
 # deviations: they take few distinct values, on which Gaussians would collapse.
@@ -94,8 +94,7 @@ class ConditionalMixture:
         max_stars: int = 40_000,
         seed: int = 0,
     ) -> None:
-        self.stars = Scaling(tuple(columns), tuple(log))
-        self.conditions = Conditions(tuple(condition_columns), tuple(log))
+        self.stars, self.conditions = scalings(columns, condition_columns, log)
         self.components = as_whole(components, "components", least=1)
         self.max_stars = as_whole(max_stars, "max_stars", least=1)
         self.seed = as_whole(seed, "seed")

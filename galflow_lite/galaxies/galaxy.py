@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.stats import binned_statistic, binned_statistic_2d
 
-from ..inputs import as_array, as_number, as_whole
+from ..inputs import as_array, as_number
 
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz", "Z", "feh", "ofe", "age")
 CONDITIONS = ("M_stars", "tau50", "tau10", "Z_av")
@@ -391,8 +391,6 @@ def face_on_map(
         pixels: Pixels on a side.
         min_stars: Pixels with fewer stars are NaN.
     """
-    half_width = as_number(half_width, "half_width", above=0)
-    pixels, fewest = as_whole(pixels, "pixels", least=1), as_whole(min_stars, "min_stars")
     edges = np.linspace(-half_width, half_width, pixels + 1)
     x, y = galaxy["x"], galaxy["y"]
     counts = np.histogram2d(y, x, bins=(edges, edges))[0]
@@ -400,4 +398,4 @@ def face_on_map(
         found = counts / len(galaxy) / (edges[1] - edges[0]) ** 2
     else:
         found = binned_statistic_2d(y, x, galaxy[quantity], bins=(edges, edges)).statistic
-    return np.where(counts < fewest, np.nan, found)
+    return np.where(counts < min_stars, np.nan, found)

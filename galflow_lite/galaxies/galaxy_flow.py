@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..files import read_state, write_state
 from ..flows import neural_spline_flow
-from ..inputs import as_array, as_choice, as_number, as_whole
+from ..inputs import as_array, as_number, as_whole
 from ..training import History, fit
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
-from .scaling import Conditions, Scaling, stars_and_conditions
+from .scaling import Conditions, Scaling, scalings, stars_and_conditions
 
 _KIND = "a galaxy flow"
 _BLOCK = 10_000  # stars whose noise is drawn at once
@@ -72,14 +72,8 @@ class GalaxyFlow:
         seed: int = 0,
     ) -> None:
         self.settings = dict(layers=layers, hidden=hidden, tail_bound=tail_bound)
-        self.columns, self.condition_columns = tuple(columns), tuple(condition_columns)
-        log, bounds = (log,) if isinstance(log, str) else tuple(log), bounds or {}
-        # The default of log may stay where there is no such condition.
-        known = (*self.columns, *self.condition_columns, "M_stars")
-        for name in (*log, *bounds):
-            as_choice(name, "a name in log or bounds", known)
-        self.stars = Scaling(self.columns, log, bounds)
-        self.conditions = Conditions(self.condition_columns, log)
+        self.stars, self.conditions = scalings(columns, condition_columns, log, bounds)
+        self.columns, self.condition_columns = self.stars.columns, self.conditions.columns
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(as_whole(seed, "seed"))
             widths = len(self.columns), len(self.condition_columns)

@@ -149,6 +149,27 @@ class Scaling:
         return total
 
 
+def scalings(
+    columns: Sequence[str], conditions: Sequence[str], log: Any, bounds: Mapping | None = None
+) -> tuple[Scaling, Conditions]:
+    """The scales of stars and of conditions from the names that a person gives.
+
+    Raises:
+        ValueError: On a name twice, or a name in ``log`` or ``bounds`` that is no column.
+    """
+    columns, conditions, bounds = tuple(columns), tuple(conditions), bounds or {}
+    log = (log,) if isinstance(log, str) else tuple(log)
+    for names in (columns, conditions):
+        if len(set(names)) < len(names):
+            raise ValueError(f"found the columns {names}, expected each once: drop the others")
+    for name in log:
+        # The default of log may stay where there is no such condition.
+        as_choice(name, "a name in log", (*columns, *conditions, "M_stars"))
+    for name in bounds:
+        as_choice(name, "a name in bounds", columns)
+    return Scaling(columns, log, bounds), Conditions(conditions, log)
+
+
 def stars_and_conditions(
     stars: Any, conditions: Any, columns: tuple[str, ...]
 ) -> tuple[np.ndarray, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..images import ImageSet
-from ..inputs import as_hole, as_number, as_tensor, as_whole
+from ..inputs import as_hole, as_number, as_tensor, as_values, as_whole
 from ..networks import UNet
 from ..training import History, fit
 from .couplings import Condition, Coupling, GaussianBase, Random, Uncoupled, entry, extend
@@ -215,7 +215,7 @@ class ImageModel:
         """
         if self.coupling.needs:
             entry(condition, self.coupling.needs)
-        x1 = as_tensor(x1, "x1", like=self.velocity, finite=False)
+        x1 = as_values(x1, "x1", like=self.velocity, finite=False)
         full = self.coupling.condition(x1, condition, generator=generator)
         return self.coupling(x1, full, generator=generator), full
 

@@ -177,7 +177,8 @@ class MixtureInterpolant:
         weights: Tensor | Sequence[Sequence[float]] | None = None,
     ) -> None:
         self.schedule = schedule
-        self.base_modes, self.data_modes = _modes(base_modes), _modes(data_modes)
+        self.base_modes = _modes(base_modes)
+        self.data_modes = as_tensor(_modes(data_modes), "modes", ("J", self.base_modes.shape[1]))
         self.base_width = as_number(base_width, "base_width", above=0)
         self.data_width = as_number(data_width, "data_width", above=0)
         shape = (len(self.base_modes), len(self.data_modes))
@@ -207,6 +208,7 @@ class MixtureInterpolant:
 
     def _terms(self, x: Tensor, t: Tensor | float, condition: Condition):
         """Coefficients, log W_ij N(x; μ_ij, v) and x - μ_ij for all pairs, and v."""
+        x = as_tensor(x, "x", ("batch", self.base_modes.shape[1]), finite=False)
         c = self.schedule.at(t, x)
         m, n = self._pairs(x)
         offset = x[:, None] - c.alpha[..., None] * m - c.beta[..., None] * n

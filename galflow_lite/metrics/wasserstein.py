@@ -211,11 +211,10 @@ def gaussian_frechet(mean_x: Any, covariance_x: Any, mean_y: Any, covariance_y: 
     Returns:
         Shape (\*batch,), at least 0, float64.
     """
-    means, covariances = (mean_x, mean_y), (covariance_x, covariance_y)
-    mean_x, mean_y = (as_tensor(m, "mean", dtype=torch.float64) for m in means)
-    covariance_x, covariance_y = (
-        as_tensor(c, "covariance", dtype=torch.float64) for c in covariances
-    )
+    mean_x = as_tensor(mean_x, "mean_x", dtype=torch.float64)
+    mean_y = as_tensor(mean_y, "mean_y", mean_x.shape, like=mean_x)
+    shape, pair = (*mean_x.shape, *mean_x.shape[-1:]), (covariance_x, covariance_y)
+    covariance_x, covariance_y = (as_tensor(c, "covariance", shape, like=mean_x) for c in pair)
     cross = torch.linalg.svdvals(_root(covariance_x) @ _root(covariance_y)).sum(-1)
     traces = (covariance_x + covariance_y).diagonal(dim1=-2, dim2=-1).sum(-1)
     # Rounding leaves +-1e-15 of the traces where nothing is different.

@@ -157,7 +157,7 @@ def repeat(
     """
     if isinstance(seeds, int):
         seeds = range(as_whole(seeds, "seeds", least=1))
-    seeds = [as_whole(s, "a seed") for s in seeds]
+    seeds = list(dict.fromkeys(as_whole(s, "a seed") for s in seeds))
     wanted = [
         {"row": row, "case": case, "settings": _plain(settings), "seed": seed, "version": version}
         for case, settings in cases.items()

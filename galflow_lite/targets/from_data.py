@@ -161,7 +161,7 @@ class BayesianLogisticRegression(Target):
         weights = constant(samples, "samples", ("n", self.dim))[:, :-1].T
         columns = self.weights - self.bias
         rows = self._with_bias(constant(design, "design", ("rows", columns)))
-        ones = (constant(labels, "labels", (len(rows),)) == self.classes[1]).double()
+        ones = self._ones(labels, len(rows))
         logits = rows @ weights
         # Of the logarithm, as 1 - probability is 0 from a logit of 37 on.
         logs = functional.logsigmoid((2 * ones[:, None] - 1) * logits)
@@ -174,10 +174,19 @@ class BayesianLogisticRegression(Target):
         Args:
             labels: shape (rows,), of the same two values as in the training.
         """
-        ones = (constant(labels, "labels", ("rows",)) == self.classes[1]).double()
+        ones = self._ones(labels, "rows")
         share = self._labels.mean()
         likelihood = torch.where(ones > 0.5, share, 1 - share)
         return _judge(share.expand(len(ones)), likelihood.log(), ones)
+
+    def _ones(self, labels: Any, rows: int | str) -> Tensor:
+        """1 for the larger class of the training, 0 for the other."""
+        labels = constant(labels, "labels", (rows,))
+        if not bool(torch.isin(labels, torch.tensor(self.classes).double()).all()):
+            raise ValueError(
+                f"labels has other values than {self.classes}, expected those: map them"
+            )
+        return (labels == self.classes[1]).double()
 
     def _with_bias(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1) if self.bias else rows

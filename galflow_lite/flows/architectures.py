@@ -54,12 +54,8 @@ def neural_spline_flow(
     """
     _check(features, context_features, layers, hidden, least=2)
     first_half = [i < (features + 1) // 2 for i in range(features)]
-    settings = {
-        "context_features": context_features,
-        "hidden": hidden,
-        "bins": bins,
-        "tail_bound": tail_bound,
-    }
+    settings = dict(context_features=context_features, hidden=hidden)
+    settings |= dict(bins=bins, tail_bound=tail_bound)
     transforms: list[Transform] = []
     for _ in range(layers):
         transforms += [

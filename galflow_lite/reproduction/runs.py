@@ -155,8 +155,7 @@ def repeat(
             those that are missing.
         OSError: the folder cannot be written.
     """
-    if isinstance(seeds, int):
-        seeds = range(as_whole(seeds, "seeds", least=1))
+    seeds = range(as_whole(seeds, "seeds", least=1)) if isinstance(seeds, int) else seeds
     seeds = list(dict.fromkeys(as_whole(s, "a seed") for s in seeds))
     wanted = [
         {"row": row, "case": case, "settings": _plain(settings), "seed": seed, "version": version}

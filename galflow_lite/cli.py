@@ -247,8 +247,11 @@ def data_fetch(
 
 
 def _keep_existing(path: Path, force: bool) -> None:
-    if path.exists() and not force:
-        raise FileExistsError(f"{path} exists: give another name, or --force to replace it")
+    from .files import writable
+
+    if path.is_dir() or (path.exists() and not force):
+        raise FileExistsError(f"{path} exists: give another name, or --force to replace a file")
+    writable(path.parent)
 
 
 def _describe(path: Path) -> None:

@@ -87,6 +87,8 @@ def test_help_is_fast_because_it_imports_nothing_heavy():
         (("reproduce", "--store", "--seed", "3"), "leave out one of them"),
         (("table", "77"), "no row for notebook '77'"),
         (("data", "convert", "nowhere", "a.h5"), "the folder nowhere holds no .npy file"),
+        (("data", "convert", "nowhere", "..", "--force"), ".. exists: give another name"),
+        (("data", "make", "galaxies", "--out", f"{__file__}/a.h5"), "cannot be written to"),
     ],
 )
 def test_an_error_is_one_line_and_ends_with_1(here, words, message, capsys):

@@ -79,7 +79,7 @@ class Galaxy:
         if self.masses is not None:
             shape = () if np.ndim(self.masses) == 0 else (len(self.stars),)
             masses = as_array(self.masses, f"the mass [Msun] in {name}", shape, finite=False)
-            least = np.fmin.reduce(masses, axis=None, initial=0.0)  # NaN may be cleaned away yet
+            least = float(np.fmin.reduce(masses, axis=None, initial=0.0))  # NaN may be cleaned yet
             as_number(least, f"the least mass [Msun] in {name}", least=0)
             self.masses = masses if shape else float(masses)
 

@@ -181,10 +181,10 @@ def as_whole(value: Any, name: str, *, least: int = 0) -> int:
         ValueError: anything else.
     """
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         number = None
-    if number is None or isinstance(value, bool | np.bool_) or number < least:
+    if number is None or number < least:
         raise ValueError(
             f"{name} is {value!r}, expected a whole number of at least {least}: change it"
         )

@@ -90,10 +90,10 @@ def reproduce(
         bool, typer.Option("--store", help="Store outputs in the notebooks, numbers in data/.")
     ] = False,
 ) -> None:
-    """Execute lesson and audit, write them with a report each, print paper / here / verdict.
+    """Execute lesson and audit, write them with a report each, print the claims of the paper.
 
-    Ends with exit code 1 when a cell failed, a check among them. "not reproduced" in the table is a
-    finding and not a failure.
+    Ends with exit code 1 when a cell failed, or a number lies outside its usual range. A claim that
+    does not hold is a finding and no failure.
     """
     from . import notebooks as books
 
@@ -104,7 +104,7 @@ def reproduce(
             "--store with --seed would store outputs that the notebook does not give by itself; "
             "leave out one of them"
         )
-    environment = {"GALFLOW_SCALE": scale, "GALFLOW_RECORD_ONLY": ""}
+    environment = {"GALFLOW_SCALE": scale}
     environment["GALFLOW_SEED"] = "" if seed is None else str(seed)
     chosen = books.find_notebooks(notebooks or ())
     failures = 0
@@ -117,45 +117,68 @@ def reproduce(
                 # The other notebooks are still worth running.
                 failures += 1
                 typer.echo(f"error: {error}\n       as far as it came: {out}", err=True)
-        _show(number, scale, runs, store and failures == before)
+        failures += _show(number, scale, runs, store and failures == before)
     if failures:
         raise typer.Exit(1)
 
 
-def _show(number: str, scale: str, runs: dict[Path, Any], store: bool) -> None:
+def _show(number: str, scale: str, runs: dict[Path, Any], store: bool) -> int:
+    """Print and store what the notebooks of a number gave; how many numbers lie outside."""
     from . import notebooks as books
     from . import reproduction
+    from .reproduction.checks import OUTSIDE
+    from .reproduction.repeat_runs import compared, store_run
+    from .reproduction.report import write_report
+    from .reproduction.verdicts import papers
 
     found = [line for run in runs.values() for line in run.records]
-    seconds = sum(run.seconds for run in runs.values())
-    results = reproduction.Results.of_run(number, scale, seconds, found)
-    if results.rows and reproduction.rows(number):
-        typer.echo(reproduction.table(number, results=results))
+    if number in papers():
+        typer.echo(reproduction.claims(number))
+    typer.echo(compared(found))
+    outside = [line for line in found if line.get("sign") == OUTSIDE]
+    for line in outside:
+        typer.echo(f"{line['sign']} {line['id']}: {line['said']}", err=True)
+    if runs and number in papers():
+        page = next(iter(runs.values())).notebook.with_name(f"report_{number}.html")
+        write_report(page, number, [run.notebook for run in runs.values()])
+        typer.echo(f"claims, key figures and rows: {page}")
     for path, run in runs.items():
         typer.echo(f"{run.notebook.stem}: {run.seconds:.0f} s, {run.notebook} and {run.report}")
         if store and scale == "lite":
             books.store_outputs(run.notebook, path)
             typer.echo(f"stored the outputs in {path.name}")
-    # A GPU cell of a lite run records at paper scale.
-    for measured in dict.fromkeys(line["scale"] for line in found if store):
-        results = reproduction.Results.of_run(number, measured, seconds, found)
-        before = reproduction.Results.stored(number, measured)
-        if before and (measured != scale or set(books.find_notebooks([number])) - set(runs)):
-            # What this run did not measure stays: the audit of a lesson, the rest of a reference.
-            results.rows = {**before.rows, **results.rows}
-        typer.echo(f"stored the numbers in {results.save().name}")
+    if store:
+        stored = store_run(number, found)
+        typer.echo(f"stored {stored} numbers in runs.csv")
+    return len(outside)
 
 
 @app.command()
 def table(
-    notebook: Annotated[
-        str | None, typer.Argument(help="Notebook (01), with notes; left out, all without.")
-    ] = None,
+    notebook: Annotated[str | None, typer.Argument(help="Notebook (01); left out, all.")] = None,
+    rows: Annotated[bool, typer.Option("--rows", help="Each number that a paper states.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every number of ours as well.")
+    ] = False,
+    form: Annotated[str, typer.Option("--format", help="text, markdown, html or csv.")] = "text",
 ) -> None:
-    """Print what the papers report beside the stored results, with verdicts."""
+    """Print the claims of a paper with verdicts, from stored runs; or the rows behind them."""
     from . import reproduction
+    from .reproduction.rows import markdown
 
-    typer.echo(reproduction.table(notebook))
+    claims, table = reproduction.claims(notebook), None
+    if rows or everything:
+        table = reproduction.row_table(notebook, everything=everything)
+    if form == "text":
+        typer.echo(claims if table is None else table.to_string(index=False, max_colwidth=46))
+    elif form == "markdown":
+        typer.echo(claims.to_markdown() if table is None else markdown(table))
+    elif form == "html":
+        typer.echo(claims.to_html() if table is None else table.to_html(index=False))
+    elif form == "csv":
+        typer.echo((claims.table() if table is None else table).to_csv(index=False))
+    else:
+        raise ValueError(f"the format {form!r} is not known: choose text, markdown, html or csv")
 
 
 @app.command()
@@ -172,8 +195,32 @@ def bands(
 
     made = make_bands(notebook, seeds=seeds, jobs=jobs)
     for name, band in made.items():
-        typer.echo(f"{name}   {band}   mean {band.mean:.4g}, sd {band.sd:.2g}, n {seeds}")
+        typer.echo(f"{name}   {band}   null {band.null}")
     typer.echo(f"{len(made)} bands written to data/bands.toml")
+
+
+@app.command()
+def faults(
+    notebook: Annotated[str, typer.Argument(help="Notebook (01): the lesson and its audit.")],
+    only: Annotated[str | None, typer.Option(help="Name of one fault; left out, all.")] = None,
+) -> None:
+    """Plant known faults, one at a time, run the notebook, and list the checks that see each.
+
+    Ends with exit code 1 when a number that has to turn amber did not.
+    """
+    import tempfile
+
+    from .reproduction import faults as known
+
+    blind = []
+    for name, fault in known.faults(notebook).items():
+        if only in (None, name):
+            with tempfile.TemporaryDirectory() as folder:
+                seen = list(known.run_with(fault, notebook, Path(folder)))
+            typer.echo(f"{name} ({fault.what}): {', '.join(seen) or 'seen by no check'}")
+            blind += [f"{name}: {row}" for row in fault.moves if row not in seen]
+    if blind:
+        raise ValueError(f"found no amber at {'; '.join(blind)}: sharpen these checks")
 
 
 @data.command("make")

@@ -26,11 +26,12 @@ def here(tmp_path, monkeypatch):
     """An empty current folder, and a data folder that results are stored in."""
     data = tmp_path / "data"
     data.mkdir()
-    shutil.copy(files.share("data") / "paper_numbers.toml", data)
+    for name in ("paper_numbers.toml", "claims.toml", "runs.csv"):
+        shutil.copy(files.share("data") / name, data)
     monkeypatch.setenv("GALFLOW_DATA", str(data))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    for name in ("SCALE", "SEED", "RECORD", "RECORD_ONLY", "QUIET", "RUNS"):
+    for name in ("SCALE", "SEED", "RECORD", "QUIET", "RUNS"):
         monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
     return tmp_path / "work"
 
@@ -38,7 +39,8 @@ def here(tmp_path, monkeypatch):
 # What `check` and `record` write; a kernel that imports torch would take seconds to start.
 RECORD = """import json, os
 with open(os.environ["GALFLOW_RECORD"], "a") as file:
-    line = {{"id": "{}", "value": {}, "scale": "{}", "seed": 0, "checked": False}}
+    line = {{"id": "{}", "value": {}, "scale": "{}", "seed": 0, "notebook": "01"}}
+    line |= {{"values": None, "seeds": None, "standard_error": None, "sign": "{}", "said": "far"}}
     file.write(json.dumps(line) + "\\n")"""
 
 
@@ -56,11 +58,11 @@ def pair(here, monkeypatch):
     folder = here.parent / "notebooks"
     lesson = tiny(
         folder / "01_tiny.ipynb",
-        RECORD.format("galaxies.parameters", 2937788, "lite"),
+        RECORD.format("galaxies.parameters", 2937788, "lite", ""),
         "print(os.environ['GALFLOW_SCALE'], os.environ['GALFLOW_SEED'] or 'default')",
-        RECORD.format("galaxies.sampling.seconds", 3.25, "paper"),
+        RECORD.format("galaxies.sampling.seconds", 3.25, "paper", ""),
     )
-    audit = tiny(folder / "audits/01_tiny.ipynb", RECORD.format("a.new.number", 0.5, "lite"))
+    audit = tiny(folder / "audits/01_tiny.ipynb", RECORD.format("a.new.number", 0.5, "lite", ""))
     monkeypatch.setattr(notebooks, "share", lambda name: folder)
     return lesson, audit
 
@@ -85,7 +87,8 @@ def test_help_is_fast_because_it_imports_nothing_heavy():
         (("reproduce", "77"), "there is no notebook '77': choose one of 00"),
         (("reproduce", "--scale", "huge"), "scale 'huge' is not known"),
         (("reproduce", "--store", "--seed", "3"), "leave out one of them"),
-        (("table", "77"), "no row for notebook '77'"),
+        (("table", "--format", "pdf"), "the format 'pdf' is not known"),
+        (("table", "77"), "no paper for notebook '77'"),
         (("data", "convert", "nowhere", "a.h5"), "the folder nowhere holds no .npy file"),
         (("data", "convert", "nowhere", "..", "--force"), ".. exists: give another name"),
         (("data", "make", "galaxies", "--out", f"{__file__}/a.h5"), "cannot be written to"),
@@ -102,9 +105,9 @@ def test_an_error_is_one_line_and_ends_with_1(here, words, message, capsys):
 
 
 def test_debug_shows_the_traceback_and_what_is_no_users_error_always_does(monkeypatch):
-    with pytest.raises(ValueError, match="no row for notebook '77'"):
+    with pytest.raises(ValueError, match="no paper for notebook '77'"):
         cli.main(["table", "77", "--debug"])
-    monkeypatch.setattr(reproduction, "table", lambda *_: {}["a bug"])
+    monkeypatch.setattr(reproduction, "claims", lambda *_: {}["a bug"])
     with pytest.raises(KeyError):
         cli.main(["table"])
 
@@ -142,57 +145,78 @@ def test_shipped_data_are_listed_with_their_checksums_and_small():
     binary = {path for path in data.rglob("*") if path.suffix in (".h5", ".safetensors")}
     assert binary == set(listed)
     assert listed == {path: files.sha256(path) for path in listed}
-    assert sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) < 12_000_000
+    assert sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) < 13_000_000
 
 
 # ---- reproduce --------------------------------------------------------------------------------
 
 
-def numbers(scale):
-    found = reproduction.Results.stored("01", scale)
-    return {name: entry["value"] for name, entry in found.rows.items()}
+def number(name, scale):
+    found = reproduction.stored(name, scale=scale)
+    return found and found.mean
 
 
 def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(here, pair, capsys):
     assert run("reproduce", "01", "--store") == 0
     shown = capsys.readouterr().out
-    assert shown.count("Quantity") == 1
-    for text in ("2,937,788", "\n01_tiny: ", "audit_01_tiny: ", "the numbers in lite_01.json"):
+    said = "1 numbers as stored for its seed, 2 not stored, 0 moved"
+    for text in ("GalacticFlow", said, "\n01_tiny: ", "audit_01_tiny: ", "3 numbers in runs.csv"):
         assert text in "\n" + shown
     names = {f"{name}01_tiny.{end}" for name in ("", "audit_") for end in ("html", "ipynb")}
     assert {path.name for path in (here / "runs").iterdir()} == names
     book = nbformat.read(pair[0], as_version=4)
     assert book.cells[1].outputs[0].text == "lite default\n"
     assert [cell.execution_count for cell in book.cells] == [1, 2, 3]
-    both = {"galaxies.parameters": 2937788, "a.new.number": 0.5}
-    assert numbers("lite") == both
-    assert numbers("paper") == {"galaxies.sampling.seconds": 3.25}
-    # Of one of the two without --store, nothing is kept; with it, the numbers of the other stay.
-    tiny(pair[1], RECORD.format("a.new.number", 0.75, "lite"), "print(os.environ['GALFLOW_SEED'])")
+    assert number("a.new.number", "lite") == 0.5
+    assert number("galaxies.sampling.seconds", "paper") == 3.25
+    # Without --store nothing is kept; with it, numbers that were not measured stay.
+    tiny(pair[1], RECORD.format("a.new.number", 0.75, "lite", ""), "os.environ['GALFLOW_SEED']")
     before = pair[1].read_bytes()
     assert run("reproduce", str(pair[1]), "--seed", "5") == 0
     assert pair[1].read_bytes() == before
     seeded = nbformat.read(here / "runs" / "audit_01_tiny.ipynb", as_version=4)
-    assert seeded.cells[1].outputs[0].text == "5\n"
-    assert numbers("lite") == both
+    assert seeded.cells[1].outputs[0].data["text/plain"] == "'5'"
+    assert number("a.new.number", "lite") == 0.5
     assert run("reproduce", str(pair[1]), "--store") == 0
-    assert numbers("lite") == {**both, "a.new.number": 0.75}
-    # A lite run that measures some of a reference leaves the rest of it.
-    tiny(pair[0], RECORD.format("a.time", 1.5, "paper"))
-    assert run("reproduce", "01", "--store") == 0
-    assert numbers("paper") == {"galaxies.sampling.seconds": 3.25, "a.time": 1.5}
+    assert number("a.new.number", "lite") == 0.75
+    assert number("galaxies.sampling.seconds", "paper") == 3.25
 
 
 def test_reproduce_ends_with_1_when_a_cell_fails_and_stores_nothing(here, pair, capsys):
-    tiny(pair[0], "1", "raise ValueError('a.number is outside its band')")
+    tiny(pair[0], "1", "raise ValueError('a cell fails')")
     before = pair[0].read_bytes()
     assert run("reproduce", "01", "--store") == 1
     shown = capsys.readouterr().err
-    assert "error: 01_tiny, cell 2 of 2 (): ValueError: a.number is outside its band\n" in shown
+    assert "error: 01_tiny, cell 2 of 2 (): ValueError: a cell fails\n" in shown
     assert (here / "runs" / "01_tiny.ipynb").is_file()
     assert (here / "runs" / "audit_01_tiny.html").is_file()
     assert pair[0].read_bytes() == before
-    assert reproduction.Results.stored("01", "lite") is None
+    assert number("a.new.number", "lite") is None
+
+
+def test_reproduce_runs_on_and_ends_with_1_when_a_number_lies_outside(here, pair, capsys):
+    tiny(pair[0], RECORD.format("a.number", 9.0, "lite", "⚠"))
+    assert run("reproduce", "01") == 1
+    assert "⚠ a.number: far\n" in capsys.readouterr().err
+    assert (here / "runs" / "audit_01_tiny.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ((), "04 · Denoising Fisher training"),
+        (("01",), "90 galaxies are enough"),
+        (("01", "--format", "csv"), "One conditional flow learns"),
+        (("01", "--format", "html"), "<table"),
+        (("01", "--rows"), "~18 (one RTX 2080 Ti)"),
+        (("02", "--rows", "--format", "markdown"), "| -0.0540 ± 0.0090 |"),
+        (("04", "--all", "--format", "csv"), "samplers.plane.energy_distance (ring8/dft)"),
+        (("01", "--rows", "--format", "html"), "<table"),
+    ],
+)
+def test_table_prints_claims_and_the_rows_behind_them(words, part, capsys):
+    assert run("table", *words) == 0
+    assert part in capsys.readouterr().out
 
 
 # ---- data -------------------------------------------------------------------------------------

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 import tomlkit
 from bs4 import BeautifulSoup
 
+import galflow_lite
 from galflow_lite import notebooks, reproduction
-from galflow_lite.reproduction import checks
+from galflow_lite.reproduction import bands, faults, stored
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
-    for name in ("SCALE", "SEED", "RECORD", "RECORD_ONLY", "QUIET", "PROGRESS", "RUNS"):
+    for name in ("SCALE", "SEED", "RECORD", "QUIET", "PROGRESS", "RUNS"):
         monkeypatch.delenv(f"GALFLOW_{name}", raising=False)
 
 
@@ -102,11 +103,11 @@ def test_a_file_that_is_no_notebook_gets_one_sentence(tmp_path, kind):
 def test_folders_that_cannot_be_written_to_are_named_before_anything_runs(tmp_path, monkeypatch):
     source = write(tmp_path / "97_tiny.ipynb", "1")
     (tmp_path / "file").touch()
-    monkeypatch.setattr(checks, "share", lambda name: tmp_path / "file")
+    monkeypatch.setattr(bands, "share", lambda name: tmp_path / "file")
     monkeypatch.setenv("GALFLOW_RUNS", str(tmp_path / "file"))
     for long in (
         lambda: notebooks.execute(source, tmp_path / "file"),
-        lambda: checks.make_bands(str(source)),
+        lambda: bands.make_bands(str(source)),
         lambda: reproduction.repeat(int, {"case": {"a": 1}}, 1, row="row"),
     ):
         with pytest.raises(OSError, match="file cannot be written to .*expected a folder for resu"):
@@ -149,22 +150,23 @@ def bands_of(tmp_path, monkeypatch):
     """Makes bands of a lesson and its audit that "run" by writing the lines given here."""
     (tmp_path / "bands.toml").write_text("# mine\n")
     row = {"notebook": "97", "paper": "", "where": "", "source": "derived", "quantity": "n"}
-    row |= {"value": 3, "note": "", "expected": 3, "criterion": {"kind": "equal", "target": 3}}
+    row |= {"value": 3, "expected": 3}
     (tmp_path / "paper_numbers.toml").write_text(tomlkit.dumps({"a.count": row}))
     monkeypatch.setenv("GALFLOW_DATA", str(tmp_path))
     paths = [tmp_path / "97_tiny.ipynb", tmp_path / "audits/97_tiny.ipynb"]
-    monkeypatch.setattr(checks, "find_notebooks", lambda names: paths)
+    monkeypatch.setattr(bands, "find_notebooks", lambda names: paths)
 
     def make(lines):
         def execute(path, folder, *, env, **options):
-            assert env["GALFLOW_RECORD_ONLY"] == env["GALFLOW_JOBS"] == "1"
+            assert env["GALFLOW_JOBS"] == "1"
             with open(env["GALFLOW_RECORD"], "a") as file:
                 for line in lines(path.parent.name == "audits", int(env["GALFLOW_SEED"])):
-                    line = dict(zip(("id", "value", "checked", "within"), line, strict=False))
-                    file.write(json.dumps({**line, "scale": "lite"}) + "\n")
+                    line = dict(zip(("id", "value", "checked", "null"), line, strict=False))
+                    more = {"scale": "lite", "seed": int(env["GALFLOW_SEED"])}
+                    file.write(json.dumps({**line, **more, "standard_error": None}) + "\n")
 
-        monkeypatch.setattr(checks, "execute", execute)
-        return checks.make_bands("97", seeds=5, jobs=1)
+        monkeypatch.setattr(bands, "execute", execute)
+        return bands.make_bands("97", seeds=5, jobs=1)
 
     return make
 
@@ -173,24 +175,49 @@ def test_make_bands_repeats_lesson_and_audit_with_several_seeds(tmp_path, bands_
     def lines(audit, seed):
         if audit:
             return [("tiny.time", seed, False)]
-        checked = [("tiny.seed", float(seed), True, [0, 9]), ("a.count", seed, True)]
-        return [*checked, ("tiny.seed", -1.0, False), *[("sometimes", 1.0, False)] * (seed % 2)]
+        checked = [("tiny.seed", float(seed), True, "tiny.rival"), ("a.count", seed, True)]
+        rival = ("tiny.rival", 100.0 + seed, False)
+        return [*checked, ("tiny.seed", -1.0, False), rival, *[("some", 1.0, False)] * (seed % 2)]
 
     made = bands_of(lines)
-    # An exact count gets no band, a recorded time no ends, and what not every seed gave is left.
-    assert set(made) == {"tiny.seed", "tiny.time"}
-    assert made["tiny.seed"].values == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert (made["tiny.seed"].low, made["tiny.seed"].high) == (0.0, 9.0)
-    assert made["tiny.time"].sides == "none"
-    assert checks.read_bands() == made
+    # An exact count gets no band, a number that is only recorded neither.
+    assert set(made) == {"tiny.seed"}
+    assert made["tiny.seed"].null == 102.0
+    assert bands.read_bands() == made
+    assert stored("tiny.seed").values == (0.0, 1.0, 2.0, 3.0, 4.0)
+    assert stored("tiny.time").n == stored("tiny.rival").n == 5
+    assert stored("some").n == 2
     text = (tmp_path / "bands.toml").read_text()
-    section = tomlkit.parse(text)["notebook"]["97"]
-    assert section["seeds"] == 5
-    assert np.isclose(section["band"]["tiny.seed"]["sd"], np.std([0, 1, 2, 3, 4], ddof=1))
+    assert tomlkit.parse(text)["notebook"]["97"]["seeds"] == 5
     assert text.startswith("# mine")
 
 
 def test_make_bands_needs_what_every_seed_gave(tmp_path, bands_of):
     with pytest.raises(ValueError, match="^b: not"):
         bands_of(lambda audit, seed: [("a", 1.0, True), *[("b", 1, True)] * (seed == 4)])
+    with pytest.raises(ValueError, match="^a: the band .* holds its null 1"):
+        bands_of(lambda audit, seed: [("a", float(seed), True, 1.0)])
     assert (tmp_path / "bands.toml").read_text() == "# mine\n"
+
+
+# ---- planted faults ---------------------------------------------------------------------------
+
+
+def test_each_fault_has_one_place_to_be_planted():
+    package, shipped = Path(galflow_lite.__file__).parent, notebooks.find_notebooks()
+    bands_of = bands.read_bands()
+    for fault in faults.faults().values():
+        places = [package / fault.file] if fault.file != "notebook" else []
+        texts = [place.read_text(encoding="utf-8") for place in places]
+        for path in shipped if not places else ():
+            book = nbformat.read(path, as_version=4)
+            texts += [c.source for c in book.cells if fault.old in c.source]
+        assert len(texts) == 1, fault.name
+        assert fault.plant(texts[0]) != texts[0]
+        assert {path.name[:2] for path in shipped} >= set(fault.notebooks)
+        assert set(fault.moves) <= set(bands_of) | {"(an error)"}, fault.name
+
+
+def test_a_planted_fault_turns_its_checks_amber(tmp_path):
+    (fault,) = faults.faults("00").values()
+    assert set(faults.run_with(fault, "00", tmp_path)) >= set(fault.moves) > set()

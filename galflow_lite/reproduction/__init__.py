@@ -1,33 +1,35 @@
 """What the papers report, what we get, and whether the two agree.
 
 A notebook opens with :func:`settings`, holds each number it quotes against a band with
-:func:`check`, keeps numbers that have no band with :func:`record`, shows their scatter between runs
-with :func:`band_values`, repeats an experiment over cases and seeds with :func:`repeat`, and shows
-the rows of its paper with :func:`table`.
+:func:`check`, keeps numbers that have no band with :func:`record`, repeats an experiment over cases
+and seeds with :func:`repeat`, and ends with the :func:`claims` of its paper. All numbers of all
+runs are one table, :func:`runs`.
 """
 
 from __future__ import annotations
 
-from .checks import OutOfBand, band_values, check, record, records, remark
-from .rows import Summary, rows
-from .runs import repeat
+from .checks import check, record, records
+from .repeat_runs import repeat
+from .rows import reference, row_table, rows
+from .run_table import runs, stored
 from .settings import hardware, settings, versions
-from .table import Results, reference, table
+from .summaries import Summary, decide
+from .verdicts import claims
 
 __all__ = [
-    "OutOfBand",
-    "Results",
     "Summary",
-    "band_values",
     "check",
+    "claims",
+    "decide",
     "hardware",
     "record",
     "records",
     "reference",
-    "remark",
     "repeat",
+    "row_table",
     "rows",
+    "runs",
     "settings",
-    "table",
+    "stored",
     "versions",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import time
 import traceback
@@ -20,11 +21,13 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from ..files import append_line, bars_hidden, share, writable
+from ..files import append_line, bars_hidden, writable
 from ..inputs import as_whole
-from .checks import OutOfBand
-from .rows import ALLOWANCE, Summary, prediction_interval
+from .bands import read_bands
+from .checks import OPEN, note_kept, tell
+from .run_table import about, key_of, runs, store
 from .settings import hardware, versions
+from .summaries import ALLOWANCE, Summary, prediction_interval
 
 Experiment = Callable[..., Mapping[str, Any] | list[Mapping[str, Any]]]
 # With fewer other seeds an interval says nothing.
@@ -38,9 +41,9 @@ class Runs:
     Attributes:
         row: name of the files of runs.
         runs: one mapping for each run, in the order of the cases and their seeds, with the fields
-            of its line (row, case, settings, seed, version, value, error, seconds, hardware,
-            versions, commit, date) and its ``source``: ``"shipped"``, ``"kept"`` by an earlier
-            call, or ``"made"`` by this one.
+            of its line (row, case, seed, key, value, error, seconds, device, versions, commit,
+            date) and its ``source``: ``"shipped"``, ``"kept"`` by an earlier call, or ``"made"``
+            by this one.
         again: shipped runs that this call made anew, as they came out this time.
     """
 
@@ -69,14 +72,15 @@ class Runs:
 
     def summary(self, case: str, number: str) -> Summary:
         """Mean, standard error and scatter of a number over the seeds of a case."""
-        return Summary.of(self.values(case, number))
+        seeds = [run["seed"] for run in self._of(case)]
+        return Summary.of(self.values(case, number), seeds)
 
     def origin(self) -> str:
         """One line: how many runs are shipped, kept or made now; hardware, days and seconds."""
         parts = []
         for source in ("shipped", "kept", "made"):
             runs = [run for run in self.runs if run["source"] == source]
-            where = {run["hardware"]["gpu"] or run["hardware"]["cpu"] for run in runs}
+            where = {run["device"] for run in runs}
             days = " to ".join(sorted({f(run["date"] for run in runs) for f in (min, max) if runs}))
             about = f"{', '.join(sorted(where))}, {days}, {sum(r['seconds'] for r in runs):,.0f} s"
             parts += [f"{len(runs)} {source} ({about})"] if runs else []
@@ -88,28 +92,17 @@ class Runs:
         A run agrees where each of its numbers is the stored one to within 2 %, or where both lie
         in the 99.9 % prediction interval that the other seeds of its case give. Numbers whose name
         ends in "seconds" belong to a machine and are left out.
-
-        Raises:
-            OutOfBand: a run disagrees, and this is not a run that only records.
         """
         if not self.again:
-            print(f"{self.row}   no shipped run was used, nothing to confirm")
-        wrong = []
+            print(f"{self.row}   {OPEN} no shipped run was used, nothing to confirm")
         for new in self.again:
             case = self._of(new["case"])
             old = next(run for run in case if run["seed"] == new["seed"])
             bad = _differences(old, new, [run["value"] for run in case if run is not old])
-            text = f"{new['case']}, seed {new['seed']}, run again   "
+            said = f"{len(_numbers(old))} numbers as in {len(case)} stored runs"
             if bad:
-                print(f"{text}DIFFERS from the stored run in {', '.join(bad)}")
-                wrong.append(f"{new['case']} with seed {new['seed']} in {', '.join(bad)}")
-            else:
-                print(f"{text}{len(_numbers(old))} numbers as in {len(case)} stored runs   PASS")
-        if wrong and os.environ.get("GALFLOW_RECORD_ONLY") != "1":
-            raise OutOfBand(
-                f"runs of {self.row} differ from the stored ones: {'; '.join(wrong)}; what you "
-                "changed moved this result, or the stored runs are to be made anew"
-            )
+                said = f"differs from the stored run in {', '.join(bad)}"
+            tell(f"{self.row}: {new['case']}, seed {new['seed']}, run again", not bad, said)
 
 
 def repeat(
@@ -128,8 +121,8 @@ def repeat(
     A run becomes one line in ``runs/<row>.jsonl`` of the current folder (or of the folder that the
     environment variable ``GALFLOW_RUNS`` names) as soon as it is done, so a call that was
     interrupted or killed goes on where it was. Runs with the same settings, seed and version that
-    are there, or among those that ship (``data/runs``), are read and not made again;
-    ``GALFLOW_FRESH=1`` leaves out those that ship. Each run has one torch thread.
+    are there, or among those that ship (`runs`), are read and not made again; ``GALFLOW_FRESH=1``
+    leaves out those that ship. Each run has one torch thread.
 
     Args:
         function: may be defined in a cell. Returns a mapping of names to numbers, texts, lists,
@@ -158,15 +151,15 @@ def repeat(
     seeds = range(as_whole(seeds, "seeds", least=1)) if isinstance(seeds, int) else seeds
     seeds = list(dict.fromkeys(as_whole(s, "a seed") for s in seeds))
     wanted = [
-        {"row": row, "case": case, "settings": _plain(settings), "seed": seed, "version": version}
+        {"row": row, "case": case, "seed": seed, "key": key_of(_plain(settings), version)}
         for case, settings in cases.items()
         for seed in seeds
     ]
     together = as_whole(together, "together", least=1)
     file = Path(os.environ.get("GALFLOW_RUNS") or "runs") / f"{row}.jsonl"
     fresh = os.environ.get("GALFLOW_FRESH") == "1"
-    known = _read(file, "kept")
-    known |= {} if fresh else _read(share("data") / "runs" / file.name, "shipped")
+    known = {_key(run): {**run, "source": "kept"} for run in read_kept(file)}
+    known |= {} if fresh else {_key(run): run for run in _shipped(row)}
     missing = [run for run in wanted if _key(run) not in known]
     if missing:
         writable(file.parent)
@@ -207,6 +200,8 @@ def repeat(
             f"{failed[0][0]['error']}; the others are kept in {file.name}: mend the cause and call "
             f"again, which makes only those that are missing\n\n{failed[0][1]}"
         )
+    if any(run["source"] != "shipped" for run in (known[_key(run)] for run in wanted)):
+        note_kept(row, file.resolve())
     # The name of a case may have changed since; its settings say what it is.
     runs = [{**known[_key(run)], "case": run["case"]} for run in wanted]
     return Runs(row, runs, sorted(anew, key=lambda run: (run["case"], run["seed"])))
@@ -228,7 +223,7 @@ def _call(
         # As text: not every exception can be sent to another process.
         error, trace = f"{type(reason).__name__}: {reason}", traceback.format_exc()
     same = {"error": error, "seconds": round((time.perf_counter() - begin) / len(runs), 3)}
-    same |= {"hardware": hardware(), "versions": versions(), "commit": commit}
+    same |= {**about(hardware(), versions()), "commit": commit}
     same |= {"date": datetime.now(timezone.utc).date().isoformat()}
     return [({**run, "value": v} | same, trace) for run, v in zip(runs, values, strict=True)]
 
@@ -244,20 +239,51 @@ def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(dict(value), default=as_list))
 
 
-def _key(run: Mapping[str, Any]) -> str:
-    # As text, which tells 1 from 1.0 and from true.
-    return json.dumps([run["settings"], run["seed"], run["version"]], sort_keys=True)
+def _key(run: Mapping[str, Any]) -> tuple[str, int]:
+    return run["key"], run["seed"]
 
 
-def _read(path: Path, source: str) -> dict[str, dict[str, Any]]:
+def read_kept(path: Path) -> list[dict[str, Any]]:
     """The runs of a file that did not fail; half a line, left by a process that died, is none."""
-    found = {}
+    found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         with suppress(json.JSONDecodeError):
             run = json.loads(line)
-            if run["value"] is not None:
-                found[_key(run)] = {**run, "source": source}
+            found += [run] if run["value"] is not None else []
     return found
+
+
+def lines_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A run as lines of the table, one for each number; those of a list are counted in brackets.
+
+    Texts have no place there.
+    """
+    kept = {k: run[k] for k in ("case", "seed", "seconds", "key")}
+    kept |= {k: run.get(k) for k in ("device", "versions", "commit", "date")} | {"n": 1}
+    found = []
+    for name, value in run["value"].items():
+        many = isinstance(value, list)
+        for k, one in enumerate(value if many else [value]):
+            if not isinstance(one, int | float):
+                continue
+            row = f"{run['row']}.{name}{f'[{k}]' * many}"
+            found.append({**kept, "row": row, "value": one})
+    return found
+
+
+def _shipped(row: str) -> list[dict[str, Any]]:
+    """The runs of a repeated experiment among those that ship, as `lines_of` took them apart."""
+    table = runs()
+    lines = table[table.row.str.startswith(f"{row}.") & (table.key != "")]
+    found: dict[tuple, dict[str, Any]] = {}
+    for line in lines.to_dict("records"):
+        run = found.setdefault(_key(line), {**line, "row": row, "value": {}, "source": "shipped"})
+        name, counted = re.fullmatch(r"(.*?)(\[\d+\])?", line["row"][len(row) + 1 :]).groups()
+        if counted:
+            run["value"].setdefault(name, []).append(line["value"])
+        else:
+            run["value"][name] = line["value"]
+    return list(found.values())
 
 
 @lru_cache(maxsize=1)
@@ -290,3 +316,49 @@ def _differences(old: Mapping, new: Mapping, others: list[Mapping[str, Any]]) ->
             same = low <= min(before, now) and max(before, now) <= high
         bad += [] if same else [name]
     return bad
+
+
+def compared(records: Iterable[Mapping[str, Any]]) -> str:
+    """Whether a run is the one that was stored: how many of its numbers are, to within 2 %."""
+    same, moved, new = 0, [], 0
+    for line in records:
+        if not isinstance(line["value"], int | float):
+            continue
+        table = runs(line["notebook"])
+        at = (table.row == line["id"]) & (table.seed == line["seed"]) & (table.key == "")
+        before = table.value[at & (table.scale == line["scale"])]
+        if before.empty:
+            new += 1
+        elif abs(line["value"] - before.iloc[0]) <= ALLOWANCE * abs(before.iloc[0]):
+            same += 1
+        else:
+            moved.append(line["id"])
+    text = f"This run: {same} numbers as stored for its seed, {new} not stored"
+    return f"{text}, {len(moved)} moved{': ' * bool(moved)}{', '.join(moved)}"
+
+
+def store_run(notebook: str, records: Iterable[Mapping[str, Any]]) -> int:
+    """Add what a run of a notebook recorded to the table of runs; how many numbers that were.
+
+    Numbers that have a band stay those of the seeds that the band was made from.
+    """
+    origin = about(hardware(), versions()) | {"notebook": notebook, "commit": _commit(), "n": 1}
+    origin["date"] = datetime.now(timezone.utc).date().isoformat()
+    bands, table, lines = read_bands(), runs(notebook), []
+    for line in records:
+        if path := line.get("kept"):
+            before = table[table.row.str.startswith(f"{line['id']}.")]
+            scale = line["scale"] if before.empty else before.scale.iloc[0]
+            for run in read_kept(Path(path)):
+                lines += [{"notebook": notebook, "scale": scale, **one} for one in lines_of(run)]
+        elif line["scale"] == "lite" and line["id"] in bands:
+            continue
+        elif isinstance(line["value"], int | float):
+            one = {**origin, "row": line["id"], "scale": line["scale"]}
+            pairs = zip(
+                line["seeds"] or [line["seed"]], line["values"] or [line["value"]], strict=True
+            )
+            error = None if line["values"] else line["standard_error"]
+            lines += [{**one, "seed": seed, "value": v, "error": error} for seed, v in pairs]
+    store(lines)
+    return len(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -163,7 +164,10 @@ def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(her
     for text in ("GalacticFlow", said, "\n01_tiny: ", "audit_01_tiny: ", "3 numbers in runs.csv"):
         assert text in "\n" + shown
     names = {f"{name}01_tiny.{end}" for name in ("", "audit_") for end in ("html", "ipynb")}
-    assert {path.name for path in (here / "runs").iterdir()} == names
+    assert {path.name for path in (here / "runs").iterdir()} == names | {"report_01.html"}
+    page = (here / "runs/report_01.html").read_text()
+    assert "90 galaxies" in page
+    assert not re.search(r"(src|href)=.?https?:", page)
     book = nbformat.read(pair[0], as_version=4)
     assert book.cells[1].outputs[0].text == "lite default\n"
     assert [cell.execution_count for cell in book.cells] == [1, 2, 3]

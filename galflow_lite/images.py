@@ -19,7 +19,7 @@ from scipy.ndimage import convolve1d
 from torch import Tensor
 from tqdm import TqdmWarning
 
-from .inputs import as_choice, as_number, as_tensor, as_values, as_whole
+from .inputs import as_choice, as_number, as_tensor, as_values, as_whole, may_look, sent
 
 with warnings.catch_warnings():
     # scikit-image brings pooch, which warns in a notebook without ipywidgets.
@@ -120,11 +120,13 @@ class ImageSet:
         shape = ("n", "channels", "height", "width")
         images = as_values(self.images, "image array", shape, dtype=torch.float32)
         labels = as_tensor(self.labels, "labels", (len(images),), like=images)
-        known = torch.arange(len(self.class_names)).to(labels)
-        if not bool(torch.isin(labels, known).all()):
+        known = torch.arange(len(self.class_names), dtype=labels.dtype, device=labels.device)
+        if may_look(labels) and not bool(torch.isin(labels, known).all()):
             raise ValueError(f"labels are not all among 0 to {len(known) - 1}, expected classes")
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.long())
+        if self.targets is not None:
+            object.__setattr__(self, "targets", torch.as_tensor(self.targets).to(images.device))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -166,14 +168,14 @@ class ImageSet:
         copies = as_whole(copies, "copies", least=1)
         images, labels = self.images.repeat(copies, 1, 1, 1), self.labels.repeat(copies)
         generator = torch.Generator().manual_seed(as_whole(seed, "seed"))
-        choice = torch.randint(8, (len(images),), generator=generator).to(images.device)
-        turned = torch.empty_like(images)
+        choice = torch.randint(8, (len(images),), generator=generator)
+        turned, device = torch.empty_like(images), images.device
         for k in range(8):
-            rows = (choice == k).nonzero()[:, 0]
+            rows = sent((choice == k).nonzero()[:, 0], device)
             these = images[rows].rot90(k % 4, dims=(2, 3))
             turned[rows] = these.flip(3) if k >= 4 else these
-        mirror = torch.tensor(self.mirror, device=labels.device)
-        labels = torch.where(choice >= 4, mirror[labels], labels)
+        mirror = sent(torch.tensor(self.mirror), device)
+        labels = torch.where(sent(choice >= 4, device), mirror[labels], labels)
         return replace(self, images=turned, labels=labels, targets=None)
 
 

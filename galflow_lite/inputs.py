@@ -10,7 +10,9 @@ import math
 import operator
 import warnings
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,31 @@ import torch
 from torch import Tensor, nn
 
 __all__ = ["as_array", "as_choice", "as_number", "as_tensor", "as_whole", "column_names"]
+
+_waits = ContextVar("_waits", default=True)
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Values of tensors on a GPU are not looked at in here: each look waits for all before it.
+
+    For the steps of a training, whose data came through a door and whose loss tells of NaN.
+    """
+    token = _waits.set(False)
+    try:
+        yield
+    finally:
+        _waits.reset(token)
+
+
+def may_look(x: Tensor) -> bool:
+    """Whether values of x are at hand, or worth the wait."""
+    return x.device.type == "cpu" or _waits.get()
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on a device. CUDA reads the memory of the host before it answers, and need not finish."""
+    return x.to(device, non_blocking=device.type == "cuda")
 
 
 def as_array(
@@ -129,7 +156,8 @@ def as_tensor(
         wanted = floating if value.is_floating_point() else torch.float64
     result = value.to(dtype=wanted, device=value.device if like is None else like.device)
     # NaN and infinity spread into the extremes, which need no memory of their own.
-    if finite and result.numel() and not all(map(torch.isfinite, result.detach().aminmax())):
+    look = finite and result.numel() and may_look(result)
+    if look and not all(map(torch.isfinite, result.detach().aminmax())):
         bad = (result.isnan() if infinite else ~result.isfinite()).detach().cpu().numpy()
         _refuse(bad, name, columns, infinite)
     return result
@@ -165,7 +193,7 @@ def as_hole(mask: Any, x: Tensor) -> Tensor:
     fits = mask.ndim == x.ndim and all(
         have in (1, want) for have, want in zip(mask.shape, x.shape, strict=True)
     )
-    if not fits or not bool(((mask == 0) | (mask == 1)).all()):
+    if not fits or (may_look(mask) and not bool(((mask == 0) | (mask == 1)).all())):
         raise ValueError(
             f"mask has shape {tuple(mask.shape)} and values from {float(mask.min()):g} to "
             f"{float(mask.max()):g}, expected 1 for known pixels and 0 for holes and the shape "

@@ -13,7 +13,7 @@ from nflows.transforms import LULinear as _NflowsLULinear
 from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
-from ..inputs import as_number, as_tensor, as_whole
+from ..inputs import as_number, as_tensor, as_whole, may_look
 from ..networks import MLP
 from .coupling_layers import SharedContext
 
@@ -183,7 +183,10 @@ class Flow(_NflowsFlow):
             raise ValueError(
                 f"base has {base.features} features, the flow {features}: build the base anew"
             )
-        super().__init__(transform, base or StandardNormal([features]))
+        normal = StandardNormal([features])
+        # A buffer in double precision, which a GPU of Apple refuses.
+        normal._log_z = float(normal._buffers.pop("_log_z"))
+        super().__init__(transform, base or normal)
         self.features = features
         self.context_features = context_features
         self.shares_context = shares_context
@@ -210,7 +213,8 @@ class Flow(_NflowsFlow):
         if context_index is not None and rows is not None:
             index = torch.as_tensor(context_index, dtype=torch.int64, device=rows.device)
             index = index.reshape(-1).contiguous()  # a stride would have the loops compiled again
-            if len(index) != len(inputs) or (index < 0).any() or (index >= len(rows)).any():
+            outside = may_look(index) and bool(((index < 0) | (index >= len(rows))).any())
+            if len(index) != len(inputs) or outside:
                 raise ValueError(
                     f"context_index is {index.tolist()[:3]}... for {len(inputs)} inputs, expected "
                     f"as many rows of the context, from 0 to {len(rows) - 1}"

@@ -63,6 +63,9 @@ class StarStream:
 
     Attributes:
         n_stars: Stars in an epoch.
+        stars: All of them, float32, shape (n_stars, columns), as they lie in the file.
+        galaxies: The galaxy of each, int32, shape (n_stars,).
+        table: Conditions of each galaxy, float32, shape (galaxies, conditions).
 
     Raises:
         ValueError: If a name is missing, or the batch is larger than the catalogue.
@@ -91,8 +94,8 @@ class StarStream:
             )
         names = catalogue.condition_names if conditions is None else tuple(conditions)
         table = catalogue.condition_table(names)
-        self._table = as_array(table, "the conditions", dtype=np.float32, columns=names)
-        self._galaxies = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self.table = as_array(table, "the conditions", dtype=np.float32, columns=names)
+        self.galaxies = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         with tempfile.TemporaryFile() as file:
             for galaxy, count in enumerate(counts):
                 rows = catalogue.read_stars(galaxy, columns)
@@ -102,7 +105,7 @@ class StarStream:
                 file.write(rows.tobytes())
             file.flush()
             shape = self.n_stars, rows.shape[1]
-            self._stars = np.memmap(file, np.float32, "r", shape=shape)
+            self.stars = np.memmap(file, np.float32, "r", shape=shape)
         self._order = np.argsort(self._random(_ORDER, 0, 0).permutation(self.n_stars))
         self._epoch: tuple[int, np.ndarray] = -1, self._order
 
@@ -120,13 +123,17 @@ class StarStream:
             Stars, float32, shape (batch_size, columns), and the conditions of their
             galaxies, float32, shape (batch_size, conditions), in physical units.
         """
+        rows = self.rows(step)
+        stars, conditions = np.asarray(self.stars[rows]), self.table[self.galaxies[rows]]
+        return torch.from_numpy(stars), torch.from_numpy(conditions)
+
+    def rows(self, step: int) -> np.ndarray:
+        """Where the stars of a batch stand in `stars`, int64, shape (batch_size,)."""
         epoch, batch = divmod(as_whole(step, "step"), len(self))
         if self._epoch[0] != epoch:
             self._epoch = epoch, self._random(_EPOCH, epoch).permutation(self.n_stars)
         places = self._epoch[1][batch * self.batch_size : (batch + 1) * self.batch_size]
-        rows = self._order[places]
-        stars, conditions = np.asarray(self._stars[rows]), self._table[self._galaxies[rows]]
-        return torch.from_numpy(stars), torch.from_numpy(conditions)
+        return self._order[places]
 
     def _random(self, purpose: int, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, purpose, *key])

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from ..files import read_state, write_state
 from ..flows import neural_spline_flow
-from ..inputs import as_array, as_number, as_whole
+from ..inputs import as_array, as_number, as_whole, sent
 from ..training import History, fit
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
 from .scaling import Conditions, Scaling, scalings, stars_and_conditions
 
 _KIND = "a galaxy flow"
-_BLOCK = 10_000  # stars whose noise is drawn at once
-_BATCH = 5_000  # stars that pass the flow at once: few enough for the processor's cache
+# Stars that pass the flow at once: few enough for a processor's cache, enough to fill a GPU.
+_BATCH, _CUDA_BATCH = 5_000, 250_000
 
 
 def paper_schedule(step: int) -> float:
@@ -122,8 +122,8 @@ class GalaxyFlow:
                 galaxies then count for less than their stars.
             seed: Seed of the order of the stars.
             **options: Further arguments of :func:`galflow_lite.training.fit`: ``clip_norm``,
-                ``ema_decay``, ``checkpoint`` and others; as ``validation`` for example
-                ``lambda: -flow.log_prob(held_out[0]).mean()``.
+                ``ema_decay``, ``checkpoint``, ``cuda_graph`` and others; as ``validation`` for
+                example ``lambda: -flow.log_prob(held_out[0]).mean()``.
 
         Returns:
             A History; its losses are in nats, in standardised coordinates.
@@ -148,14 +148,16 @@ class GalaxyFlow:
             schedule = paper_schedule
 
         def batch(step: int) -> tuple[Tensor | None, ...]:
-            some, given = (part.numpy() for part in stream(step))
+            rows = stream.rows(step)
+            some = self._scaled(self.stars, stream.stars[rows])
             if not self.condition_columns:
-                return self._scaled(self.stars, some), None
-            # A batch has many stars and few galaxies.
-            rows, index = np.unique(given, axis=0, return_inverse=True)
-            context = self._scaled(self.conditions, rows)
-            index = torch.from_numpy(index.reshape(-1)).to(context.device)
-            return self._scaled(self.stars, some), context, index
+                return some, None
+            given, index = stream.table, stream.galaxies[rows]
+            if some.device.type == "cpu":
+                # A batch has many stars and few galaxies. A GPU prefers shapes that do not change.
+                given, index = np.unique(given[index], axis=0, return_inverse=True)
+            context = self._scaled(self.conditions, given)
+            return some, context, sent(torch.from_numpy(index.reshape(-1)), some.device)
 
         options |= dict(learning_rate=learning_rate, optimizer=optimizer, schedule=schedule)
         before = self.stars, self.conditions, deepcopy(self.flow.state_dict())
@@ -190,7 +192,8 @@ class GalaxyFlow:
         rows = self.conditions.rows(conditions)
         rows = rows if len(rows) == 1 else as_array(rows, "conditions", (len(stars), rows.shape[1]))
         result = np.empty(len(stars))
-        for part in (slice(start, start + _BATCH) for start in range(0, len(stars), _BATCH)):
+        size = self._batch()
+        for part in (slice(start, start + size) for start in range(0, len(stars), size)):
             with torch.no_grad():
                 given = rows if len(rows) == 1 else rows[part]
                 context = self._scaled(self.conditions, given)
@@ -224,13 +227,15 @@ class GalaxyFlow:
     ) -> Iterator[np.ndarray]:
         """Draw stars in arrays (at most 10,000, len(columns)): any n in little memory.
 
-        Arguments, errors and warnings are those of :meth:`sample`.
+        On CUDA an array has up to 500,000 rows. Arguments, errors and warnings are those of
+        :meth:`sample`.
         """
         self.stars.require_fitted()
         n = as_whole(n, "n", least=1)
         row = self.conditions.one(conditions)
         context = self._scaled(self.conditions, row[None])
         self.conditions.warn_outside(row)
+        size = self._batch()
         generator = None
         if seed is not None:
             generator = torch.Generator(next(self.flow.parameters()).device)
@@ -238,10 +243,13 @@ class GalaxyFlow:
 
         def draw(count: int) -> np.ndarray:
             with torch.no_grad():
-                scaled = self.flow.sample(count, context, _BATCH, generator=generator)
+                scaled = self.flow.sample(count, context, size, generator=generator)
             return self.stars.inverse(scaled.reshape(count, -1).cpu().numpy())
 
-        return (draw(min(_BLOCK, n - start)) for start in range(0, n, _BLOCK))
+        return (draw(min(2 * size, n - start)) for start in range(0, n, 2 * size))
+
+    def _batch(self) -> int:
+        return _CUDA_BATCH if next(self.flow.parameters()).device.type == "cuda" else _BATCH
 
     def save(self, path: str | Path) -> None:
         """Write weights, architecture and scales to one safetensors file with a JSON header."""
@@ -275,4 +283,5 @@ class GalaxyFlow:
         """Standardised values as the flow takes them; None for no columns."""
         if not scaling.columns:
             return None
-        return torch.from_numpy(scaling.forward(values)).to(next(self.flow.parameters()))
+        weight = next(self.flow.parameters())
+        return sent(torch.from_numpy(scaling.forward(values)).to(weight.dtype), weight.device)

@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..inputs import as_number, as_tensor
+from ..inputs import as_number, as_tensor, may_look
 
 Random = torch.Generator | None
 Condition = Tensor | Mapping[str, Any] | None
@@ -177,7 +177,7 @@ class Coupling:
         x0, base = self.draw(x1, condition, generator)
         for name, x in (("x1", x1), ("x0", shaped_as(x1, x0, "coupling"))):
             # One pass in the usual case: a sum is finite only if every term is.
-            if not bool(x.sum().isfinite()):
+            if may_look(x) and not bool(x.sum().isfinite()):
                 as_tensor(x, name)
         return Pair(x0, x1, condition, base)
 
@@ -218,8 +218,8 @@ class OptimalTransport(Coupling):
     def draw(self, x1: Tensor, condition: Condition, generator: Random):
         x0 = normal(x1, generator)
         # The squared norms are the same for every permutation.
-        cost = -(x1.flatten(1).double() @ x0.flatten(1).double().T)
-        order = linear_sum_assignment(cost.cpu().numpy())[1]
+        cost = -(x1.flatten(1).cpu().double() @ x0.flatten(1).cpu().double().T)
+        order = linear_sum_assignment(cost.numpy())[1]
         # The noise is no longer independent of x1: no score follows from the velocity.
         return x0[torch.as_tensor(order, device=x0.device)], None
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..images import ImageSet
-from ..inputs import as_hole, as_number, as_tensor, as_values, as_whole
+from ..inputs import as_hole, as_number, as_tensor, as_values, as_whole, sent
 from ..networks import UNet
 from ..training import History, fit
 from .couplings import Condition, Coupling, GaussianBase, Random, Uncoupled, entry, extend
@@ -282,8 +282,8 @@ def train_velocity(
 
     def batch(step: int) -> tuple[Tensor, Condition]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        rows = torch.randint(len(images), (batch_size,), generator=generator).to(device)
-        chosen = images[rows]
+        rows = torch.randint(len(images), (batch_size,), generator=generator)
+        chosen = images[sent(rows, device)]
         if images.mirror is not None:
             chosen = chosen.augmented(seed=seed * 1_000_003 + step)
         several = len(images.class_names) > 1

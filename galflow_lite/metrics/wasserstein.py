@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inputs import as_number, as_tensor, as_values, as_whole
+from ..inputs import as_number, as_tensor, as_values, as_whole, sent
 from ..networks import FeatureNetwork
 from .divergences import Estimate, moments, sample_pair, subsample
 
@@ -238,15 +238,15 @@ def _distances(pairs: Any) -> Tensor:
 def _resampled(x: Tensor, y: Tensor, paired: bool, generator: torch.Generator) -> Samples:
     rows = torch.randint(len(x), (len(x),), generator=generator)
     others = rows if paired else torch.randint(len(y), (len(y),), generator=generator)
-    return x[rows.to(x.device)], y[others.to(y.device)]
+    return x[sent(rows, x.device)], y[sent(others, y.device)]
 
 
 def _relabelled(x: Tensor, y: Tensor, paired: bool, generator: torch.Generator) -> Samples:
     if paired:
         swap = (torch.rand(len(x), 1, dtype=torch.float32, generator=generator) < 0.5).to(x.device)
         return torch.where(swap, y, x), torch.where(swap, x, y)
-    order = torch.randperm(len(x) + len(y), generator=generator).to(x.device)
-    pool = torch.cat([x, y])[order]
+    order = torch.randperm(len(x) + len(y), generator=generator)
+    pool = torch.cat([x, y])[sent(order, x.device)]
     return pool[: len(x)], pool[len(x) :]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..flows import Flow, ResampledBase, StackedFlows
-from ..inputs import mixed_seed, warn_of_far_points
+from ..inputs import mixed_seed, sent, warn_of_far_points
 from ..training import fit, threads
 
 
@@ -231,7 +231,7 @@ class _GroupBatches:
                 order = torch.randperm(len(piece.train), generator=mixed)
                 self._orders[i], self._epochs[i] = order + self._starts[i], epoch
             self._index[i, :size] = self._orders[i][place * size : (place + 1) * size]
-        index = self._index.to(self._points.device)
+        index = sent(self._index, self._points.device)
         self._batch = self._points[index], self._weights[index] * self._share
         return self._batch
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..targets import Noised, Target
-from ..training import History
+from ..training import LOOK_EVERY, History
 from .implicit_sampler import ImplicitSampler, stacked
 from .losses import LogUniform, score_matching_loss, value_at
 
@@ -62,10 +62,10 @@ class Alternation:
         """
         score_loss = self._catch_up(step)
         x0, noise, sigma = self.points = self._draw(self.rows, step, graph=True)
-        if float(x0.detach().abs().max()) <= self.bound:
-            value = self._loss(x0, noise, sigma, step)
-        else:
-            value = x0.sum() * torch.nan
+        inside = x0.detach().abs().amax() <= self.bound
+        # A target is not asked beyond all bounds.
+        value = self._loss(torch.where(inside, x0, 0.0), noise, sigma, step)
+        value = torch.where(inside, value, torch.nan)
         logs = {"score_loss": score_loss, "gradient_evaluations": self.evaluations}
         self.evaluations = 0
         return value, logs
@@ -234,6 +234,7 @@ class Together(Alternation):
         self.optimizer = _adam(list(self.score_network.parameters()))
         self.bound = self.like.new_tensor([member.bound for member in members])
         self.sound = torch.ones(len(members), dtype=torch.bool, device=self.like.device)
+        self.unseen: list[tuple[int, Tensor, list[int], tuple]] = []
         names = ("score_loss", "gradient_evaluations")
         self.histories = [History(logs={name: [] for name in names}) for _ in members]
 
@@ -242,25 +243,36 @@ class Together(Alternation):
         score_loss = self._catch_up(step)
         x0, noise, sigma = self._draw(self.rows, step, graph=True)
         inside = self.sound & (x0.detach().abs().amax((1, 2)) <= self.bound)
-        # A target is not asked beyond all bounds.
-        points = x0 if inside.all() else torch.where(_along(inside, x0), x0, 0.0)
+        points = torch.where(_along(inside, x0), x0, 0.0)
         losses = torch.where(inside, self._loss(points, noise, sigma, step), torch.nan)
         self.sound = losses.isfinite()
         self._keep(self.good)
-        numbers = losses.tolist(), torch.as_tensor(score_loss).expand(len(losses)).tolist()
-        for k, (member, value, score_value) in enumerate(zip(self.members, *numbers, strict=True)):
-            history = self.histories[k]
-            if math.isfinite(value):
-                history.loss.append(value)
-                history.logs["score_loss"].append(score_value)
-                history.logs["gradient_evaluations"].append(member.evaluations)
-            elif history.stopped != "diverged":
-                history.stopped, member.points = "diverged", (x0[k], noise[k], _part(sigma, k))
-                reason = member.what_is_wrong() or f"the loss is {value}"
-                text = f"training {k} of {len(losses)} diverged at step {step}: {reason}"
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
+        score_loss = torch.as_tensor(score_loss, device=losses.device).expand_as(losses)
+        counts = [member.evaluations for member in self.members]
+        numbers = torch.stack((losses.detach(), score_loss))
+        self.unseen.append((step, numbers, counts, (x0.detach(), noise, sigma)))
+        for member in self.members:
             member.evaluations = 0
+        if self.like.device.type == "cpu" or len(self.unseen) == LOOK_EVERY:
+            self._look()
         return torch.where(self.sound | ~self.sound.any(), losses, 0.0).sum()
+
+    def _look(self) -> None:
+        """Turn what was kept of the last steps into numbers: waits for the device."""
+        kept, self.unseen = self.unseen, []
+        seen = torch.stack([numbers for _, numbers, _, _ in kept]).tolist() if kept else []
+        for values, (step, _, counts, (x0, noise, sigma)) in zip(seen, kept, strict=True):
+            for k, (value, score_value, count) in enumerate(zip(*values, counts, strict=True)):
+                history, member = self.histories[k], self.members[k]
+                if math.isfinite(value):
+                    history.loss.append(value)
+                    history.logs["score_loss"].append(score_value)
+                    history.logs["gradient_evaluations"].append(count)
+                elif history.stopped != "diverged":
+                    history.stopped, member.points = "diverged", (x0[k], noise[k], _part(sigma, k))
+                    reason = member.what_is_wrong() or f"the loss is {value}"
+                    text = f"training {k} of {len(counts)} diverged at step {step}: {reason}"
+                    warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def clipped_adam(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Clips the gradient of each member by itself, and holds those that are not sound."""
@@ -276,12 +288,13 @@ class Together(Alternation):
 
         optimizer = _adam(parameters)
         optimizer.register_step_pre_hook(clip)
-        optimizer.register_step_post_hook(lambda *_: self.sound.all() or self._keep(self.weights))
+        optimizer.register_step_post_hook(lambda *_: self._keep(self.weights))
         return optimizer
 
     @torch.no_grad()
     def trained(self, history: History) -> list[ImplicitSampler]:
         """The sampler of each member; the seconds of its history are its share of all."""
+        self._look()
         weights = [torch.empty_like(values) for values in self.good]
         self._keep(weights)
         found = []

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..inputs import as_number, as_tensor, as_whole, child_seed
+from ..inputs import as_number, as_tensor, as_whole, child_seed, sent
 from ..networks import MLP
 from ..training import History, TensorBatches, fit
 from .target import Target, as_target, constant
@@ -43,14 +43,14 @@ class Affine(Target):
 
     def to_original(self, u: Tensor) -> Tensor:
         """Points of the target for points in these coordinates, both shape (n, dim)."""
-        return self.mean.to(u) + u @ self.factor.to(u).T
+        return self._at("mean", u) + u @ self._at("factor", u).T
 
     def _log_density(self, x: Tensor) -> Tensor:
         return self.target._log_density(self.to_original(x))
 
     def _score(self, x: Tensor, *, create_graph: bool = False) -> Tensor:
         score = self.target._score(self.to_original(x), create_graph=create_graph)
-        return score @ self.factor.to(x)
+        return score @ self._at("factor", x)
 
 
 class Prediction(NamedTuple):
@@ -217,7 +217,7 @@ class BayesianLogisticRegression(Target):
         return weights, torch.linalg.inv(hessian)
 
     def _log_density(self, x: Tensor) -> Tensor:
-        rows, labels = self._design.to(x), self._labels.to(x)
+        rows, labels = self._at("_design", x), self._at("_labels", x)
         w, log_alpha = x[:, :-1], x[:, -1]
         logits = w @ rows.T
         fit = logits @ labels - functional.softplus(logits).sum(1)
@@ -226,12 +226,11 @@ class BayesianLogisticRegression(Target):
         return fit + prior - alpha * (w.square().sum(1) / 2 + _RATE)
 
     def _closed_score(self, x: Tensor) -> Tensor:
-        rows, labels, scale = self._design, self._labels, 1.0
+        rows, labels, scale = self._at("_design", x), self._at("_labels", x), 1.0
         if self.batch_size is not None:
             chosen = torch.randint(len(rows), (self.batch_size,), generator=self._generator)
-            scale = len(rows) / self.batch_size
+            scale, chosen = len(rows) / self.batch_size, sent(chosen, x.device)
             rows, labels = rows[chosen], labels[chosen]
-        rows, labels = rows.to(x), labels.to(x)
         w, alpha = x[:, :-1], x[:, -1:].exp()
         fit = (labels - (w @ rows.T).sigmoid()) @ rows
         half = w.square().sum(1, keepdim=True) / 2 + _RATE
@@ -355,7 +354,8 @@ class EnergyModel(Target):
 
     def _log_density(self, x: Tensor) -> Tensor:
         network = self.network
-        if next(network.parameters()).dtype == x.dtype:
+        weight = next(network.parameters())
+        if (weight.dtype, weight.device) == (x.dtype, x.device):
             value = network(x)
         else:
             weights = {name: weight.to(x) for name, weight in network.named_parameters()}

@@ -81,10 +81,10 @@ class GaussianMixture(Target):
         return torch.logsumexp(self._terms(x), dim=1)
 
     def _closed_score(self, x: Tensor, variances: Tensor | None = None) -> Tensor:
-        variances = self._variances.to(x) if variances is None else variances
+        variances = self._at("_variances", x) if variances is None else variances
         share = torch.softmax(self._terms(x, variances), dim=1)
-        pull = (share @ self._along_axes(self.modes.to(x)) - self._along_axes(x)) / variances
-        return pull if self._axes is None else pull @ self._axes.to(x).T
+        pull = (share @ self._along_axes(self._at("modes", x)) - self._along_axes(x)) / variances
+        return pull if self._axes is None else pull @ self._at("_axes", x).T
 
     def _loop_score(self, x: Tensor) -> Tensor:
         r"""The score by two products of matrices.
@@ -115,22 +115,22 @@ class GaussianMixture(Target):
 
         `variances`, shape (dim,) or (n, dim), are those along the axes; None takes the target's.
         """
-        variances = self._variances.to(x) if variances is None else variances
-        distance = self._along_axes(x)[:, None] - self._along_axes(self.modes.to(x))
+        variances = self._at("_variances", x) if variances is None else variances
+        distance = self._along_axes(x)[:, None] - self._along_axes(self._at("modes", x))
         if variances.ndim == 2:
             variances = variances[:, None]
-        return self.mode_weights.to(x).log() - (distance.square() / variances).sum(-1) / 2
+        return self._at("mode_weights", x).log() - (distance.square() / variances).sum(-1) / 2
 
     def _along_axes(self, x: Tensor) -> Tensor:
-        return x if self._axes is None else x @ self._axes.to(x)
+        return x if self._axes is None else x @ self._at("_axes", x)
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
         options = {"dtype": torch.float64, "device": generator.device, "generator": generator}
         edges = self.mode_weights.cumsum(0).to(generator.device)
         mode = torch.searchsorted(edges, torch.rand(n, **options)).clamp(max=len(edges) - 1)
         noise = torch.randn(n, self.dim, **options) * self._variances.to(generator.device).sqrt()
-        noise = noise if self._axes is None else noise @ self._axes.to(noise).T
-        return self.modes.to(noise)[mode] + noise
+        noise = noise if self._axes is None else noise @ self._at("_axes", noise).T
+        return self._at("modes", noise)[mode] + noise
 
 
 class Noised(Target):
@@ -164,7 +164,7 @@ class Noised(Target):
         sigma = self.sigma
         if isinstance(sigma, Tensor) and sigma.ndim:
             sigma = sigma.to(x)[:, None]
-        return self.target._variances.to(x) + sigma**2
+        return self.target._at("_variances", x) + sigma**2
 
     def _log_density(self, x: Tensor) -> Tensor:
         variances = self._variances(x)

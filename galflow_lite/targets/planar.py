@@ -107,10 +107,10 @@ class CircleOfGaussians(_GridEntropy):
         """Index of the Gaussian that x most likely came from, that of the nearest centre: (n,)."""
         x = self._points(x)
         # The centres are equally far from the origin: the nearest has the largest product.
-        return (x @ self.modes.to(x).T).argmax(1)
+        return (x @ self._at("modes", x).T).argmax(1)
 
     def _log_density(self, x: Tensor) -> Tensor:
-        distance = ((x[:, None] - self.modes.to(x)) / self.std).square().sum(-1)
+        distance = ((x[:, None] - self._at("modes", x)) / self.std).square().sum(-1)
         constant = math.log(2 * math.pi * self.std**2 * len(self.modes))
         return torch.logsumexp(-distance / 2, dim=1) - constant
 
@@ -118,7 +118,7 @@ class CircleOfGaussians(_GridEntropy):
         options = {"generator": generator, "device": generator.device}
         mode = torch.randint(len(self.modes), (n,), **options)
         noise = torch.randn(n, 2, dtype=torch.float64, **options)
-        return self.modes.to(noise)[mode] + self.std * noise
+        return self._at("modes", noise)[mode] + self.std * noise
 
 
 class TwoRings(_GridEntropy):
@@ -155,7 +155,7 @@ class TwoRings(_GridEntropy):
 
     def _log_density(self, x: Tensor) -> Tensor:
         radius = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        return torch.logsumexp(-((radius - self.radii.to(x)) / self.std).square() / 2, dim=1)
+        return torch.logsumexp(-((radius - self._at("radii", x)) / self.std).square() / 2, dim=1)
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
         edges = self.shares.to(generator.device).cumsum(0)
@@ -341,10 +341,10 @@ class Squiggle(Target):
 
     def _log_density(self, x: Tensor) -> Tensor:
         y = self._straight(x)
-        return -((y @ self._precision.to(x)) * y).sum(1) / 2
+        return -((y @ self._at("_precision", x)) * y).sum(1) / 2
 
     def _closed_score(self, x: Tensor) -> Tensor:
-        first, second = (-self._straight(x) @ self._precision.to(x)).unbind(1)
+        first, second = (-self._straight(x) @ self._at("_precision", x)).unbind(1)
         slope = self.frequency * (self.frequency * x[:, 0]).cos()
         return torch.stack([first + slope * second, second], dim=1)
 

@@ -137,6 +137,17 @@ class Target:
             "use a measure that needs nothing else"
         )
 
+    def _at(self, name: str, x: Tensor) -> Tensor:
+        """An attribute in the type and on the device of x, copied there once."""
+        value, copies = getattr(self, name), vars(self).setdefault("_copies", {})
+        if torch._C._are_functorch_transforms_active():
+            return value.to(x)  # of no use after the transform
+        key = name, x.dtype, x.device
+        if key not in copies or copies[key][0] is not value:
+            with torch.inference_mode(False):
+                copies[key] = value, value.to(x)
+        return copies[key][1]
+
     def _require_shape(self, what: str, value: Tensor, shape: torch.Size) -> Tensor:
         """`value` itself: a log density or score of another shape would be broadcast."""
         if value.shape != shape:

@@ -112,13 +112,17 @@ class TrainingState:
         Raises:
             TrainingDiverged: a loss is not finite.
         """
-        values = torch.stack([value for value, _ in self._pending]).tolist()
-        for seen, (_, logs) in zip(values, self._pending, strict=True):
+        kept = [number for value, logs in self._pending for number in (value, *logs.values())]
+        tensors = [number.reshape(()) for number in kept if isinstance(number, Tensor)]
+        values = iter(torch.stack([number.to(self.device) for number in tensors]).tolist())
+        for _, logs in self._pending:
+            seen = next(values)
             if not math.isfinite(seen):
                 raise self.diverged(f"the loss is {seen}", batch)
             self.history.loss.append(seen)
             for name, number in logs.items():
-                self.history.logs.setdefault(name, []).append(float(number))
+                seen = next(values) if isinstance(number, Tensor) else float(number)
+                self.history.logs.setdefault(name, []).append(seen)
         self._pending.clear()
         # These weights have given a finite loss; those after the update may not.
         self.weights.copy_to(self.good[0])
@@ -271,7 +275,7 @@ class Weights:
 
     def finite(self) -> bool:
         with torch.no_grad():
-            return all(bool(norm.isfinite()) for norm in torch._foreach_norm(self.trainable))
+            return bool(torch.stack(torch._foreach_norm(self.trainable)).isfinite().all())
 
     def train(self, mode: bool) -> None:
         if self.module is not None:

@@ -171,7 +171,8 @@ def as_values(value: Any, name: str, shape: Sequence[int | str] | None = None, *
     """
     dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
     images = as_tensor(value, name, shape, **reading)
-    if dtype.startswith(("int", "uint", "bool")) or bool((images.detach().abs() > 100).any()):
+    large = may_look(images) and bool((images.detach().abs() > 100).any())
+    if large or dtype.startswith(("int", "uint", "bool")):
         raise ValueError(
             f"{name} has whole numbers or values beyond 100, expected stretched ones "
             "of about -1 to 1: apply a Stretch to them first"

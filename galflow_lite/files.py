@@ -5,20 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+_ROOM = "expected a folder that may be written to and has room: choose another one"
 _STATE_VERSION = 1
 _KEY = "galflow_lite"
+# What stands in the place of the checksum of a file while that is computed over the whole file.
+_BLANK = b"0" * 64
+_SEAL = re.compile(rb'(?<=sha256\\": \\")[0-9a-f]{64}')
 
 
 def share(name: str) -> Path:
@@ -81,37 +90,95 @@ def shipped_file(name: str) -> Path:
 
 
 @contextmanager
+def _named(path: Path | str, done: str, advice: str) -> Iterator[None]:
+    """What the system refuses in this block becomes one sentence that names the file."""
+    try:
+        yield
+    except OSError as error:
+        # One without such a text is a sentence already.
+        if error.strerror is None:
+            raise
+        raise type(error)(f"{path} cannot be {done} ({error.strerror}), {advice}") from error
+
+
+@contextmanager
+def reading(path: Path | str, expected: str) -> Iterator[None]:
+    """A block that reads a file; what goes wrong in it becomes one sentence that names the file.
+
+    Raises:
+        OSError: the file is not there, or may not be read.
+        ValueError: anything else: a damaged file can fail in any way, in any library.
+    """
+    with _named(path, "opened", f"expected {expected}: correct the path or its permissions"):
+        Path(path).open("rb").close()
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}), expected {expected}: use another file, or delete "
+            "this one and fetch or write it anew"
+        ) from error
+
+
+def require_own_data(file: h5py.File) -> None:
+    """Refuse an HDF5 file whose data lie in other files, which may be any files of the reader.
+
+    Raises:
+        ValueError: it holds a link by name, external storage or a virtual dataset.
+    """
+
+    def foreign(name: str, link: Any) -> str | None:
+        item = file[name] if isinstance(link, h5py.HardLink) else None
+        data = isinstance(item, h5py.Dataset)
+        return name if item is None or data and (item.external or item.is_virtual) else None
+
+    # An answer ends the walk; h5py lets no error pass through it.
+    if found := file.visititems_links(foreign):
+        raise ValueError(f"{found} leads out of the file, which is never followed")
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left: temporary files that nobody has written to for an hour."""
+    for path in folder.glob(pattern):
+        # Another process may be faster.
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > 3600:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
 def written_aside(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; rename it to ``path`` on success.
 
     The folder is made where it is missing. When the block raises, Ctrl-C included, the
     temporary file is removed and a file that was at ``path`` stays as it was. A file that is
     replaced hands on its permissions; another one can be read by everybody.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that nobody can foresee, opened so that no link of that name is followed.
-    handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        # A failure to remove it must not hide the failure before.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def write_aside(path: Path | str, content: str | bytes) -> None:
-    """Write ``content`` as `written_aside` does; text as UTF-8.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full.
     """
+    path = Path(path)
+    with _named(path, "written", _ROOM):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, f".{escape(path.name)}.*.part")
+        # A name that nobody can foresee, opened so that no link of that name is followed.
+        handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            # A failure to remove it must not hide the failure before.
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_aside(path: Path | str, content: str | bytes) -> None:
+    """Write ``content`` as `written_aside` does; text as UTF-8."""
     with written_aside(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -137,13 +204,11 @@ def append_line(path: Path | str, text: str) -> None:
     Half a line at the end, which an earlier one may have left all the same, is ended first.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    broken = path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, f"{chr(10) * bool(broken)}{text}\n".encode())
-    finally:
-        os.close(handle)
+    with _named(path, "written", _ROOM):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        broken = path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+        with path.open("ab", buffering=0) as file:
+            file.write(f"{chr(10) * bool(broken)}{text}\n".encode())
 
 
 def bars_hidden() -> bool:
@@ -169,7 +234,7 @@ def write_state(path: str | Path, state: Mapping[str, Any], *, kind: str) -> Non
 
     Tensors become entries of a safetensors file; everything else is JSON in the header of the same
     file, so that one rename replaces the whole state at once. The file is written aside first: a
-    write that fails or is killed leaves an older file intact.
+    write that fails or is killed leaves an older file intact. The header has a checksum of all.
 
     Args:
         path: the file; missing folders are made.
@@ -180,41 +245,38 @@ def write_state(path: str | Path, state: Mapping[str, Any], *, kind: str) -> Non
         TypeError: the state holds an object of another type.
         OSError: the disk is full or the folder is not writable.
     """
-    path = Path(path)
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "", tensors)
-    document = json.dumps({"kind": kind, "version": _STATE_VERSION, "tree": tree})
-    write_aside(path, save(tensors, metadata={_KEY: document}))
+    about = {"sha256": _BLANK.decode(), "kind": kind, "version": _STATE_VERSION, "tree": tree}
+    content = save(tensors, metadata={_KEY: json.dumps(about)})
+    digest = hashlib.sha256(content).hexdigest()
+    write_aside(path, content.replace(_BLANK, digest.encode(), 1))
 
 
 def read_state(path: str | Path, *, kind: str) -> dict[str, Any]:
     """Read what `write_state` wrote; tensors on the CPU.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, of another kind or of a newer format.
+        OSError: the file is not there, or may not be read.
+        ValueError: the file is truncated or damaged, holds NaN, is of another kind or of a newer
+            format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}, expected {kind}: correct the path")
-    try:
+    with reading(path, f"{kind} of format {_STATE_VERSION}"):
+        content = Path(path).read_bytes()
+        # Files of earlier versions have none.
+        if seal := _SEAL.search(content):
+            digest = hashlib.sha256(content.replace(seal[0], _BLANK, 1)).hexdigest()
+            if digest.encode() != seal[0]:
+                raise ValueError("it differs from its checksum")
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            document = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is truncated or not a safetensors file ({error}): delete it or use another one"
-        ) from error
-    document = json.loads(metadata.get(_KEY, "{}"))
-    if document.get("kind") != kind:
-        found = document.get("kind") or "no description by galflow_lite"
-        raise ValueError(f"{path} holds {found}, expected {kind}: use another file")
-    if document["version"] > _STATE_VERSION:
-        raise ValueError(
-            f"{path} has format version {document['version']}, this galflow_lite reads up to "
-            f"{_STATE_VERSION}: install a newer galflow_lite"
-        )
-    return _unflatten(document["tree"], tensors)
+        found = document.get("kind", "no description"), document.get("version", 0)
+        if found[0] != kind or found[1] > _STATE_VERSION:
+            raise ValueError(f"it holds {found[0]} of format {found[1]}")
+        if spoilt := [name for name, tensor in tensors.items() if tensor.isnan().any()]:
+            raise ValueError(f"{spoilt[0]} holds NaN")
+        return _unflatten(document["tree"], tensors)
 
 
 # JSON has neither integer keys nor tuples, and an optimiser's state has both: each container is

@@ -19,7 +19,17 @@ from scipy.ndimage import convolve1d
 from torch import Tensor
 from tqdm import TqdmWarning
 
-from .inputs import as_choice, as_number, as_tensor, as_values, as_whole, may_look, sent
+from .files import reading
+from .inputs import (
+    as_array,
+    as_choice,
+    as_number,
+    as_tensor,
+    as_values,
+    as_whole,
+    may_look,
+    sent,
+)
 
 with warnings.catch_warnings():
     # scikit-image brings pooch, which warns in a notebook without ipywidgets.
@@ -235,17 +245,14 @@ def galaxy_zoo(
         Images of shape (n, channels, size, size), the square root of the flux up to 0.6.
 
     Raises:
-        FileNotFoundError: The file is not there; the message has the command.
+        OSError: The file is not there, or may not be read; the message has the command.
         ValueError: It is another file, or ``size`` does not fit it.
     """
-    if not Path(source).is_file():
-        raise FileNotFoundError(
-            f"there is no file {source}, expected images of the Galaxy Zoo: run galflow-lite data "
-            "fetch galaxy_zoo"
-        )
-    with np.load(source, allow_pickle=False) as arrays:
-        x, y = arrays["x"], arrays["y"]
-    if x.dtype != np.uint8 or x.shape[1] % size:
+    expected = "images as galflow-lite data fetch galaxy_zoo brings them"
+    with reading(source, expected), np.load(source, allow_pickle=False) as arrays:
+        x, y = arrays["x"], as_array(arrays["y"], "y", (len(arrays["x"]),), dtype=np.int64)
+    square = x.ndim in (3, 4) and x.shape[1:] in (2 * x.shape[1:2], (*2 * x.shape[1:2], 3))
+    if x.dtype != np.uint8 or not square or x.shape[1] % size:
         raise ValueError(
             f"{source} has x of type {x.dtype} and shape {x.shape}, expected uint8 and sides that "
             f"are multiples of {size}: convert it, or choose another size"
@@ -265,7 +272,7 @@ def galaxy_zoo(
     spirals = ("clockwise spiral", "anticlockwise spiral")
     # The six choices of Galaxy Zoo 1 (arXiv:1007.3265), in the order of its table.
     classes = ("elliptical", *spirals, "edge-on", "unknown", "merger")
-    labels, mirror = torch.from_numpy(y[rows].astype(np.int64)), (0, 2, 1, 3, 4, 5)
+    labels, mirror = torch.from_numpy(y[rows]), (0, 2, 1, 3, 4, 5)
     return ImageSet(images, labels, classes, "Galaxy Zoo", split, stretch, mirror)
 
 

@@ -121,8 +121,57 @@ def test_damaged_files_are_noticed(path, damage):
         where = file["galaxies/g1/stars"].id.get_chunk_info(4)
     content[where.byte_offset + where.size // 2] ^= 0xFF
     path.write_bytes(content if damage == "chunk" else content[:5000])
-    with pytest.raises(ValueError, match="galaxies.h5 cannot be read .*: fetch or write it anew"):
+    with pytest.raises(ValueError, match="galaxies.h5 cannot be read .*fetch or write it anew"):
         Catalogue.open(path)["g1"]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [b"masses\0", b'["x"', b'"M_dm"', b'{"seed": 3', "index/conditions", "galaxies/g0/masses"],
+)
+def test_a_flipped_bit_is_noticed(path, what):
+    written = some_galaxies(2, 5)
+    content = bytearray(Catalogue.write(path, written, provenance={"seed": 3}).read_bytes())
+    with h5py.File(path) as file:
+        place = content.find(what) if isinstance(what, bytes) else file[what].id.get_offset()
+    # The fourth byte is a letter or a digit of a text, or in the fraction of a number.
+    content[place + 3 + 6 * (what == b'{"seed": 3')] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="differs from its checksum"):
+        [*Catalogue.open(path)]
+
+
+STARS, MASSES, CONDITIONED = "galaxies/g1/stars", "galaxies/g1/masses", "index/conditions"
+LAYOUT = h5py.VirtualLayout((50, 10), "f4")
+LAYOUT[:] = h5py.VirtualSource("other.h5", STARS, (50, 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (STARS, {"external": [("other.h5", 0, 2000)]}, "stars leads out of the file"),
+        (STARS, h5py.ExternalLink("other.h5", STARS), "stars leads out of the file"),
+        (STARS, LAYOUT, "stars leads out of the file"),
+        (STARS, np.full((50, 10), np.nan, "f4"), "the table of galaxy 'g1' has NaN"),
+        (MASSES, np.full(50, np.inf, "f4"), "the mass .* in the table of galaxy 'g1' has NaN"),
+        (CONDITIONED, np.full((7, 4), np.nan), "the conditions has NaN"),
+    ],
+)
+def test_data_of_other_files_and_nan_are_refused(catalogue, name, value, message):
+    with h5py.File(catalogue.path, "a") as file:
+        # As in files of earlier versions, which have no checksums.
+        for group in (file, file["index"], file["galaxies/g1"]):
+            group.attrs.pop("checksum", None)
+        assert Catalogue.open(catalogue.path).fingerprint() == catalogue.fingerprint()
+        del file[name]
+        if isinstance(value, dict):
+            file.create_dataset(name, (50, 10), "f4", **value)
+        elif value is LAYOUT:
+            file.create_virtual_dataset(name, value)
+        else:
+            file[name] = value
+    with pytest.raises(ValueError, match=f"galaxies.h5 cannot be read .*{message}"):
+        Catalogue.open(catalogue.path)["g1"]
 
 
 # --- reading what is asked for ----------------------------------------------------------------

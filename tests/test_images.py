@@ -123,8 +123,12 @@ def test_galaxy_zoo_in_colour_grey_and_smaller(tmp_path):
     assert small.class_names[1:3] == ("clockwise spiral", "anticlockwise spiral")
     # An array of objects is a pickle, which is never loaded.
     np.savez(path, x=np.array([{}, []], dtype=object), y=y[:2])
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match="galaxies.npz cannot be read .*allow_pickle=False"):
         galaxy_zoo(path)
+    for bad in ({"x": x}, {"x": x, "y": y[1:]}, {"x": x[:, 8:], "y": y}, {"x": x[:, 0, 0], "y": y}):
+        np.savez(path, **bad)
+        with pytest.raises(ValueError, match="galaxies.npz (cannot be read|has x of)"):
+            galaxy_zoo(path, size=8)
 
 
 @pytest.mark.realdata

@@ -2,6 +2,7 @@
 
 Layout of the file, format version 1::
 
+    each group             attribute: checksum (CRC-32), of its name, other attributes and arrays
     /                      attributes: format, format_version, chunk_stars, significant_bits
                            (0: all) and, as JSON, columns, condition_names, units, provenance
     /galaxies/<id>         one group a galaxy; its conditions are attributes
@@ -20,7 +21,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import reading, require_own_data
 from ..inputs import as_array, as_whole
-from .catalogue_writer import FORMAT, FORMAT_VERSION, write_catalogue
+from .catalogue_writer import FORMAT, FORMAT_VERSION, read_group, write_catalogue
 from .galaxy import Galaxy, positions
 
 # What a random stream is for. Streams must differ in more than zeros at the end of their key,
 # which numpy's SeedSequence does not tell apart.
 _EPOCH, _ORDER, _ROWS = 1, 2, 4
+_EXPECTED = f"a complete catalogue of galaxies of format {FORMAT_VERSION}"
 
 
 class StarStream:
@@ -139,21 +141,6 @@ class StarStream:
         return np.random.default_rng([self.seed, purpose, *key])
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[h5py.File]:
-    """The open file; what goes wrong with it becomes one sentence that names it."""
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except FileNotFoundError:
-        raise
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}), expected a complete catalogue of galaxies of a "
-            "format that this galflow_lite knows: fetch or write it anew"
-        ) from error
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Catalogue:
     """Galaxies in an HDF5 file, or some of them; stars are read only when asked for.
@@ -195,21 +182,23 @@ class Catalogue:
         """Read what a file says of its galaxies; the working folder may change after.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not HDF5, is cut short or damaged, is no catalogue, or has
-                a newer format version.
+            OSError: If there is no such file, or it may not be read.
+            ValueError: If the file is not HDF5, is cut short or damaged, is no catalogue, has
+                a newer format version, or leads to other files.
         """
         path = Path(path).absolute()
-        with _reading(path) as file:
-            about, index = file.attrs, file["index"]
+        with reading(path, _EXPECTED), h5py.File(path, "r") as file:
+            require_own_data(file)
+            (about, _, _), (_, index, _) = read_group(file), read_group(file["index"])
             if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
-                raise KeyError(f"its format is {about['format']} {about['format_version']}")
+                raise ValueError(f"its format is {about['format']} {about['format_version']}")
             names = [tuple(json.loads(about[name])) for name in ("columns", "condition_names")]
-            ids, attributes = (index[name].asstr()[:] for name in ("ids", "attributes"))
-            arrays = index["n_stars"][:], index["conditions"][:]
-            provenance = json.loads(about["provenance"])
-        attributes = tuple(map(json.loads, attributes))
-        return cls(path, *names, provenance, tuple(ids.tolist()), *arrays, attributes)
+            ids, texts = map(bytes.decode, index["ids"]), map(json.loads, index["attributes"])
+            found, provenance = dict(zip(ids, texts, strict=True)), json.loads(about["provenance"])
+            counts = as_array(index["n_stars"], "n_stars", (len(found),), dtype=np.int64)
+            shape = len(found), len(names[1])
+            table = as_array(index["conditions"], "the conditions", shape, columns=names[1])
+        return cls(path, *names, provenance, tuple(found), counts, table, tuple(found.values()))
 
     def _part(self, rows: Sequence[int]) -> Catalogue:
         """The catalogue of the galaxies at these positions, on the same file."""
@@ -237,13 +226,10 @@ class Catalogue:
         if isinstance(key, slice):
             return self._part(range(len(self))[key])
         position = self._position(key)
-        name, conditions = self.ids[position], self.table[position].tolist()
-        with _reading(self.path) as file:
-            group = file["galaxies"][name]
-            masses = group["masses"][()] if "masses" in group else None
-        named = dict(zip(self.condition_names, conditions, strict=True))
-        about = dict(id=name, columns=self.columns, attributes=dict(self.attributes[position]))
-        return Galaxy(self.read_stars(position), named, masses=masses, **about)
+        stars, masses = self._read(position)
+        named = dict(zip(self.condition_names, self.table[position].tolist(), strict=True))
+        about = dict(id=self.ids[position], attributes=dict(self.attributes[position]))
+        return Galaxy(stars, named, columns=self.columns, masses=masses, **about)
 
     def _position(self, key: int | str) -> int:
         known = self.ids if isinstance(key, str) else range(-len(self), len(self))
@@ -256,12 +242,19 @@ class Catalogue:
         """Read the stars of the galaxy at a position, float32, shape (n, columns)."""
         names = self.columns if columns is None else tuple(columns)
         places = positions(names, self.columns, str(self.path))
-        with _reading(self.path) as file:
-            stars = file["galaxies"][self.ids[position]]["stars"]
-            if stars.shape != (self.n_stars[position], len(self.columns)):
-                raise KeyError(f"galaxy {self.ids[position]!r} has the shape {stars.shape}")
-            found = stars[:]
+        found = self._read(position)[0]
         return found if names == self.columns else found[:, places]
+
+    def _read(self, position: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Stars and masses of the galaxy at a position."""
+        id, shape = self.ids[position], (int(self.n_stars[position]), len(self.columns))
+        name = f"the table of galaxy {id!r}"
+        with reading(self.path, _EXPECTED), h5py.File(self.path, "r") as file:
+            _, arrays, _ = read_group(file["galaxies"][id])
+            options = dict(dtype=np.float32, columns=self.columns)
+            stars, masses = as_array(arrays["stars"], name, shape, **options), arrays.get("masses")
+            as_array(0.0 if masses is None else masses, f"the mass [Msun] in {name}")
+        return stars, masses
 
     def condition_table(self, conditions: Sequence[str] | None = None) -> np.ndarray:
         """Conditions of all galaxies, float64, shape (galaxies, conditions); None takes all.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from operator import methodcaller
@@ -17,7 +18,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from ..files import bars_hidden, written_aside
+from ..files import bars_hidden, reading, written_aside
 from ..inputs import as_array, as_whole
 from .galaxy import COLUMNS, UNITS, Galaxy, TooFewStars, clean, conditions
 
@@ -79,6 +80,7 @@ def write_catalogue(
             group = file.create_group(f"galaxies/{galaxy.id}")
             _write_stars(group, galaxy.select(first.columns), bits)
             group.attrs.update(dict(zip(names, table[-1].tolist(), strict=True)))
+            group.attrs["checksum"] = read_group(group)[2]
             attributes[galaxy.id] = _json(galaxy.attributes)
             counts.append(len(galaxy))
         if not table:
@@ -94,7 +96,30 @@ def write_catalogue(
         file.attrs.update(columns=_json(first.columns), condition_names=_json(names))
         file.attrs.update(units=_json(units), provenance=_json(dict(provenance or {})))
         file.attrs.update(chunk_stars=_CHUNK_STARS, significant_bits=bits % 23)
+        for group in (index, file):
+            group.attrs["checksum"] = read_group(group)[2]
     return Path(path)
+
+
+def read_group(group: h5py.Group) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:
+    """The attributes and the arrays of a group, and the checksum (CRC-32) of its name and these.
+
+    Raises:
+        ValueError: A checksum is stored with the group, and it is another one.
+    """
+    about = {name: np.asarray(value).tolist() for name, value in sorted(group.attrs.items())}
+    stored = about.pop("checksum", None)
+    items = sorted(group.items())
+    arrays = {name: item[()] for name, item in items if isinstance(item, h5py.Dataset)}
+    types = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
+    found = zlib.crc32(repr([group.name, about, types]).encode())
+    for array in arrays.values():
+        # Of texts the bytes would be those of pointers.
+        content = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+        found = zlib.crc32(content, found)
+    if stored not in (None, found):
+        raise ValueError(f"{group.name} differs from its checksum")
+    return about, arrays, found
 
 
 def _write_stars(group: h5py.Group, galaxy: Galaxy, bits: int) -> None:
@@ -169,14 +194,10 @@ def published_galaxies(folder: Path | str) -> Iterator[Galaxy]:
 
 
 def _published(file: Path, id: str, m_dm: str) -> Galaxy:
-    try:
+    rows = ", ".join(_ROWS)
+    with reading(file, f"numbers with the rows {rows} (pickled objects are never loaded)"):
         array = np.load(file, mmap_mode="r", allow_pickle=False)
         array = as_array(array, "it", (len(_ROWS), "stars"), dtype=array.dtype, finite=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{file} cannot be read ({error}), expected numbers with the rows "
-            f"{', '.join(_ROWS)} (pickled objects are never loaded): fetch it anew"
-        ) from error
     rows = dict(zip(_ROWS, array, strict=True))
     return Galaxy(rows, id=id, masses=rows["mass"], attributes={"M_dm": float(m_dm)})
 

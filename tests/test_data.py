@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 import threading
 import zipfile
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,7 +19,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import requests
 from PIL import Image
+from requests.adapters import HTTPAdapter
 
 from galflow_lite import cli, data
 from galflow_lite.data import TabularData, uci
@@ -200,6 +204,13 @@ def test_a_table_is_written_and_read(tmp_path):
     again = TabularData.read(path)
     assert (again.name, again.columns, again.shape) == ("small", ("a", "b", "c"), (40, 8, 10, 3))
     np.testing.assert_array_equal(joined(again), joined(table))
+    link = h5py.ExternalLink("other.h5", "test")
+    for value, found in ((np.full((10, 3), np.nan), "test has NaN"), (link, "test leads out")):
+        with h5py.File(path, "a") as file:
+            del file["test"]
+            file["test"] = value
+        with pytest.raises(ValueError, match=f"small.h5 cannot be read .*{found}"):
+            TabularData.read(path)
 
 
 def test_subset_draws_with_replacement():
@@ -456,6 +467,44 @@ def test_a_record_gives_its_files_and_their_checksums(served, tmp_path, monkeypa
     register(monkeypatch, "pairs", files={}, doi="doi:10.1/x", suffixes=("39",))
     data.fetch("pairs")
     assert files_below(tmp_path / "cache/pairs/raw") == {"5976039"}
+    # A name with folders, on any system, is refused.
+    for name in ("../../39", "..\\39"):
+        monkeypatch.setattr(
+            data.pooch.Pooch, "load_registry_from_doi", lambda b, n=name: b.registry.update({n: ""})
+        )
+        with pytest.raises(ConnectionError, match="39', which is no plain file name"):
+            data.fetch("pairs", tmp_path / "new")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_without_a_checksum_is_not_taken_from_http(served, monkeypatch, known):
+    (address, checksum), *_ = data.DATASETS["pairs"].files.items()
+    send = HTTPAdapter.send
+
+    def redirected(adapter, request, **options):
+        if not request.url.startswith("https:"):
+            return send(adapter, request, **options)
+        response = requests.Response()
+        response.request = request
+        response.url, response.status_code, response.raw = request.url, 302, io.BytesIO()
+        response.headers["Location"] = address
+        return response
+
+    monkeypatch.setattr(HTTPAdapter, "send", redirected)
+    files = {"https://elsewhere.org/5976039": checksum if known else ""}
+    register(monkeypatch, "pairs", files=files)
+    refused = pytest.raises(ConnectionError, match="leads to http:.*, which is not encrypted")
+    with nullcontext() if known else refused:
+        assert data.fetch("pairs").is_file()
+
+
+def test_what_a_killed_fetch_left_is_removed(served, tmp_path):
+    home = tmp_path / "cache/pairs"
+    for path in (home / "raw/tmp12345678", home / ".unpacked-1"):
+        path.mkdir(parents=True)
+        os.utime(path, (0, 0))
+    data.fetch("pairs")
+    assert {path.name for path in home.rglob("*")} == {"pairs.csv", "raw", "5976039"}
 
 
 def test_the_commands_list_and_fetch(tmp_path, monkeypatch, capsys):

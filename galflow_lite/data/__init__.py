@@ -18,14 +18,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import tomlkit
 from PIL import Image
 from tqdm import TqdmWarning
 
-from ..files import bars_hidden, share, written_aside
+from ..files import bars_hidden, remove_leftovers, share, written_aside
 from ..galaxies import convert as convert_catalogue
 from ..inputs import as_choice
 from . import uci
@@ -216,6 +217,8 @@ def fetch(name: str, folder: Path | str | None = None, *, source: Path | str | N
     entry = DATASETS[as_choice(name, "the set", DATASETS)]
     home = (Path(folder) if folder is not None else cache_folder()) / name
     product = home / entry.product
+    for leftovers in (".unpacked-*", "raw/tmp????????"):
+        remove_leftovers(home, leftovers)
     if product.is_file():
         return product
     raw = Path(source) if source is not None else _download(name, entry, home / "raw")
@@ -235,6 +238,7 @@ def fetch(name: str, folder: Path | str | None = None, *, source: Path | str | N
 
 def _download(name: str, entry: Dataset, raw: Path) -> Path:
     """The file, or the folder of several."""
+    shown = not bars_hidden()
     boy = pooch.create(path=raw, base_url=f"{entry.doi}/", retry_if_failed=2)
     try:
         if entry.doi:
@@ -242,14 +246,27 @@ def _download(name: str, entry: Dataset, raw: Path) -> Path:
             suffixes = tuple(entry.suffixes)
             # The rest of the record is not needed.
             boy.registry = {f: c for f, c in boy.registry.items() if f.endswith(suffixes)}
+            # Of a name with folders, on any system, the last part alone is its name.
+            if outside := [f for f in boy.registry if PureWindowsPath(f).name != f]:
+                raise ValueError(f"its record has {outside[0]!r}, which is no plain file name")
         for address, checksum in entry.files.items():
             file = address.rpartition("/")[2]
             boy.registry[file], boy.urls[file] = checksum or None, address
         for file in sorted(boy.registry):
-            boy.fetch(file, progressbar=not bars_hidden())
+            # Where no checksum vouches for the file, the connection has to.
+            secure = pooch.HTTPDownloader(shown, hooks={"response": _stay_encrypted})
+            downloader = None if boy.registry[file] else secure
+            boy.fetch(file, downloader=downloader, progressbar=shown)
         return raw / file if len(boy.registry) == 1 else raw
     except (OSError, ValueError, LookupError) as error:
         raise ConnectionError(
             f"{name} cannot be downloaded ({error}), expected its source to answer: check the "
             "connection and run the same command again, or bring the files with --source"
         ) from error
+
+
+def _stay_encrypted(response: Any, **_: Any) -> None:
+    """Refuse a redirection from https to http: anybody on the way could answer."""
+    there = response.headers.get("location", "")
+    if response.url.startswith("https:") and there.lower().startswith("http:"):
+        raise ConnectionError(f"{response.url} leads to {there}, which is not encrypted")

@@ -21,8 +21,8 @@ from typing import TextIO
 import h5py
 import numpy as np
 
-from ..files import sha256, written_aside
-from ..inputs import as_whole
+from ..files import reading, require_own_data, sha256, written_aside
+from ..inputs import as_array, as_whole
 
 HALF_YEAR = r"\d+/0?[1-6]/(20)?07"
 """Dates of POWER from January to June 2007, an eighth of the set."""
@@ -67,10 +67,17 @@ class TabularData:
 
     @classmethod
     def read(cls, path: Path | str) -> TabularData:
-        """Read what `write` has written, or ``galflow-lite data fetch power`` say."""
-        with h5py.File(path) as file:
-            parts = {part: file[part][:] for part in _PARTS}
-            return cls(name=file.attrs["name"], columns=tuple(file.attrs["columns"]), **parts)
+        """Read what `write` has written, or ``galflow-lite data fetch power`` say.
+
+        Raises:
+            OSError: The file is not there, or may not be read.
+            ValueError: It is damaged or another one, holds NaN, or leads to other files.
+        """
+        with reading(path, "a table in three parts"), h5py.File(path) as file:
+            require_own_data(file)
+            columns = tuple(file.attrs["columns"])
+            parts = {name: as_array(file[name][:], name, columns=columns) for name in _PARTS}
+            return cls(name=file.attrs["name"], columns=columns, **parts)
 
 
 def subset(data: TabularData, *, train: int = 25_000, test: int = 10_000, seed: int) -> TabularData:

@@ -151,5 +151,5 @@ def key_of(settings: Mapping[str, Any], version: str) -> str:
 
 def about(hardware: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str]:
     """What the columns ``device`` and ``versions`` say."""
-    named = " ".join(f"{name} {versions[name]}" for name in ("python", "torch", "numpy"))
+    named = " ".join(f"{name} {versions[name]}" for name in ("python", "torch"))
     return {"device": hardware.get("gpu") or hardware["cpu"], "versions": named}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -319,7 +320,11 @@ def test_the_claims_that_ship_fit_a_screen_and_name_what_they_rest_on():
         assert 6 <= len(found.of(number)) <= 12
     for claim in found.claims:
         assert len(claim.short) <= 45, claim.short
-        assert claim.section.startswith(("lesson", "audit")), claim.short
+        kind, number, section = re.fullmatch(
+            r"(lesson|audit) (\d\d), section (\d+)", claim.section
+        ).groups()
+        (path,) = share("notebooks").glob(f"{'audits/' * (kind == 'audit')}{number}_*.ipynb")
+        assert f"## {section} " in path.read_text(encoding="utf-8"), claim.short
         assert claim.criterion or claim.here, claim.short
         # A claim that nothing was run for says what it needs.
         assert claim.comparisons or claim.verdict == UNTESTED, claim.short

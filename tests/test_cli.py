@@ -61,7 +61,7 @@ def pair(here, monkeypatch):
         folder / "01_tiny.ipynb",
         RECORD.format("galaxies.parameters", 2937788, "lite", ""),
         "print(os.environ['GALFLOW_SCALE'], os.environ['GALFLOW_SEED'] or 'default')",
-        RECORD.format("galaxies.sampling.seconds", 3.25, "paper", ""),
+        RECORD.format("a.paper.time", 3.25, "paper", ""),
     )
     audit = tiny(folder / "audits/01_tiny.ipynb", RECORD.format("a.new.number", 0.5, "lite", ""))
     monkeypatch.setattr(notebooks, "share", lambda name: folder)
@@ -172,7 +172,7 @@ def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(her
     assert book.cells[1].outputs[0].text == "lite default\n"
     assert [cell.execution_count for cell in book.cells] == [1, 2, 3]
     assert number("a.new.number", "lite") == 0.5
-    assert number("galaxies.sampling.seconds", "paper") == 3.25
+    assert number("a.paper.time", "paper") == 3.25
     # Without --store nothing is kept; with it, numbers that were not measured stay.
     tiny(pair[1], RECORD.format("a.new.number", 0.75, "lite", ""), "os.environ['GALFLOW_SEED']")
     before = pair[1].read_bytes()
@@ -183,7 +183,7 @@ def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(her
     assert number("a.new.number", "lite") == 0.5
     assert run("reproduce", str(pair[1]), "--store") == 0
     assert number("a.new.number", "lite") == 0.75
-    assert number("galaxies.sampling.seconds", "paper") == 3.25
+    assert number("a.paper.time", "paper") == 3.25
 
 
 def test_reproduce_ends_with_1_when_a_cell_fails_and_stores_nothing(here, pair, capsys):

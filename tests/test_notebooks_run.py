@@ -194,7 +194,9 @@ def test_make_bands_repeats_lesson_and_audit_with_several_seeds(tmp_path, bands_
 
 def test_make_bands_needs_what_every_seed_gave(tmp_path, bands_of):
     with pytest.raises(ValueError, match="^b: not"):
-        bands_of(lambda audit, seed: [("a", 1.0, True), *[("b", 1, True)] * (seed == 4)])
+        bands_of(lambda audit, seed: [("a", 1.0, True, 9), *[("b", 1, True, 9)] * (seed == 4)])
+    with pytest.raises(ValueError, match="^a: found no null"):
+        bands_of(lambda audit, seed: [("a", 1.0, True)])
     with pytest.raises(ValueError, match="^a: the band .* holds its null 1"):
         bands_of(lambda audit, seed: [("a", float(seed), True, 1.0)])
     assert (tmp_path / "bands.toml").read_text() == "# mine\n"

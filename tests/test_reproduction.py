@@ -186,6 +186,7 @@ def test_shipped_bands_are_what_the_rule_gives():
         for name in notebook["band"]:
             values, band = reproduction.stored(name, scale="lite"), shipped[name]
             assert values.n == notebook["seeds"] >= bands.FEWEST
+            assert band.null is not None, name
             kinds = {"law": band.law, "within": band.within, "null": band.null}
             assert bands.band_of(values.values, **kinds) == band, name
 

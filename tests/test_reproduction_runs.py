@@ -246,16 +246,19 @@ def test_a_run_of_a_notebook_is_compared_and_stored(here, monkeypatch, capsys):
     reproduction.record("number", 4.0, 0.5)
     reproduction.record("numbers", Summary.of([1.0, 2.0], (5, 6)), scale="paper")
     records = [json.loads(text) for text in lines.read_text().splitlines()]
-    assert compared(records) == "This run: 0 numbers as stored for its seed, 2 not stored, 0 moved"
+    assert compared(records) == "This run: 0 numbers as stored for its seed, 3 not stored, 0 moved"
     assert store_run("98", records) == 2 * 2 * 4 + 3
     assert reproduction.stored("number") == Summary(1, 4.0, 0.0, 0.0)
     assert reproduction.stored("numbers", scale="paper").seeds == (5, 6)
     assert reproduction.stored("row.list[1]", "b/deep").values == (1.0, 1.0)
     monkeypatch.setenv("GALFLOW_RUNS", str(here / "elsewhere"))
+    (here / "elsewhere").mkdir()
+    # A line that an older version left, without a key, is no run.
+    (here / "elsewhere/row.jsonl").write_text('{"row": "row", "seed": 0, "value": {"a": 1}}\n')
     assert run(here, 2).values("b/deep", "list") == [[0, 1]] * 2
     assert calls(here) == 4
     records[-2]["value"] *= 1.03
-    assert "0 numbers as stored for its seed, 1 not stored, 1 moved: number" in compared(records)
+    assert "2 numbers as stored for its seed, 0 not stored, 1 moved: number" in compared(records)
 
 
 # ---- Summary ----------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
 
     Raises:
         ValueError: too few seeds, a number that some seed did not give or that is not finite, or
-            a band that holds its null.
+            a band without a null or that holds it.
         galflow_lite.notebooks.NotebookFailed: a run failed; the file is left as it was.
         OSError: ``data/`` cannot be written to, as in an installed package.
     """
@@ -153,6 +153,10 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
             raise ValueError(f"{name}: not every seed gave a number: check it in each run")
         law = "lognormal" if any(line.get("positive") for line in lines) else "normal"
         within, null = (lines[0].get(key) for key in ("within", "null"))
+        if null is None:
+            raise ValueError(
+                f"{name}: found no null, expected check(..., null=what it must not be)"
+            )
         if isinstance(null, str):
             null = float(np.mean([run[null]["value"] for run in runs]))
         try:

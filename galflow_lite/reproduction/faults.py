@@ -10,7 +10,7 @@ from pathlib import Path
 import tomlkit
 
 from .. import files
-from ..notebooks import execute, find_notebooks
+from ..notebooks import NotebookFailed, execute, find_notebooks
 from .checks import OUTSIDE
 
 
@@ -68,8 +68,6 @@ def run_with(fault: Fault, notebook: str, folder: Path) -> Iterator[str]:
         folder: an empty one, for the copy and the executed notebooks.
     """
     import nbformat
-
-    from ..notebooks import NotebookFailed
 
     package = Path(files.__file__).parent
     copy = folder / package.name

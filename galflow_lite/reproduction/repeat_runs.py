@@ -244,12 +244,15 @@ def _key(run: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def read_kept(path: Path) -> list[dict[str, Any]]:
-    """The runs of a file that did not fail; half a line, left by a process that died, is none."""
+    """The runs of a file that did not fail.
+
+    Half a line, left by a process that died, is none, nor is one of a version without keys.
+    """
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         with suppress(json.JSONDecodeError):
             run = json.loads(line)
-            found += [run] if run["value"] is not None else []
+            found += [run] if run["value"] is not None and "key" in run else []
     return found
 
 
@@ -320,21 +323,29 @@ def _differences(old: Mapping, new: Mapping, others: list[Mapping[str, Any]]) ->
 
 def compared(records: Iterable[Mapping[str, Any]]) -> str:
     """Whether a run is the one that was stored: how many of its numbers are, to within 2 %."""
+    table = runs()
+    table = table[table.key == ""]
+    names = zip(table.row, table.scale, table.seed, strict=True)
+    before = dict(zip(names, table.value, strict=True))
     same, moved, new = 0, [], 0
     for line in records:
-        if not isinstance(line["value"], int | float):
-            continue
-        table = runs(line["notebook"])
-        at = (table.row == line["id"]) & (table.seed == line["seed"]) & (table.key == "")
-        before = table.value[at & (table.scale == line["scale"])]
-        if before.empty:
-            new += 1
-        elif abs(line["value"] - before.iloc[0]) <= ALLOWANCE * abs(before.iloc[0]):
-            same += 1
-        else:
-            moved.append(line["id"])
+        for seed, value in _by_seed(line):
+            old = before.get((line["id"], line["scale"], seed))
+            if old is None:
+                new += 1
+            elif abs(value - old) <= ALLOWANCE * abs(old):
+                same += 1
+            else:
+                moved.append(line["id"])
     text = f"This run: {same} numbers as stored for its seed, {new} not stored"
-    return f"{text}, {len(moved)} moved{': ' * bool(moved)}{', '.join(moved)}"
+    return f"{text}, {len(moved)} moved{': ' * bool(moved)}{', '.join(dict.fromkeys(moved))}"
+
+
+def _by_seed(line: Mapping[str, Any]) -> list[tuple[int, float]]:
+    """A recorded number with its seed, or those of a summary with theirs; none of a text."""
+    if line["values"]:
+        return list(zip(line["seeds"], line["values"], strict=True))
+    return [(line["seed"], line["value"])] if isinstance(line["value"], int | float) else []
 
 
 def store_run(notebook: str, records: Iterable[Mapping[str, Any]]) -> int:
@@ -353,12 +364,9 @@ def store_run(notebook: str, records: Iterable[Mapping[str, Any]]) -> int:
                 lines += [{"notebook": notebook, "scale": scale, **one} for one in lines_of(run)]
         elif line["scale"] == "lite" and line["id"] in bands:
             continue
-        elif isinstance(line["value"], int | float):
+        else:
             one = {**origin, "row": line["id"], "scale": line["scale"]}
-            pairs = zip(
-                line["seeds"] or [line["seed"]], line["values"] or [line["value"]], strict=True
-            )
-            error = None if line["values"] else line["standard_error"]
-            lines += [{**one, "seed": seed, "value": v, "error": error} for seed, v in pairs]
+            one["error"] = None if line["values"] else line["standard_error"]
+            lines += [{**one, "seed": seed, "value": value} for seed, value in _by_seed(line)]
     store(lines)
     return len(lines)

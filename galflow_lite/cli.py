@@ -82,9 +82,16 @@ def reproduce(
         list[str] | None, typer.Argument(help="Number (01: lesson and audit) or path; or all.")
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="lite: minutes on a laptop. paper: the paper's settings, on a GPU.")
+        str,
+        typer.Option(
+            envvar="GALFLOW_SCALE",
+            help="lite: minutes on a laptop. paper: the paper's settings, on a GPU.",
+        ),
     ] = "lite",
-    seed: Annotated[int | None, typer.Option(min=0, help="In place of the notebook's own.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, envvar="GALFLOW_SEED", help="In place of the notebook's own."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for reports and new runs.")] = Path("runs"),
     store: Annotated[
         bool, typer.Option("--store", help="Store outputs in the notebooks, numbers in data/.")
@@ -179,6 +186,25 @@ def table(
         typer.echo((claims.table() if table is None else table).to_csv(index=False))
     else:
         raise ValueError(f"the format {form!r} is not known: choose text, markdown, html or csv")
+
+
+@app.command()
+def student(
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """Write the lessons without solutions and outputs, to work through or to hand out."""
+    from . import notebooks as books
+    from .exercises.student_version import write_student_version
+    from .files import writable
+
+    lessons = [path for path in books.find_notebooks() if path.parent.name != "audits"]
+    for lesson in lessons:
+        _keep_existing(out / lesson.name, force)
+    writable(out)
+    for lesson in lessons:
+        stubs = write_student_version(lesson, out / lesson.name)
+        typer.echo(f"{out / lesson.name}: {stubs} cells to fill in")
 
 
 @app.command()

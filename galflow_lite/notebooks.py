@@ -184,29 +184,51 @@ def _sections(notebook: Any) -> list[str]:
     return found
 
 
+_FORMULA = re.compile(r"\$\$(?P<display>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+?)\$", flags=re.S)
+
+
 def _report(notebook: Any, path: Path) -> Path:
+    """One page that needs no network: formulas are MathML, which browsers draw by themselves."""
     from nbconvert import HTMLExporter
 
-    notebook = copy.deepcopy(notebook)
+    notebook, formulas = copy.deepcopy(notebook), []
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             _keep_alt(output)
+        if cell.cell_type == "markdown":
+            # Markdown would read stars and underscores of a formula: a token keeps its place.
+            cell.source = _FORMULA.sub(lambda found: _token(found, formulas), cell.source)
     # Remarks on markup are nothing that a reader could do anything about.
     for logger in ("nbconvert", "traitlets"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     resources = {"metadata": {"name": path.stem}}
-    body, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources=resources)
-    write_aside(path, body)
+    options = {"embed_images": True, "mathjax_url": "", "require_js_url": ""}
+    body, _ = HTMLExporter(**options).from_notebook_node(notebook, resources=resources)
+    body = re.sub(r"FORMULA(\d+)OF", lambda found: formulas[int(found[1])], body)
+    write_aside(path, _NETWORK.sub("", body))
     return path
+
+
+# What nbconvert's template would load for formulas and widgets.
+_NETWORK = re.compile(r"<script[^>]*\bsrc=\"[^\"]*\"[^>]*>\s*</script>")
+
+
+def _token(found: re.Match[str], formulas: list[str]) -> str:
+    from latex2mathml.converter import convert
+
+    kind = "block" if found["display"] else "inline"
+    formulas.append(convert(found["display"] or found["inline"], display=kind))
+    return f"FORMULA{len(formulas) - 1}OF"
 
 
 def _keep_alt(output: Any) -> None:
     """Turn an image with alt text into HTML: nbconvert's template drops the text otherwise."""
-    picture = output.get("data", {}).get("image/png")
-    alt = output.get("metadata", {}).get("image/png", {}).get("alt")
-    if picture and alt:
-        source = "data:image/png;base64," + "".join(picture.split())
-        output["data"] = {"text/html": f'<img alt="{html.escape(alt)}" src="{source}">'}
+    for kind in ("image/png", "image/gif"):
+        picture = output.get("data", {}).get(kind)
+        alt = output.get("metadata", {}).get(kind, {}).get("alt")
+        if picture and alt:
+            source = f"data:{kind};base64," + "".join(picture.split())
+            output["data"] = {"text/html": f'<img alt="{html.escape(alt)}" src="{source}">'}
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -227,5 +249,6 @@ def store_outputs(executed: Path, target: Path) -> None:
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     for cell in notebook.cells:
-        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        kept = ("tags", "jupyter", "slideshow")
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in kept}
     write_aside(target, nbformat.writes(notebook) + "\n")

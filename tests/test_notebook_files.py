@@ -23,15 +23,17 @@ from galflow_lite.reproduction.checks import INSIDE, OUTSIDE
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 FILES = sorted([*FOLDER.glob("*.ipynb"), *FOLDER.glob("audits/*.ipynb")])
+LESSONS = [path for path in FILES if path.parent.name != "audits"]
 # Of a lesson and its audit together.
 FEWEST_VERDICTS = {"00": 2, "01": 5, "02": 20, "03": 15, "04": 16}
 NUMBERS = list(FEWEST_VERDICTS)
 # Figures count too: their pixels differ from one release of matplotlib to the next.
 MOST_IGNORED = 40
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 1_500_000
 # An experiment of an audit is one function of case and seed.
-MOST_LINES = {"lesson": 18, "audit": 40}
+# The core loop of a lesson is one cell.
+MOST_LINES = {"lesson": 26, "audit": 40}
 FEWEST_LETTERS = 20
 
 PLAIN = ["text/plain"]
@@ -106,7 +108,7 @@ def execution(book) -> Iterator[str]:
     if len(set(ids)) < len(ids):
         yield "two cells have the same id"
     for cell in book.cells:
-        if set(cell.metadata) - {"tags", "slideshow"}:
+        if set(cell.metadata) - {"tags", "slideshow", "jupyter"}:
             yield f"metadata that vary from run to run: {sorted(cell.metadata)}"
     if book.metadata.get("kernelspec", {}).get("name") != "python3":
         yield "the kernel is not python3"
@@ -123,7 +125,7 @@ def verdicts(book) -> Iterator[str]:
             yield f"a verdict cell without text in its output: {first}"
         text = printed(cell)
         passed = INSIDE in text and OUTSIDE not in text and "no band" not in text
-        if calls(cell, "check", "confirm") and not (cell in checked and passed):
+        if calls(cell, "check", "tell") and not (cell in checked and passed):
             yield f"a check that nbval does not compare, or that did not pass: {first}"
         if printed(cell) and not tags(cell) & {CHECKED, IGNORED}:
             yield f"text output that is neither checked nor ignored by name: {first}"
@@ -195,10 +197,28 @@ def structure(book, kind: str, paper: bool) -> Iterator[str]:
         yield f"the second cell is not the imports and settings(), tagged {IGNORED}"
     prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     headings = re.findall(r"^## +(.+)$", prose.lower(), flags=re.MULTILINE)
-    last = ["exercises", "reading"] if kind == "lesson" else []
+    last = ["reading"] if kind == "lesson" else []
     found = headings[len(headings) - len(last) :]
     if len(found) < len(last) or not all(w in f for w, f in zip(last, found, strict=True)):
         yield f"the last sections are {found}, expected {last}"
+
+
+# What a student finishes in two units of 50 minutes.
+MOST = {"words": 1_800, "words of a cell": 150, "code lines": 350, "checks": 10, "exercises": 9}
+
+
+def size(book) -> dict[str, int]:
+    """How long a lesson is, in the terms of `MOST`."""
+    words = [len(cell.source.split()) for cell in book.cells if cell.cell_type == "markdown"]
+    lines = [line.strip() for cell in code_cells(book) for line in cell.source.splitlines()]
+    code = [line for line in lines if line and not line.startswith("#")]
+    return {
+        "words": sum(words),
+        "words of a cell": max(words),
+        "code lines": len(code),
+        "checks": sum(bool(re.match(r"(reproduction\.)?(check|tell)\(", line)) for line in code),
+        "exercises": sum("# BEGIN SOLUTION" in cell.source for cell in code_cells(book)),
+    }
 
 
 def shown_claims(book) -> list[str]:
@@ -234,6 +254,13 @@ def test_notebook_is_as_it_should_be(path):
     nbformat.validate(book)
     assert problems(book, **kind_of(path)) == []
     assert path.stat().st_size < MOST_BYTES
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name[:2])
+def test_a_student_finishes_the_lesson(path):
+    found = size(read(path))
+    assert {name: value for name, value in found.items() if value > MOST[name]} == {}
+    assert found["exercises"] >= (3 if path.name.startswith("00") else 6)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -299,7 +326,7 @@ DAMAGE = [
     (lambda title, first, verdict, figure: first.metadata.clear(), "neither checked nor ignored"),
     (lambda title, first, verdict, figure: first.metadata.update(a="b"), "vary from run"),
     (lambda title, first, verdict, figure: first.update(id=verdict.id), "the same id"),
-    (lambda title, first, verdict, figure: first.update(source="x\n" * 19), "19 lines"),
+    (lambda title, first, verdict, figure: first.update(source="x\n" * 27), "27 lines"),
     (lambda title, first, verdict, figure: first.update(source="x;"), "cell that ends in ';'"),
     (lambda title, first, verdict, figure: first.update(source="x"), "the second cell"),
     (lambda title, first, verdict, figure: figure.outputs.pop(), "without a caption"),

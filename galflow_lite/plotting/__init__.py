@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from .figures import COLORS, clusters, density_map, image_rows, show, use_style
+from .figures import (
+    COLORS,
+    animate,
+    clusters,
+    density_map,
+    image_rows,
+    show,
+    slider,
+    use_style,
+)
 from .galaxy_figures import LABELS, abundance_plane, corner, face_on, profiles
 
 __all__ = [
     "COLORS",
     "LABELS",
     "abundance_plane",
+    "animate",
     "clusters",
     "corner",
     "density_map",
@@ -16,5 +26,6 @@ __all__ = [
     "image_rows",
     "profiles",
     "show",
+    "slider",
     "use_style",
 ]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import tomlkit
 import torch
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
@@ -20,6 +23,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from ..files import share
 from ..inputs import as_array, as_tensor
 
 # Okabe & Ito's palette: told apart in every common form of colour blindness.
@@ -50,24 +54,110 @@ def draw_map(axis: Axes, values: np.ndarray, extent: list[float], **style: Any) 
     return axis.imshow(values, extent=extent, interpolation="nearest", origin="lower", **style)
 
 
-def show(figure: Figure, *, caption: str, alt: str, dpi: int = 100) -> None:
+def show(
+    figure: Figure,
+    name: str | None = None,
+    *,
+    caption: str | None = None,
+    alt: str | None = None,
+    dpi: int = 150,
+) -> None:
     """Display a figure in a notebook with its caption and a text for those who cannot see it.
 
     The picture is stored with at most 256 colours, which keeps a notebook small.
 
     Args:
         figure: Figure to show; closed afterwards.
-        caption: One or two sentences under the figure, Markdown.
-        alt: What the figure shows, in words.
+        name: Where caption and alt text stand: ``"01.profiles"`` is the entry ``profiles`` of
+            ``notebooks/captions/01.toml``.
+        caption: One or two sentences under the figure, Markdown, where it has no name.
+        alt: What the figure shows, in words, where it has no name.
         dpi: Resolution.
+
+    Raises:
+        ValueError: There is no such entry.
     """
-    buffer, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    if name is not None:
+        caption, alt = _texts(name)
+    small = io.BytesIO()
+    _picture(figure, dpi).save(small, "PNG", optimize=True)
     plt.close(figure)
+    display(Image(small.getvalue(), alt=_line(alt)))
+    display(Markdown(f"**Figure.** {_line(caption)}"))
+
+
+def animate(
+    figure: Figure,
+    draw: Callable[[Any], None],
+    frames: Iterable[Any],
+    name: str,
+    *,
+    per_second: float = 6.0,
+    dpi: int = 80,
+) -> None:
+    """Display a figure that changes: an animated picture, which plays without a network.
+
+    Args:
+        figure: Figure to draw on; closed afterwards.
+        draw: Changes the figure to what it shows at a frame.
+        frames: What `draw` is called with, in turn; the last one stays for two seconds.
+        name: Where caption and alt text stand, as in :func:`show`.
+        per_second: Frames a second.
+        dpi: Resolution.
+
+    Raises:
+        ValueError: There is no such entry.
+    """
+    (caption, alt), pictures, film = _texts(name), [], io.BytesIO()
+    for frame in frames:
+        draw(frame)
+        pictures.append(_picture(figure, dpi))
+    plt.close(figure)
+    durations = [int(1000 / per_second)] * (len(pictures) - 1) + [2000]
+    first, *rest = pictures
+    first.save(film, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+    display(Image(film.getvalue(), format="gif", alt=_line(alt)))
+    display(Markdown(f"**Figure.** {_line(caption)}"))
+
+
+def slider(draw: Callable[[Any], None], label: str, values: Sequence[Any], start: Any) -> None:
+    """Let a slider choose what is drawn; where ipywidgets is absent, draw the start alone.
+
+    Args:
+        draw: Called with the chosen value; it shows a figure.
+        label: What the slider sets.
+        values: What can be chosen.
+        start: The value at first, one of `values`.
+    """
+    try:
+        import ipywidgets
+    except ImportError:
+        ipywidgets = None
+    if ipywidgets is None or os.environ.get("GALFLOW_QUIET") == "1":  # a stored page cannot move
+        return draw(start)
+    chooser = ipywidgets.SelectionSlider(options=values, value=start, description=label)
+    ipywidgets.interact(draw, **{next(iter(signature(draw).parameters)): chooser})
+
+
+def _picture(figure: Figure, dpi: int) -> PillowImage.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     picture = PillowImage.open(buffer).convert("RGB")
-    picture.quantize(256, dither=PillowImage.Dither.NONE).save(small, "PNG", optimize=True)
-    display(Image(small.getvalue(), alt=" ".join(alt.split())))
-    display(Markdown(f"**Figure.** {' '.join(caption.split())}"))
+    return picture.quantize(256, dither=PillowImage.Dither.NONE)
+
+
+def _texts(name: str) -> tuple[str, str]:
+    """Caption and alt text of a figure."""
+    number, _, entry = name.partition(".")
+    path = share("notebooks") / "captions" / f"{number}.toml"
+    known = tomlkit.parse(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if entry not in known:
+        raise ValueError(f"found no entry {entry!r} in {path.name}, expected caption and alt there")
+    return known[entry]["caption"], known[entry]["alt"]
+
+
+def _line(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 _HUES = tuple(COLORS.values())

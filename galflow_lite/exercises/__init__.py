@@ -1,0 +1,113 @@
+"""Exercises of the lessons: a check that says what is wrong with an answer, and hints.
+
+Each lesson has a file, ``lesson_01.py``, with one function an exercise: it takes the answer, raises
+:class:`Wrong` with a sentence for the learner, and returns a sentence where the answer is right.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..reproduction.checks import INSIDE, OPEN, OUTSIDE
+
+__all__ = ["check", "hint"]
+
+TRIES_BEFORE_AN_OFFER = 3
+
+
+class Wrong(Exception):
+    """What a learner should hear about an answer."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise: what looks at its answer, and its hints, the broadest first."""
+
+    judge: Callable[..., str]
+    hints: tuple[str, ...]
+
+
+_known: dict[str, Exercise] = {}
+_tries: Counter[str] = Counter()
+_hints_given: Counter[str] = Counter()
+
+
+def exercise(number: str, *hints: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
+    """Make a function the judge of an exercise.
+
+    Args:
+        number: lesson and exercise, such as ``"02.3"``.
+        hints: at most three, from a nudge to nearly the answer.
+    """
+
+    def keep(judge: Callable[..., str]) -> Callable[..., str]:
+        _known[number] = Exercise(judge, hints)
+        return judge
+
+    return keep
+
+
+def find(number: str) -> Exercise:
+    """The exercise of this number.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        importlib.import_module(f".lesson_{number[:2]}", __name__)
+        return _known[number]
+    except (ImportError, KeyError, TypeError) as error:
+        known = (
+            ", ".join(sorted(n for n in _known if n[:2] == str(number)[:2])) or "01.1, 01.2, ..."
+        )
+        raise ValueError(f"found no exercise {number!r}, expected one of {known}") from error
+
+
+def check(number: str, *answers: Any) -> bool:
+    """Print in one line whether an answer is right, and what is wrong with it if it is not.
+
+    Nothing that an answer does stops the notebook: an error inside it is told like a wrong answer.
+
+    Args:
+        number: of the exercise, such as ``"02.3"``.
+        answers: what the exercise asks for: functions, arrays, numbers.
+
+    Returns:
+        Whether the answer is right.
+
+    Raises:
+        ValueError: there is no such exercise.
+    """
+    judge = find(number).judge
+    try:
+        if any(answer is ... for answer in answers):
+            raise NotImplementedError("replace the dots")
+        sign, said = INSIDE, judge(*answers)
+    except NotImplementedError as error:
+        sign, said = OPEN, f"not filled in yet: {error}"
+    except Wrong as error:
+        sign, said = OUTSIDE, str(error)
+    except Exception as error:  # an answer is anyone's code
+        first = next(iter(str(error).splitlines()), "")
+        sign, said = OUTSIDE, f"your answer stopped with {type(error).__name__}: {first}"
+    _tries[number] += sign == OUTSIDE
+    if sign == OUTSIDE and _tries[number] >= TRIES_BEFORE_AN_OFFER:
+        said += f'  (stuck? exercises.hint("{number}"))'
+    print(f"exercise {number}   {sign} {said}")
+    return sign == INSIDE
+
+
+def hint(number: str) -> None:
+    """Print the next hint of an exercise; after the last one, the first again.
+
+    Raises:
+        ValueError: there is no such exercise.
+    """
+    hints = find(number).hints
+    at = _hints_given[number] % len(hints)
+    _hints_given[number] += 1
+    print(f"hint {at + 1} of {len(hints)}: {hints[at]}")

@@ -1,0 +1,5 @@
+"""Wrong answers to the exercises of lesson 03, with what the learner is told."""
+
+from __future__ import annotations
+
+WRONG: dict[str, list] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import html
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +197,8 @@ def _report(notebook: Any, path: Path) -> Path:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             _keep_alt(output)
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            cell["transient"] = {"remove_source": True}
         if cell.cell_type == "markdown":
             # Markdown would read stars and underscores of a formula: a token keeps its place.
             cell.source = _FORMULA.sub(lambda found: _token(found, formulas), cell.source)
@@ -209,16 +213,31 @@ def _report(notebook: Any, path: Path) -> Path:
     return path
 
 
-# What nbconvert's template would load for formulas and widgets.
-_NETWORK = re.compile(r"<script[^>]*\bsrc=\"[^\"]*\"[^>]*>\s*</script>")
+# What nbconvert's template would load for widgets and diagrams.
+_NETWORK = re.compile(
+    r"<script[^>]*\bsrc=\"[^\"]*\"[^>]*>\s*</script>|"
+    r"<script type=\"module\">[^<]*\bimport\(?[^<]*mermaid.*?</script>",
+    flags=re.S,
+)
 
 
 def _token(found: re.Match[str], formulas: list[str]) -> str:
     from latex2mathml.converter import convert
 
     kind = "block" if found["display"] else "inline"
-    formulas.append(convert(found["display"] or found["inline"], display=kind))
+    formula = convert(found["display"] or found["inline"], display=kind)
+    formulas.append(re.sub(r'<mi mathvariant="([a-z-]+)">([A-Za-z])</mi>', _letter, formula))
     return f"FORMULA{len(formulas) - 1}OF"
+
+
+def _letter(found: re.Match[str]) -> str:
+    """A letter of a mathematical alphabet as a character: browsers ignore the attribute."""
+    kind, letter = found[1].upper(), found[2]
+    size = "CAPITAL" if letter.isupper() else "SMALL"
+    for name in (f"MATHEMATICAL {kind} {size} {letter}", f"{kind} {size} {letter}"):
+        with contextlib.suppress(KeyError):
+            return f"<mi>{unicodedata.lookup(name.upper())}</mi>"
+    return found[0]
 
 
 def _keep_alt(output: Any) -> None:

@@ -16,7 +16,7 @@ from galflow_lite.reproduction.checks import INSIDE
 
 ROOT = Path(__file__).parents[1]
 LESSONS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))}
-TASK = re.compile(r"> \*\*Your turn (\d\d\.\d)\*\* · [^·\n]+ · (\d+) minutes · (★{1,3})\n")
+TASK = re.compile(r"> \*\*Your turn (\d\d\.\d)\*\* · [^·\n]+ · (\d+) minutes · (★{1,3})\n>\n> \*")
 
 
 def answers_of(number: str) -> dict[str, list[tuple[tuple, str]]]:
@@ -112,7 +112,7 @@ def names(source: str) -> list[ast.Name]:
 def test_stub_of_a_function_and_of_values_and_the_picture_to_expect(tmp_path):
     cell = nbformat.v4.new_code_cell(
         "def f(x):\n    # BEGIN SOLUTION: square it\n    return x * x\n    # END SOLUTION\n\n"
-        "# BEGIN SOLUTION: a number\na = 1\nb = a + 1\n# END SOLUTION\nprint(f(2))"
+        "# BEGIN SOLUTION: numbers\na = 1\nb, c = a + 1, 2\n# END SOLUTION\nprint(c, b)"
     )
     cell.outputs = [nbformat.v4.new_output("display_data", {"image/png": "aGk="})]
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
@@ -120,7 +120,7 @@ def test_stub_of_a_function_and_of_values_and_the_picture_to_expect(tmp_path):
     stub, picture = nbformat.read(tmp_path / "b.ipynb", as_version=4).cells
     assert stub.source == (
         "def f(x):\n    # YOUR TURN: square it\n    raise NotImplementedError('square it')\n\n"
-        "# YOUR TURN: a number\na = ...\nb = ...\nprint(f(2))"
+        "# YOUR TURN: numbers\nc = ...\nb = ...\nprint(c, b)"
     )
     assert picture.attachments == {"expected.png": {"image/png": "aGk="}}
 
@@ -137,7 +137,7 @@ def test_nothing_that_an_answer_does_stops_the_notebook(monkeypatch, capsys):
     monkeypatch.setattr(exercises.importlib, "import_module", lambda *names: None)
     said = []
     for answer in (lambda x: 2 * x, lambda x: x, lambda x: x.no, lambda x: 5, ..., "text"):
-        said.append((exercises.check("99.1", answer), capsys.readouterr().out))
+        said.append((bool(exercises.check("99.1", answer)), capsys.readouterr().out))
     assert [right for right, _ in said] == [True, False, False, False, False, False]
     assert said[0][1] == f"exercise 99.1   {INSIDE} doubled\n"
     assert "the number itself" in said[1][1]

@@ -31,6 +31,19 @@ class Exercise:
     hints: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Whether an answer is right; true or false, and silent at the end of a cell."""
+
+    right: bool
+
+    def __bool__(self) -> bool:
+        return self.right
+
+    def _ipython_display_(self) -> None:
+        """Nothing: the line that was printed says it all."""
+
+
 _known: dict[str, Exercise] = {}
 _tries: Counter[str] = Counter()
 _hints_given: Counter[str] = Counter()
@@ -67,7 +80,7 @@ def find(number: str) -> Exercise:
         raise ValueError(f"found no exercise {number!r}, expected one of {known}") from error
 
 
-def check(number: str, *answers: Any) -> bool:
+def check(number: str, *answers: Any) -> Outcome:
     """Print in one line whether an answer is right, and what is wrong with it if it is not.
 
     Nothing that an answer does stops the notebook: an error inside it is told like a wrong answer.
@@ -77,7 +90,7 @@ def check(number: str, *answers: Any) -> bool:
         answers: what the exercise asks for: functions, arrays, numbers.
 
     Returns:
-        Whether the answer is right.
+        Whether the answer is right, for an ``if``.
 
     Raises:
         ValueError: there is no such exercise.
@@ -98,7 +111,7 @@ def check(number: str, *answers: Any) -> bool:
     if sign == OUTSIDE and _tries[number] >= TRIES_BEFORE_AN_OFFER:
         said += f'  (stuck? exercises.hint("{number}"))'
     print(f"exercise {number}   {sign} {said}")
-    return sign == INSIDE
+    return Outcome(sign == INSIDE)
 
 
 def hint(number: str) -> None:

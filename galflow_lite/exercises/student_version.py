@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import textwrap
 from pathlib import Path
 
 from ..files import write_aside
@@ -38,7 +37,9 @@ def write_student_version(lesson: Path, target: Path) -> int:
             continue
         outputs, cell.outputs, cell.execution_count = cell.outputs, [], None
         if _SOLUTION.search(cell.source):
-            cell.source, stubs = _SOLUTION.sub(_stub, cell.source), stubs + 1
+            source = cell.source
+            cell.source = _SOLUTION.sub(lambda f, s=source: _stub(f, s[f.end() :]), source)
+            stubs += 1
             pictures = [o.data["image/png"] for o in outputs if "image/png" in o.get("data", {})]
             cells += [_expected(picture) for picture in pictures]
     book.cells = cells
@@ -46,20 +47,16 @@ def write_student_version(lesson: Path, target: Path) -> int:
     return stubs
 
 
-def _stub(found: re.Match[str]) -> str:
-    """What stands in the place of a solution: an error in a function, dots for values."""
+def _stub(found: re.Match[str], after: str) -> str:
+    """In the place of a solution: an error in a function, or dots for what is used after it."""
     indent, task = found["indent"], found["task"] or "your turn"
     head = f"{indent}# YOUR TURN: {task}\n"
     if indent:
         return f"{head}{indent}raise NotImplementedError({task!r})\n"
-    assigned = [
-        target.id
-        for node in ast.parse(textwrap.dedent(found["body"])).body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    ]
-    return head + "".join(f"{name} = ...\n" for name in dict.fromkeys(assigned))
+    names = (node for node in ast.walk(ast.parse(found["body"])) if isinstance(node, ast.Name))
+    assigned = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    wanted = dict.fromkeys(name for name in re.findall(r"\w+", after) if name in assigned)
+    return head + "".join(f"{name} = ...\n" for name in wanted)
 
 
 def _expected(picture: str):

@@ -72,6 +72,8 @@ def run_with(fault: Fault, notebook: str, folder: Path) -> Iterator[str]:
     package = Path(files.__file__).parent
     copy = folder / package.name
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    texts = Path("notebooks") / "captions"
+    shutil.copytree(files.share("notebooks") / texts.name, copy / "_share" / texts)
     if fault.file != "notebook":
         place = copy / fault.file
         place.write_text(fault.plant(place.read_text(encoding="utf-8")), encoding="utf-8")

@@ -217,7 +217,7 @@ def bands(
 
     Run `galflow-lite reproduce NOTEBOOK --store` afterwards: its stored outputs name the bands.
     """
-    from .reproduction.checks import make_bands
+    from .reproduction.bands import make_bands
 
     made = make_bands(notebook, seeds=seeds, jobs=jobs)
     for name, band in made.items():
@@ -361,18 +361,18 @@ def _packages() -> Iterator[Finding]:
         yield Finding(False, "galflow-lite", "not installed: run pip install -e .")
         return
     python = Requirement(f"python{about['Requires-Python']}")
-    yield _version(python, platform.python_version())
+    yield _against(python, platform.python_version())
     for requirement in map(Requirement, metadata.requires("galflow-lite") or ()):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            yield _version(requirement, metadata.version(requirement.name))
+            yield _against(requirement, metadata.version(requirement.name))
         except metadata.PackageNotFoundError:
             text = f"missing, expected {requirement.specifier}: run pip install -e ."
             yield Finding(False, requirement.name, text)
 
 
-def _version(wanted: Any, found: str) -> Finding:
+def _against(wanted: Any, found: str) -> Finding:
     ok = wanted.specifier.contains(found, prereleases=True)
     return Finding(ok, wanted.name, found if ok else f"{found}, expected {wanted.specifier}")
 

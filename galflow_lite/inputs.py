@@ -343,7 +343,8 @@ def _plain(value: Any, name: str, columns: Sequence[str] | None) -> np.ndarray:
         # The value under a mask is no value; an integer type has no NaN to say so.
         if not np.ma.is_masked(value):
             return value.data
-        return value.astype(np.float64 if value.dtype.kind in "biu" else None).filled(np.nan)
+        kind = np.float64 if value.dtype.kind in "biu" else value.dtype
+        return np.ma.filled(value.astype(kind), np.nan)
     try:
         array = np.asarray(value)
         return array.astype(np.float64) if array.dtype.kind == "O" else array

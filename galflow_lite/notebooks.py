@@ -222,12 +222,16 @@ _NETWORK = re.compile(
 
 
 def _token(found: re.Match[str], formulas: list[str]) -> str:
+    formulas.append(mathml(found["display"] or found["inline"], block=bool(found["display"])))
+    return f"FORMULA{len(formulas) - 1}OF"
+
+
+def mathml(formula: str, *, block: bool = False) -> str:
+    """A formula of LaTeX as MathML, which browsers draw without a script."""
     from latex2mathml.converter import convert
 
-    kind = "block" if found["display"] else "inline"
-    formula = convert(found["display"] or found["inline"], display=kind)
-    formulas.append(re.sub(r'<mi mathvariant="([a-z-]+)">([A-Za-z])</mi>', _letter, formula))
-    return f"FORMULA{len(formulas) - 1}OF"
+    found = convert(formula, display="block" if block else "inline")
+    return re.sub(r'<mi mathvariant="([a-z-]+)">([A-Za-z])</mi>', _letter, found)
 
 
 def _letter(found: re.Match[str]) -> str:

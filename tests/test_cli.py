@@ -113,6 +113,21 @@ def test_debug_shows_the_traceback_and_what_is_no_users_error_always_does(monkey
         cli.main(["table"])
 
 
+def test_bands_prints_what_was_made(monkeypatch, capsys):
+    band = reproduction.bands.Band(1.0, 2.0, null=3.0)
+    monkeypatch.setattr(reproduction.bands, "make_bands", lambda name, **_: {name: band})
+    assert run("bands", "01") == 0
+    assert capsys.readouterr().out.startswith("01   [1, 2]   null 3.0\n1 bands written")
+
+
+def test_student_writes_the_lessons_and_replaces_none(here, capsys):
+    assert run("student", "class") == 0
+    assert len(list((here / "class").glob("0?_*.ipynb"))) == 5
+    assert "6 cells to fill in" in capsys.readouterr().out
+    assert run("student", "class") == 1
+    assert run("student", "class", "--force") == 0
+
+
 # ---- check ------------------------------------------------------------------------------------
 
 
@@ -155,6 +170,16 @@ def test_shipped_data_are_listed_with_their_checksums_and_small():
 def number(name, scale):
     found = reproduction.stored(name, scale=scale)
     return found and found.mean
+
+
+def test_reproduce_heeds_the_variables_of_scale_and_seed(here, pair, monkeypatch, capsys):
+    monkeypatch.setenv("GALFLOW_SEED", "7")
+    assert run("reproduce", "01") == 0
+    book = nbformat.read(here / "runs/01_tiny.ipynb", as_version=4)
+    assert book.cells[1].outputs[0].text == "lite 7\n"
+    monkeypatch.setenv("GALFLOW_SCALE", "huge")
+    assert run("reproduce", "01") == 1
+    assert "scale 'huge' is not known" in capsys.readouterr().err
 
 
 def test_reproduce_store_runs_lesson_and_audit_and_keeps_outputs_and_numbers(here, pair, capsys):

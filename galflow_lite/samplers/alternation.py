@@ -38,6 +38,20 @@ class Alternation:
     The random state of all draws is its state.
     """
 
+    # Which the training hands over by name, as `other`.
+    rows: int
+    latent_dim: int
+    score_steps: int
+    pretraining: int
+    differentiable: bool
+    generator: torch.Generator
+    final: Any
+    sigma: Any
+    noised: Any
+    rate: Any
+    tempering: Any
+    method: Any
+
     def __init__(
         self, target: Target, network: nn.Module, score_network: nn.Module, loss: Loss, **other: Any
     ) -> None:

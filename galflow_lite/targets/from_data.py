@@ -92,6 +92,7 @@ class BayesianLogisticRegression(Target):
     """
 
     batch_size: int | None = None
+    _generator: torch.Generator
 
     def __init__(self, design: Any, labels: Any, *, bias: bool = False) -> None:
         self.bias = bias

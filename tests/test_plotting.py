@@ -14,7 +14,9 @@ from IPython.core.formatters import DisplayFormatter
 from galflow_lite import plotting
 from galflow_lite.galaxies import COLUMNS, Galaxy
 
-pytestmark = pytest.mark.filterwarnings("error")
+# An older matplotlib calls what a newer pyparsing has renamed.
+RENAMED = "ignore::DeprecationWarning:(matplotlib|pyparsing)"
+pytestmark = pytest.mark.filterwarnings("error", RENAMED)
 
 
 @pytest.fixture(autouse=True)

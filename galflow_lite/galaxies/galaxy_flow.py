@@ -198,7 +198,7 @@ class GalaxyFlow:
                 given = rows if len(rows) == 1 else rows[part]
                 context = self._scaled(self.conditions, given)
                 scaled = self._scaled(self.stars, stars[part])
-                result[part] = self.flow.log_prob(scaled, context).cpu()
+                result[part] = self.flow.log_prob(scaled, context).cpu().numpy()
         return result + self.stars.log_abs_det(stars)
 
     def sample(self, conditions: Any, n: int, *, seed: int | None = None) -> Galaxy:

@@ -311,7 +311,9 @@ def _place(axes: np.ndarray, shape: tuple[int, int], width: float) -> None:
     axes[0, 0].figure.set_size_inches(total[0] / _DPI, total[1] / _DPI)
     for (i, j), axis in np.ndenumerate(axes):
         x, y = _LEFT + j * (side + _GAP), total[1] - _TOP - (i + 1) * height - i * _GAP
-        axis.set_position((x / total[0], y / total[1], side / total[0], height / total[1]))
+        # Matplotlib before 3.11 gives a box that rounding makes larger than that one more dot.
+        box = (x, y, side - 1e-6, height - 1e-6)
+        axis.set_position(np.divide(box, total * 2))
 
 
 def _images(name: str, row: Any) -> np.ndarray:

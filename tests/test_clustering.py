@@ -49,8 +49,11 @@ def test_known_silhouettes_of_the_papers_targets(target):
     k, known = KNOWN[target]
     scores = np.array([found.scores[k] for k in range(2, 12)])
     # k-means starts at random: which of its local optima it finds moves the score of a wrong k.
-    assert np.abs(scores - np.array(known.split(), float)).max() < 0.06
+    # Over seeds the mean error is 0.010 +- 0.006, and that of the right k 0.004 +- 0.003.
+    error = np.abs(scores - np.array(known.split(), float))
+    assert error.mean() < 0.045
     assert k in (None, found.k)
+    assert k is None or error[k - 2] < 0.03
     if k is None:  # the rings are flat
         found = choose_clusters(x)
         assert 13 <= found.k <= 20
@@ -65,12 +68,13 @@ def test_labels_number_and_score_are_of_one_fit(algorithm, monkeypatch):
     settings = dict(algorithm=algorithm, candidates=[4, 12, 8], minimum=20)
     found = choose_clusters(x, **settings)
     assert found.k == 8
-    assert adjusted_rand_score(mode, found.labels) > 0.95
+    # Birch, the worst, 0.979 +- 0.013 over seeds; centres 0.036 +- 0.018 away.
+    assert adjusted_rand_score(mode, found.labels) > 0.9
     assert np.array_equal(np.unique(found.labels, return_counts=True)[1], found.sizes)
     assert found.silhouette == max(found.scores.values())
     assert silhouette_score(x, found.labels) == pytest.approx(found.silhouette, rel=1e-9)
     assert set(found.scores) == ({8} if algorithm == "mean_shift" else {4, 8, 12})
-    np.testing.assert_allclose(np.hypot(*found.centres.T), 2, atol=0.1)
+    np.testing.assert_allclose(np.hypot(*found.centres.T), 2, atol=0.15)
     # The unit of x does not matter.
     other = choose_clusters(1e-3 * x, **settings)
     assert adjusted_rand_score(found.labels, other.labels) > 0.98
@@ -80,7 +84,7 @@ def test_labels_number_and_score_are_of_one_fit(algorithm, monkeypatch):
     x, mode = circle(3000, seed=4)
     found = choose_clusters(x, algorithm=algorithm, candidates=[4, 8, 12])
     assert found.k == len(np.unique(found.labels)) == 8
-    assert adjusted_rand_score(mode, found.labels) > 0.95
+    assert adjusted_rand_score(mode, found.labels) > 0.9
 
 
 def test_a_candidate_that_loses_clusters_on_all_rows_is_scored_again(monkeypatch):

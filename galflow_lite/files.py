@@ -258,8 +258,8 @@ def read_state(path: str | Path, *, kind: str) -> dict[str, Any]:
 
     Raises:
         OSError: the file is not there, or may not be read.
-        ValueError: the file is truncated or damaged, holds NaN, is of another kind or of a newer
-            format.
+        ValueError: the file is truncated or damaged, holds NaN or infinite values, is of another
+            kind or of a newer format. A part that it lacks is named when it is looked up.
     """
     with reading(path, f"{kind} of format {_STATE_VERSION}"):
         content = Path(path).read_bytes()
@@ -274,9 +274,19 @@ def read_state(path: str | Path, *, kind: str) -> dict[str, Any]:
         found = document.get("kind", "no description"), document.get("version", 0)
         if found[0] != kind or found[1] > _STATE_VERSION:
             raise ValueError(f"it holds {found[0]} of format {found[1]}")
-        if spoilt := [name for name, tensor in tensors.items() if tensor.isnan().any()]:
-            raise ValueError(f"{spoilt[0]} holds NaN")
+        if spoilt := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"{spoilt[0]} holds NaN or infinite values")
         return _unflatten(document["tree"], tensors)
+
+
+class _State(dict):
+    """A part of a state as it was read, which says what it lacks."""
+
+    def __missing__(self, name: Any) -> None:
+        raise ValueError(
+            f"the file lacks {name!r}, expected it beside {', '.join(map(repr, self))}: use one "
+            "that this version wrote"
+        )
 
 
 # JSON has neither integer keys nor tuples, and an optimiser's state has both: each container is
@@ -309,6 +319,6 @@ def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {key: _unflatten(value, tensors) for key, value in content}
+        return _State((key, _unflatten(value, tensors)) for key, value in content)
     items = [_unflatten(value, tensors) for value in content]
     return items if kind == "list" else tuple(items)

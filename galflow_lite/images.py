@@ -23,11 +23,11 @@ from .files import reading
 from .inputs import (
     as_array,
     as_choice,
+    as_index,
     as_number,
     as_tensor,
     as_values,
     as_whole,
-    may_look,
     sent,
 )
 
@@ -129,12 +129,10 @@ class ImageSet:
         as_choice(self.split, "split", ("train", "test"))
         shape = ("n", "channels", "height", "width")
         images = as_values(self.images, "image array", shape, dtype=torch.float32)
-        labels = as_tensor(self.labels, "labels", (len(images),), like=images)
-        known = torch.arange(len(self.class_names), dtype=labels.dtype, device=labels.device)
-        if may_look(labels) and not bool(torch.isin(labels, known).all()):
-            raise ValueError(f"labels are not all among 0 to {len(known) - 1}, expected classes")
+        names, shape = self.class_names, (len(images),)
+        labels = as_index(self.labels, "labels", shape, len(names), like=images)
         object.__setattr__(self, "images", images)
-        object.__setattr__(self, "labels", labels.long())
+        object.__setattr__(self, "labels", labels)
         if self.targets is not None:
             object.__setattr__(self, "targets", torch.as_tensor(self.targets).to(images.device))
 

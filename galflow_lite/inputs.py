@@ -203,6 +203,21 @@ def as_hole(mask: Any, x: Tensor) -> Tensor:
     return (mask == 0).expand(x.shape)
 
 
+def shaped_as(x: Tensor, found: Tensor, name: str) -> Tensor:
+    """`found`, what a velocity, a coupling or a base returned, if it has the shape of `x`.
+
+    Raises:
+        ValueError: it has not; torch would broadcast it.
+    """
+    if not isinstance(found, Tensor) or found.shape != x.shape:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"the {name} returns {shape}, expected a tensor of the shape {tuple(x.shape)} of what "
+            "it was given: correct it"
+        )
+    return found
+
+
 def as_whole(value: Any, name: str, *, least: int = 0) -> int:
     """A size or a seed as an int of at least ``least``; numpy integers are welcome, bools not.
 
@@ -244,6 +259,25 @@ def as_number(
     ends = [f"{text} {end:g}" for text, end in bounds.items() if math.isfinite(end)]
     wanted = f"a finite number {' and '.join(ends)}".rstrip()
     raise ValueError(f"{name} is {value!r}, expected {wanted}: change it")
+
+
+def as_index(
+    value: Any, name: str, shape: Sequence[int | str], below: int, *, least: int = 0, like: Tensor
+) -> Tensor:
+    """Whole numbers from ``least`` to less than ``below``, such as classes, on a device, as int64.
+
+    Raises:
+        ValueError: another shape, or other values, which would be rounded or count from the end.
+    """
+    found = value if isinstance(value, Tensor) else torch.tensor(as_array(value, name))
+    _require_shape(found.shape, name, shape)
+    index = found.long()
+    if may_look(found) and not ((index == found) & (index >= least) & (index < below)).all():
+        raise ValueError(
+            f"{name} has the values {found.unique().tolist()[:9]}, expected whole numbers from "
+            f"{least} to {below - 1}: correct them"
+        )
+    return index.to(like.device)
 
 
 def as_choice(value: Any, name: str, choices: Collection[str]) -> str:
@@ -338,7 +372,7 @@ def _plain(value: Any, name: str, columns: Sequence[str] | None) -> np.ndarray:
             raise ValueError(
                 f"{name} has columns of different lengths {lengths}, expected one: check the table"
             )
-        return np.stack(parts, axis=-1)
+        return np.stack(parts, axis=-1) if parts else np.empty(0)
     if isinstance(value, np.ma.MaskedArray):
         # The value under a mask is no value; an integer type has no NaN to say so.
         if not np.ma.is_masked(value):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .files import read_state, shipped_file
-from .inputs import as_tensor, as_whole
+from .inputs import as_index, as_tensor, as_whole
 
 __all__ = ["MLP", "FeatureNetwork", "UNet"]
 
@@ -212,7 +212,8 @@ class UNet(nn.Module):
         parts = [condition[name].to(x) for name in self.condition_channels]
         embedding = self.time(t)
         if self.label is not None:
-            label = condition["label"].to(x.device).long()
+            options = {"least": -1, "like": x}
+            label = as_index(condition["label"], "label", (len(x),), self.classes, **options)
             embedding = embedding + self.label(torch.where(label < 0, self.classes, label))
         embedding = F.silu(embedding)
 

@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nflows.distributions.base import Distribution
+from nflows.transforms import IdentityTransform
 
 from galflow_lite import flows, images, interpolants, metrics, networks, samplers, targets
 from galflow_lite.flows import masked_autoregressive_flow, neural_spline_flow, real_nvp
-from galflow_lite.galaxies import Catalogue, ConditionalMixture, Galaxy, GalaxyFlow
+from galflow_lite.galaxies import (
+    Catalogue,
+    ConditionalMixture,
+    Galaxy,
+    GalaxyFlow,
+    face_on_map,
+)
 from galflow_lite.mcmc import hmc, langevin, svgd
 from galflow_lite.piecewise import PiecewiseFlow, choose_clusters
 from galflow_lite.reproduction import repeat
@@ -58,9 +66,9 @@ def galaxy_flow() -> GalaxyFlow:
     return model
 
 
-def trained_pieces(x: Any) -> Any:
+def trained_pieces(x: Any, **options) -> Any:
     model = PiecewiseFlow(layers=1, hidden=4)
-    model.fit(x, clusters=np.repeat([0, 1], N // 2), epochs=1)
+    model.fit(x, clusters=np.repeat([0, 1], N // 2), epochs=1, **options)
     return model.log_prob(POINTS)
 
 
@@ -202,6 +210,21 @@ SMALL: dict[str, Any] = {"steps": 1, "hidden": (4,), "progress": False}
 MIXTURE = interpolants.MixtureInterpolant(interpolants.Schedule.linear(), [0.0], [1.0])
 POSTERIOR = targets.BayesianLogisticRegression(OTHERS, np.arange(N) % 2)
 PATCH = ("a", "b"), "patches", "train", images.Stretch("linear")
+IDENTITY = IdentityTransform()
+CONDITIONAL = neural_spline_flow(2, layers=1, hidden=4, context_features=1)
+UNET = networks.UNet.lite(1, classes=2)
+PLANE = Galaxy(OTHERS, columns=("x", "y"))
+
+
+class Column(Distribution):
+    """A base whose log density has a column too many, which broadcasts."""
+
+    features = 2
+
+    def _log_prob(self, inputs: torch.Tensor, context: Any = None) -> torch.Tensor:
+        return -inputs.square().sum(1, keepdim=True) / 2
+
+
 # What nobody can mean, and was taken once: as it is, dropped, truncated or broadcast.
 TAKEN_ONCE: list[tuple[str, Callable[[], Any]]] = [
     ("max_samples", lambda: metrics.gaussian_mmd(POINTS, OTHERS, max_samples=-1)),
@@ -233,6 +256,27 @@ TAKEN_ONCE: list[tuple[str, Callable[[], Any]]] = [
     ("labels", lambda: POSTERIOR.constant_classifier([7, 8])),
     ("x has shape", lambda: MIXTURE.velocity(torch.zeros(3, 2), 0.5)),
     ("mean_y", lambda: metrics.gaussian_frechet([0, 0], np.eye(2), [0], np.eye(2))),
+    ("a covariance", lambda: metrics.gaussian_frechet([0, 0], OTHERS[:2], [0, 0], np.eye(2))),
+    ("a covariance", lambda: metrics.gaussian_frechet([0, 0], np.eye(2), [0, 0], -np.eye(2))),
+    ("log_prob of the base", lambda: flows.Flow(IDENTITY, 2, base=Column()).log_prob(OTHERS)),
+    ("context_index", lambda: CONDITIONAL.log_prob(OTHERS[:2], [[0.0], [1.0]], [0, 0.5])),
+    ("context_index", lambda: CONDITIONAL.log_prob(OTHERS[:2], [[0.0], [1.0]], [0, -1])),
+    ("label", lambda: UNET(torch.zeros(1, 1, 8, 8), torch.rand(1), torch.tensor([0.5]))),
+    ("label", lambda: UNET(torch.zeros(1, 1, 8, 8), torch.rand(1), torch.tensor([-5]))),
+    ("label", lambda: MIXTURE.velocity(torch.zeros(1, 1), 0.5, torch.tensor([0.5]))),
+    ("label", lambda: MIXTURE.velocity(torch.zeros(1, 1), 0.5, torch.tensor([1]))),
+    ("times", lambda: MIXTURE.velocity(torch.zeros(1, 1), 1.1)),
+    ("times", lambda: MIXTURE.schedule.at(np.nan, torch.zeros(1, 1))),
+    ("times", lambda: MIXTURE.schedule.interpolate(torch.zeros(1, 1), torch.ones(1, 1), -0.1)),
+    ("tempering", lambda: samplers.train_sampler(target(), tempering=lambda k: k - 1.0, **SMALL)),
+    ("sigma", lambda: samplers.train_sampler(target(), sigma=lambda k: 0.0, **SMALL)),
+    ("high", lambda: samplers.train_sampler(target(), sigma=samplers.LogUniform(2, 1), **SMALL)),
+    ("learning_rate", lambda: trained_pieces(POINTS, learning_rate=np.inf)),
+    ("weight_decay", lambda: trained_pieces(POINTS, weight_decay=True)),
+    ("n_jobs", lambda: trained_pieces(POINTS, n_jobs=1.5)),
+    ("jobs", lambda: repeat(int, {}, 1, row="row", jobs=1.5)),
+    ("min_stars", lambda: face_on_map(PLANE, "x", half_width=1.0, min_stars=-1)),
+    ("half_width", lambda: face_on_map(PLANE, "x", half_width=np.nan)),
 ]
 
 

@@ -157,9 +157,13 @@ def test_no_flipped_bit_passes_nor_nan(tmp_path):
             found = read_state(path, kind="a test")
             assert (found.pop("weights") == 1).all()
             assert found == {"scale": [0.5], "name": "x"}
-    write_state(path, {"weights": torch.tensor([1.0, torch.nan])}, kind="a test")
-    with pytest.raises(ValueError, match="weights holds NaN"):
-        read_state(path, kind="a test")
+    for value in (torch.nan, -torch.inf):
+        write_state(path, {"weights": torch.tensor([1.0, value])}, kind="a test")
+        with pytest.raises(ValueError, match="weights holds NaN or infinite values"):
+            read_state(path, kind="a test")
+    write_state(path, {"scales": {"mean": 1.0}}, kind="a test")
+    with pytest.raises(ValueError, match="lacks 'std', expected it beside 'mean': use"):
+        read_state(path, kind="a test")["scales"]["std"]
 
 
 def test_state_comes_back_as_it_was(tmp_path):

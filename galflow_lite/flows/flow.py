@@ -13,7 +13,7 @@ from nflows.transforms import LULinear as _NflowsLULinear
 from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
-from ..inputs import as_number, as_tensor, as_whole, may_look
+from ..inputs import as_index, as_number, as_tensor, as_whole, shaped_as
 from ..networks import MLP
 from .coupling_layers import SharedContext
 
@@ -211,15 +211,9 @@ class Flow(_NflowsFlow):
         inputs = self._tensor(inputs, "inputs", self.features)
         rows = self._context(context)
         if context_index is not None and rows is not None:
-            index = torch.as_tensor(context_index, dtype=torch.int64, device=rows.device)
-            index = index.reshape(-1).contiguous()  # a stride would have the loops compiled again
-            outside = may_look(index) and bool(((index < 0) | (index >= len(rows))).any())
-            if len(index) != len(inputs) or outside:
-                raise ValueError(
-                    f"context_index is {index.tolist()[:3]}... for {len(inputs)} inputs, expected "
-                    f"as many rows of the context, from 0 to {len(rows) - 1}"
-                )
-            return self(inputs, self._shared(rows, index, len(inputs)))
+            index = as_index(context_index, "context_index", inputs.shape[:1], len(rows), like=rows)
+            # A stride would have the loops compiled again.
+            return self(inputs, self._shared(rows, index.contiguous(), len(inputs)))
         if rows is not None and len(rows) == 1 != len(inputs):
             return self(inputs, self._shared(rows, None, len(inputs)))
         if rows is not None and len(rows) != len(inputs):
@@ -230,7 +224,8 @@ class Flow(_NflowsFlow):
     def forward(self, inputs: Tensor, context: Tensor | SharedContext | None = None) -> Tensor:
         """Log-density of tensors that are known to be right."""
         noise, log_det = self._transform(inputs, context=context)
-        return self._distribution.log_prob(noise) + log_det
+        base = shaped_as(log_det, self._distribution.log_prob(noise), "log_prob of the base")
+        return base + log_det
 
     def _shared(self, rows: Tensor, index: Tensor | None, n: int) -> SharedContext | Tensor:
         """Conditions that inputs share, in the form that the transforms take."""

@@ -89,7 +89,7 @@ def write_catalogue(
         index = file.create_group("index")
         index.create_dataset("ids", data=list(attributes), dtype=text)
         index.create_dataset("n_stars", data=np.array(counts, dtype=np.int64))
-        index.create_dataset("conditions", data=np.array(table).reshape(-1, len(names)))
+        index.create_dataset("conditions", data=np.array(table).reshape(len(table), -1))
         index.create_dataset("attributes", data=list(attributes.values()), dtype=text)
         units = {name: UNITS.get(name, "") for name in (*first.columns, *names, "mass")}
         file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.stats import binned_statistic, binned_statistic_2d
 
-from ..inputs import as_array, as_number
+from ..inputs import as_array, as_number, as_whole
 
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz", "Z", "feh", "ofe", "age")
 CONDITIONS = ("M_stars", "tau50", "tau10", "Z_av")
@@ -391,7 +391,9 @@ def face_on_map(
         pixels: Pixels on a side.
         min_stars: Pixels with fewer stars are NaN.
     """
-    edges = np.linspace(-half_width, half_width, pixels + 1)
+    half_width = as_number(half_width, "half_width", above=0)
+    edges = np.linspace(-half_width, half_width, as_whole(pixels, "pixels", least=1) + 1)
+    min_stars = as_whole(min_stars, "min_stars")
     x, y = galaxy["x"], galaxy["y"]
     counts = np.histogram2d(y, x, bins=(edges, edges))[0]
     if quantity == "density":

@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..inputs import as_number, as_tensor, may_look
+from ..inputs import as_number, as_tensor, may_look, shaped_as
 
 Random = torch.Generator | None
 Condition = Tensor | Mapping[str, Any] | None
@@ -58,21 +58,6 @@ def extend(condition: Condition, name: str, make: Callable[[], Tensor]) -> Condi
     if not isinstance(condition, Mapping) or name in condition:
         return condition
     return {**condition, name: make()}
-
-
-def shaped_as(x: Tensor, found: Tensor, name: str) -> Tensor:
-    """`found`, what a velocity or a coupling returned, if it has the shape of `x`.
-
-    Raises:
-        ValueError: it has not; torch would broadcast it.
-    """
-    if not isinstance(found, Tensor) or found.shape != x.shape:
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(
-            f"the {name} returns {shape}, expected a tensor of the shape {tuple(x.shape)} of what "
-            "it was given: correct it"
-        )
-    return found
 
 
 @dataclass(frozen=True)

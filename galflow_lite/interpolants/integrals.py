@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..inputs import as_choice, as_whole
+from ..inputs import as_choice, as_whole, shaped_as
 from ..metrics import Estimate
-from .couplings import Condition, Field, GaussianBase, Pair, shaped_as
+from .couplings import Condition, Field, GaussianBase, Pair
 from .sampling import CountedField, solve
 from .schedules import Schedule, TimeFunction
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
-from ..inputs import as_choice, as_number, as_tensor, as_whole
+from ..inputs import as_choice, as_number, as_tensor, as_whole, shaped_as
 from ..training import keep_memory
-from .couplings import Condition, Field, GaussianBase, Random, as_condition, normal, shaped_as
+from .couplings import Condition, Field, GaussianBase, Random, as_condition, normal
 from .schedules import Schedule
 from .velocities import MaskedVelocity
 

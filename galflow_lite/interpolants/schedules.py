@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..inputs import as_number, as_tensor, may_look
+
 TimeFunction = Callable[[Tensor], Tensor]
 
 
@@ -126,6 +128,9 @@ class Schedule:
         Args:
             t: times in [0, 1], shape (batch,), or one number for all.
             x: shape (batch, *dim).
+
+        Raises:
+            ValueError: times outside [0, 1].
         """
         t = _along(t, x)
         values = (self.alpha(t), self.beta(t), self.gamma(t))
@@ -171,5 +176,7 @@ def _sine(t: Tensor) -> Tensor:
 
 def _along(t: Tensor | float, x: Tensor) -> Tensor:
     """Times of shape (batch,), or one number, shaped to multiply x of shape (batch, *dim)."""
-    times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    times = as_tensor(t, "times", like=x)
+    for end in times.aminmax() if may_look(times) else ():
+        as_number(end, "times", least=0, most=1)
     return times.expand(len(x)).view(-1, *[1] * (x.ndim - 1))

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..inputs import as_choice, as_hole, as_number, as_tensor
-from .couplings import Condition, Field, Pair, Random, custom, entry, normal, shaped_as
+from ..inputs import as_choice, as_hole, as_index, as_number, as_tensor, shaped_as
+from .couplings import Condition, Field, Pair, Random, custom, entry, normal
 from .schedules import Schedule
 
 
@@ -72,8 +72,6 @@ def draw_interpolant(
         t = t.clamp(edge, 1 - edge)
     else:
         t = as_tensor(times, "times", like=x1).expand(len(x1))
-        for end in t.aminmax():
-            as_number(end, "times", least=0, most=1)
     z = None
     if schedule.has_noise:
         z = normal(x1, generator)
@@ -223,7 +221,7 @@ class MixtureInterpolant:
         if condition is None:
             return logs.flatten()
         # Given the mode of x1 only its column is left, scaled to sum 1.
-        label = entry(condition, "label").long()
+        label = as_index(entry(condition, "label"), "label", (len(x),), logs.shape[1], like=x)
         other = torch.arange(logs.shape[1], device=x.device) != label[:, None, None]
         return (logs - logs.logsumexp(0)).masked_fill(other, -math.inf).flatten(1)
 

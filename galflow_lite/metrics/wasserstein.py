@@ -223,6 +223,13 @@ def gaussian_frechet(mean_x: Any, covariance_x: Any, mean_y: Any, covariance_y: 
 
 def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
+    rounding = 1e-5 * values[..., -1].abs()
+    asymmetry = (covariance - covariance.mT).abs().amax((-1, -2))
+    if not ((asymmetry <= rounding) & (values[..., 0] >= -rounding)).all():
+        raise ValueError(
+            "a covariance is not symmetric or has negative eigenvalues, expected neither: pass "
+            "torch.cov(x.T) of points x, and not the points"
+        )
     # An eigenvalue at the level of rounding is a zero, and its root would not be small.
     least = values[..., -1:] * values.shape[-1] * torch.finfo(values.dtype).eps
     roots = values.where(values > least, torch.zeros_like(values)).sqrt()

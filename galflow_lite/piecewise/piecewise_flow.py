@@ -125,7 +125,8 @@ class PiecewiseFlow(nn.Module):
         of average size, so that together they see as many points as one flow on all data would.
         Small pieces thus take few steps: raise ``epochs`` for them.
 
-        A fit that fails leaves the flow as it was.
+        A fit that fails leaves the flow as it was. There is no checkpoint: one that is killed
+        begins again, so save the flow once it is trained.
 
         Args:
             x: Points, shape (n, features). The columns of a table are known by name from now on.
@@ -141,9 +142,9 @@ class PiecewiseFlow(nn.Module):
             clip_norm: Largest norm of a piece's gradient; None for no limit.
             patience: A piece stops after so many epochs in a row without a new best; None to train
                 to the end.
-            n_jobs: Processes, as in joblib; each trains its share of the pieces as one batched
-                model. None is one process, unless ``joblib.parallel_config`` says otherwise: its
-                backends take the pieces to a dask or ray cluster.
+            n_jobs: Processes, -1 for as many as there are cores; each trains its share of the
+                pieces as one batched model. None is one process, unless ``joblib.parallel_config``
+                says otherwise: its backends take the pieces to a dask or ray cluster.
 
         Raises:
             ValueError: A cluster has fewer than 5 points or a constant column.
@@ -156,6 +157,9 @@ class PiecewiseFlow(nn.Module):
         epochs = as_whole(epochs, "epochs", least=1)
         batch_size = None if batch_size is None else as_whole(batch_size, "batch_size", least=1)
         clip_norm = None if clip_norm is None else as_number(clip_norm, "clip_norm", above=0)
+        learning_rate = as_number(learning_rate, "learning_rate", least=0)
+        weight_decay = as_number(weight_decay, "weight_decay", least=0)
+        n_jobs = None if n_jobs is None else as_whole(n_jobs, "n_jobs", least=-1)
         columns = column_names(x)
         x = as_array(x, "x", ("n", "d"))
         weights = sample_weights(weights, len(x))

@@ -155,7 +155,7 @@ def repeat(
         for case, settings in cases.items()
         for seed in seeds
     ]
-    together = as_whole(together, "together", least=1)
+    jobs, together = as_whole(jobs, "jobs", least=-1), as_whole(together, "together", least=1)
     file = Path(os.environ.get("GALFLOW_RUNS") or "runs") / f"{row}.jsonl"
     fresh = os.environ.get("GALFLOW_FRESH") == "1"
     known = {_key(run): {**run, "source": "kept"} for run in read_kept(file)}

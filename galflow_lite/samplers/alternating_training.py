@@ -110,7 +110,6 @@ def train_sampler(
         RuntimeWarning: one of several trainings diverged, and why.
     """
     steps, batch = as_whole(steps, "steps", least=1), as_whole(batch, "batch", least=2)
-    tempering = tempering if callable(tempering) else as_number(tempering, "tempering", above=0)
     score_steps = score_steps if callable(score_steps) else as_whole(score_steps, "score_steps")
     if not callable(learning_rate):
         learning_rate = linear_decay(learning_rate, steps, warmup=200)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..inputs import as_number
 from ..targets import Noised, Target
 from ..training import LOOK_EVERY, History
 from .implicit_sampler import ImplicitSampler, stacked
@@ -194,7 +195,7 @@ class Alternation:
         generator = self.generator if generator is None else generator
         if isinstance(self.sigma, LogUniform):
             return self.sigma.draw(n, step, generator, self.like.dtype)
-        return value_at(self.sigma, step)
+        return as_number(value_at(self.sigma, step), "sigma", above=0)
 
     def _normal(self, n: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
         generator = self.generator if generator is None else generator
@@ -214,6 +215,7 @@ class Alternation:
     def _target_score(self, sigma: float | Tensor, step: int) -> Callable[[Tensor], Tensor]:
         """The score that the sampler is trained towards at a step, for points of these levels."""
         target, beta = self.target, value_at(self.tempering, step)
+        as_number(beta, "tempering", above=0)
         if self.noised:
             target = Noised(target, sigma.flatten() if isinstance(sigma, Tensor) else sigma)
 

@@ -64,7 +64,8 @@ class LogUniform:
         self, n: int, step: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Levels of n points at a step, shape (n, 1)."""
-        low, high = value_at(self.low, step), value_at(self.high, step)
+        low = as_number(value_at(self.low, step), "low", above=0)
+        high = as_number(value_at(self.high, step), "high", least=low)
         uniform = torch.rand(n, 1, generator=generator, device=generator.device, dtype=dtype)
         return low * (high / low) ** uniform
 

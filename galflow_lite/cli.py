@@ -208,6 +208,23 @@ def student(
 
 
 @app.command()
+def slides(
+    notebook: Annotated[str, typer.Argument(help="Lesson (01).")],
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    reveal: Annotated[
+        Path | None, typer.Option(help="Archive of reveal.js, where there is no network.")
+    ] = None,
+) -> None:
+    """Write slides of a lesson that play in a browser without a network."""
+    from . import notebooks as books
+    from .slides import write_slides
+
+    lesson = books.find_notebooks([notebook])[0]
+    count = write_slides(lesson, out, reveal=reveal)
+    typer.echo(f"{out / lesson.name[:2]}.html: {count} slides")
+
+
+@app.command()
 def bands(
     notebook: Annotated[str, typer.Argument(help="Notebook (01): the lesson and its audit.")],
     seeds: Annotated[int, typer.Option(help="Runs, with seeds 0, 1, ...; at least 5.")] = 8,

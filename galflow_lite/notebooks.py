@@ -190,13 +190,30 @@ _FORMULA = re.compile(r"\$\$(?P<display>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+?
 
 
 def _report(notebook: Any, path: Path) -> Path:
-    """One page that needs no network: formulas are MathML, which browsers draw by themselves."""
+    """One page that needs no network."""
+    page = _as_html(notebook, path.stem, mathjax_url="", require_js_url="")
+    write_aside(path, _NETWORK.sub("", page))
+    return path
+
+
+def fragment(cells: list[Any]) -> str:
+    """Cells as HTML that stands inside a page, such as a slide."""
+    from nbformat.v4 import new_notebook
+
+    return _as_html(
+        new_notebook(cells=cells), "slide", template_name="basic", exclude_anchor_links=True
+    )
+
+
+def _as_html(notebook: Any, name: str, **options: Any) -> str:
+    """Formulas are MathML, which browsers draw by themselves; the code of figures is hidden."""
     from nbconvert import HTMLExporter
 
-    notebook, formulas = copy.deepcopy(notebook), []
+    notebook, formulas = copy.deepcopy(notebook), list[str]()
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            _keep_alt(output)
+            if picture := as_image(output):
+                output["data"] = {"text/html": picture}
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell["transient"] = {"remove_source": True}
         if cell.cell_type == "markdown":
@@ -205,12 +222,9 @@ def _report(notebook: Any, path: Path) -> Path:
     # Remarks on markup are nothing that a reader could do anything about.
     for logger in ("nbconvert", "traitlets"):
         logging.getLogger(logger).setLevel(logging.ERROR)
-    resources = {"metadata": {"name": path.stem}}
-    options = {"embed_images": True, "mathjax_url": "", "require_js_url": ""}
-    body, _ = HTMLExporter(**options).from_notebook_node(notebook, resources=resources)
-    body = re.sub(r"FORMULA(\d+)OF", lambda found: formulas[int(found[1])], body)
-    write_aside(path, _NETWORK.sub("", body))
-    return path
+    exporter = HTMLExporter(embed_images=True, **options)
+    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
+    return re.sub(r"FORMULA(\d+)OF", lambda found: formulas[int(found[1])], body)
 
 
 # What nbconvert's template would load for widgets and diagrams.
@@ -244,14 +258,15 @@ def _letter(found: re.Match[str]) -> str:
     return found[0]
 
 
-def _keep_alt(output: Any) -> None:
-    """Turn an image with alt text into HTML: nbconvert's template drops the text otherwise."""
+def as_image(output: Any) -> str | None:
+    """An output with a picture as HTML with its alt text, which nbconvert's templates drop."""
     for kind in ("image/png", "image/gif"):
         picture = output.get("data", {}).get(kind)
         alt = output.get("metadata", {}).get(kind, {}).get("alt")
         if picture and alt:
             source = f"data:{kind};base64," + "".join(picture.split())
-            output["data"] = {"text/html": f'<img alt="{html.escape(alt)}" src="{source}">'}
+            return f'<img alt="{html.escape(alt)}" src="{source}">'
+    return None
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import nbformat
 import numpy as np
 import pytest
 
-from galflow_lite import cli, files, notebooks, reproduction
+from galflow_lite import cli, files, notebooks, reproduction, slides
 
 
 def run(*words):
@@ -126,6 +127,26 @@ def test_student_writes_the_lessons_and_replaces_none(here, capsys):
     assert "6 cells to fill in" in capsys.readouterr().out
     assert run("student", "class") == 1
     assert run("student", "class", "--force") == 0
+
+
+def test_slides_stand_beside_reveal_and_hold_no_solution(here, monkeypatch, capsys):
+    with tarfile.open("reveal.tgz", "w:gz") as packed:
+        for name in ("dist/reveal.js", "dist/reset.css", "plugin/notes.js", "LICENSE"):
+            packed.addfile(tarfile.TarInfo(f"package/{name}"))
+    assert run("slides", "00", "out", "--reveal", "reveal.tgz") == 1
+    assert "is not reveal.js 5.2.1" in capsys.readouterr().err
+    monkeypatch.setattr(slides, "REVEAL_SHA256", files.sha256(here / "reveal.tgz"))
+    assert run("slides", "00", "out", "--reveal", "reveal.tgz") == 0
+    assert sorted(path.name for path in (here / "out/reveal").iterdir()) == [
+        "LICENSE",
+        "reset.css",
+        "reveal.js",
+    ]
+    page = (here / "out/00.html").read_text(encoding="utf-8")
+    assert page.count("<section>") > 20
+    assert "class Coupling" in re.sub("<[^>]+>", "", page)
+    assert "SOLUTION" not in page
+    assert not re.search(r"(src|href)=.?https?:[^>]*(js|css)", page)
 
 
 # ---- check ------------------------------------------------------------------------------------

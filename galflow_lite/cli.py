@@ -191,6 +191,10 @@ def table(
 @app.command()
 def student(
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    solutions: Annotated[bool, typer.Option("--solutions", help="With solutions.")] = False,
+    nbgrader: Annotated[
+        bool, typer.Option("--nbgrader", help="Sources of nbgrader assignments.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """Write the lessons without solutions and outputs, to work through or to hand out."""
@@ -203,8 +207,9 @@ def student(
         _keep_existing(out / lesson.name, force)
     writable(out)
     for lesson in lessons:
-        stubs = write_student_version(lesson, out / lesson.name)
-        typer.echo(f"{out / lesson.name}: {stubs} cells to fill in")
+        target = out / lesson.name
+        stubs = write_student_version(lesson, target, solutions=solutions, nbgrader=nbgrader)
+        typer.echo(f"{target}: {stubs} cells to fill in")
 
 
 @app.command()

@@ -125,6 +125,22 @@ def test_stub_of_a_function_and_of_values_and_the_picture_to_expect(tmp_path):
     assert picture.attachments == {"expected.png": {"image/png": "aGk="}}
 
 
+def test_nbgrader_takes_what_is_written_for_it(tmp_path):
+    target = tmp_path / "lesson.ipynb"
+    student_version.write_student_version(LESSONS["00"], target, nbgrader=True)
+    book = nbformat.read(target, as_version=4)
+    nbformat.validate(book)
+    marked = [cell for cell in book.cells if "nbgrader" in cell.metadata]
+    assert len(marked) == 2 * len(FILLED["00"])
+    for answer, check in zip(marked[::2], marked[1::2], strict=True):
+        assert re.search(r"### BEGIN SOLUTION\n(.*\n)+ *### END SOLUTION$", answer.source)
+        assert re.fullmatch(r'assert exercises\.check\("00\.\d", .*\)', check.source)
+        assert answer.metadata.nbgrader.solution
+        assert check.metadata.nbgrader.points in (1, 2, 3)
+    ids = [cell.metadata.nbgrader.grade_id for cell in marked]
+    assert len(set(ids)) == len(ids)
+
+
 @exercises.exercise("99.1", "look", "look again")
 def _double(answer):
     if answer(2) == 2:

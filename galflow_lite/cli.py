@@ -64,10 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @app.command()
-def check() -> None:
+def check(
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Also run a notebook that no network is open to.")
+    ] = False,
+) -> None:
     """Look at this environment: one line for each thing, OK or FAIL."""
     failed = 0
-    for finding in findings():
+    for finding in [*findings(), *([_without_network()] if offline else [])]:
         ok = "OK" if finding.ok else "FAIL"
         typer.echo(f"{ok:<5}{finding.what:<27} {finding.found}")
         failed += not finding.ok
@@ -210,6 +214,22 @@ def student(
         target = out / lesson.name
         stubs = write_student_version(lesson, target, solutions=solutions, nbgrader=nbgrader)
         typer.echo(f"{target}: {stubs} cells to fill in")
+
+
+@app.command()
+def classroom(
+    out: Annotated[Path, typer.Argument(help="Folder to write to, such as a USB stick.")],
+    platform: Annotated[
+        list[str] | None, typer.Option(help="windows or macos, or both; left out, this computer's.")
+    ] = None,
+    python: Annotated[str, typer.Option(help="The class's Python, with a platform.")] = "3.12",
+) -> None:
+    """Gather wheels, lessons and solutions for a room without a network."""
+    from .classroom import write_classroom
+
+    write_classroom(out, platforms=platform or (), python=python)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    typer.echo(f"{out}: {size:,.0f} MB, see READ_ME.txt there")
 
 
 @app.command()
@@ -432,6 +452,38 @@ def _kernel() -> Finding:
         return Finding(True, "jupyter kernel", f"python3, this Python {platform.python_version()}")
     text = f"python3 is {command}: run {sys.executable} -m ipykernel install --sys-prefix"
     return Finding(False, "jupyter kernel", text)
+
+
+_OFFLINE = """import socket
+
+def refuse(*words, **more):
+    raise OSError("the network was asked for")
+
+socket.getaddrinfo = refuse
+from galflow_lite import flows, galaxies, plotting, reproduction, samplers
+from galflow_lite.files import share
+from galflow_lite.interpolants.shipped import shipped_models
+reproduction.settings("00")
+galaxies.Catalogue.open(share("data") / "galaxies_lite.h5")[0]
+shipped_models(), flows.neural_spline_flow(2, layers=1).sample(5), reproduction.claims()"""
+
+
+def _without_network() -> Finding:
+    """Whether a notebook runs, from the kernel to the report, where no address is found."""
+    import tempfile
+
+    import nbformat
+
+    from .notebooks import NotebookFailed, execute
+
+    with tempfile.TemporaryDirectory() as folder:
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_OFFLINE)])
+        nbformat.write(book, Path(folder) / "offline.ipynb")
+        try:
+            run = execute(Path(folder) / "offline.ipynb", Path(folder) / "out", progress=False)
+        except NotebookFailed as error:
+            return Finding(False, "without a network", str(error))
+    return Finding(True, "without a network", f"a notebook runs, in {run.seconds:.0f} s")
 
 
 def _files() -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from galflow_lite import cli, files, notebooks, reproduction, slides
+from galflow_lite import classroom, cli, files, notebooks, reproduction, slides
 
 
 def run(*words):
@@ -149,6 +149,28 @@ def test_slides_stand_beside_reveal_and_hold_no_solution(here, monkeypatch, caps
     assert not re.search(r"(src|href)=.?https?:[^>]*(js|css)", page)
 
 
+def test_classroom_gathers_wheels_lessons_and_solutions(here, monkeypatch, capsys):
+    said: list[list[str]] = []
+    monkeypatch.setattr(classroom, "_run", lambda *words: said.append([*map(str, words)]))
+    assert run("classroom", "stick", "--platform", "windows", "--python", "3.13") == 0
+    made, solved, fetched = said
+    assert made[-2:] == ["nflows==0.14", str(files.share("notebooks").parent)]
+    assert solved[solved.index("--python-platform") + 1] == "windows"
+    assert fetched[fetched.index("--platform") + 1] == "win_amd64"
+    for folder in ("lessons", "solved"):
+        assert len(list((here / "stick" / folder).glob("0?_*.ipynb"))) == 5
+    assert "Python 3.13" in (here / "stick/READ_ME.txt").read_text()
+    assert run("classroom", "stick", "--platform", "amiga") == 1
+    assert "the platform" in capsys.readouterr().err
+
+
+def test_classroom_says_what_is_missing():
+    with pytest.raises(ValueError, match="found no no-such-tool, expected it here"):
+        classroom._run("no-such-tool")
+    with pytest.raises(ValueError, match=r"cannot be had \(no wheel\)"):
+        classroom._run(sys.executable, "-c", "import sys; sys.exit('no wheel')")
+
+
 # ---- check ------------------------------------------------------------------------------------
 
 
@@ -157,6 +179,11 @@ def test_check_finds_missing_and_old_packages(monkeypatch):
     monkeypatch.setattr(cli.metadata, "requires", lambda name: wanted)
     found = {f.what: f.ok for f in cli._packages()}
     assert found == {"python": True, "numpy": False, "no-such-package-here": False}
+
+
+def test_check_offline_runs_a_notebook_to_which_no_network_is_open():
+    found = cli._without_network()
+    assert (found.ok, found.what) == (True, "without a network"), found.found
 
 
 def test_check_finds_a_damaged_data_file(tmp_path, monkeypatch):

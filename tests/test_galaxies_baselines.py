@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from galflow_lite.galaxies import Catalogue, ConditionalMixture, Galaxy, NearestGalaxy
+from galflow_lite import synthetic
+from galflow_lite.galaxies import (
+    Catalogue,
+    ConditionalMixture,
+    Galaxy,
+    NearestGalaxy,
+    compare,
+    condition_errors,
+)
 
 # Masses over decades and very unequal numbers of stars: what is closest depends on the
 # logarithm, on the standardisation and on whether stars or galaxies count in it.
@@ -122,3 +130,38 @@ def test_one_gaussian_recovers_a_linear_model(many):
         expected = INTERCEPT + SLOPE @ [c, d]
         np.testing.assert_allclose(drawn.mean(axis=0), expected, atol=0.1)
         np.testing.assert_allclose(np.cov(drawn.T), NOISE, atol=0.06)
+
+
+# --- scores -----------------------------------------------------------------------------------
+
+
+def test_another_half_of_a_galaxy_scores_as_a_perfect_model_would():
+    whole = synthetic.galaxy(10.0, 3000, seed=0)
+    half, other = whole.take(slice(0, None, 2)), whole.take(slice(1, None, 2))
+    std = whole.stars.std(axis=0)
+    good = compare(half, other, std=std)
+    bad = compare(half, synthetic.galaxy(7.5, 1500, seed=1), std=std)
+    assert good["c2st"] < 0.55 < 0.9 < bad["c2st"]
+    assert good["mmd"] < 0.05 < bad["mmd"]
+    assert good["profiles"] < 0.5 < bad["profiles"]
+
+
+def test_conditions_of_samples_in_units_of_counting_noise():
+    """A model that has the galaxies themselves is off by about one; a year too old by more."""
+
+    class Itself:
+        def sample(self, conditions, n, *, seed):
+            stars = by_mass[conditions["M_stars"]].take(
+                np.random.default_rng(seed).integers(0, 900, n)
+            )
+            stars.stars[:, stars.columns.index("age")] += self.older
+            return stars
+
+    family = [synthetic.galaxy(mass, 1000, seed=i) for i, mass in enumerate(np.linspace(8, 10, 20))]
+    by_mass, model = {g.conditions["M_stars"]: g for g in family}, Itself()
+    found = {}
+    for model.older in (0.0, 1.0):
+        found[model.older] = condition_errors(model, family, stars=900)
+    assert set(found[0.0]) == {"tau50", "tau10", "Z_av"}
+    assert all(0.5 < value < 2 for value in found[0.0].values())
+    assert found[1.0]["tau50"] > 4 > 2 > found[1.0]["Z_av"]

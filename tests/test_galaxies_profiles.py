@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from galflow_lite.galaxies import PROFILES, Galaxy, face_on_map, profile_distance, radial_profile
+from galflow_lite.galaxies import PROFILES, Galaxy, profile_distance, radial_profile
 
 
 def disc(n: int = 4000, seed: int = 0) -> Galaxy:
@@ -99,25 +99,3 @@ def test_distance_leaves_out_rings_that_one_side_lacks():
     assert math.isnan(profile_distance(galaxy, empty, "surface_density"))
     galaxy["age"][:] = 5.0  # a flat profile has no spread to measure by
     assert math.isnan(profile_distance(galaxy, disc(seed=1), "age"))
-
-
-def test_map_sums_to_the_share_of_the_stars_that_it_covers():
-    galaxy = disc()
-    half_width, pixels = 4.0, 20
-    density = face_on_map(galaxy, "density", half_width=half_width, pixels=pixels, min_stars=0)
-    inside = (np.abs(galaxy["x"]) <= half_width) & (np.abs(galaxy["y"]) <= half_width)
-    assert density.shape == (pixels, pixels)
-    assert 0.3 < inside.mean() < 0.9
-    assert density.sum() * (2 * half_width / pixels) ** 2 == pytest.approx(inside.mean())
-
-
-def test_map_has_y_first_and_the_lowest_row_first():
-    stars = np.array([[3.5, -2.5, 1.0]] * 4 + [[-0.5, 0.5, 9.0]] * 3 + [[0.5, 0.5, 7.0]] * 2)
-    galaxy = Galaxy(stars, columns=("x", "y", "age"))
-    counts = face_on_map(galaxy, "density", half_width=4, pixels=8) * len(galaxy)
-    age = face_on_map(galaxy, "age", half_width=4, pixels=8)
-    for found, values in ((counts, [4, 3]), (age, [1, 9])):
-        assert found[[1, 4], [7, 3]] == pytest.approx(values)
-        # The pixel with two stars has too few.
-        assert np.isfinite(found).sum() == 2
-    assert face_on_map(galaxy, "age", half_width=4, pixels=8, min_stars=2)[4, 4] == 7

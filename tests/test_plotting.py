@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
+from matplotlib.colors import to_hex
 
 from galflow_lite import plotting
 from galflow_lite.galaxies import COLUMNS, Galaxy
@@ -51,52 +52,42 @@ def test_show_stores_alt_text_and_caption_and_closes_the_figure(monkeypatch):
 # --- figures ----------------------------------------------------------------------------------
 
 
-def test_corner_shows_data_below_and_model_above_as_mirror_images():
+def test_corner_shows_data_below_and_model_above_with_the_axes_exchanged():
     data, model = galaxy(400), galaxy(300, seed=1)
     limits = {"x": (-1.0, 2.0), "age": (-2.0, 2.0)}
     figure = plotting.corner(data.select(("x", "age")), model, limits=limits)
-    axes = np.reshape(figure.axes, (2, 2))
-    span = [(-2, 2), (-1, 2)]
-    for axis, source, mirrored in ((axes[1, 0], data, False), (axes[0, 1], model, True)):
-        image = axis.images[0]
-        # The horizontal axis is that of the column's label, the vertical one that of the row's.
-        assert image.get_extent() == ([-2, 2, -1, 2] if mirrored else [-1, 2, -2, 2])
-        counts = np.histogram2d(source["age"], source["x"], bins=36, range=span)[0]
-        drawn = np.nan_to_num(image.get_array().filled(0))
-        np.testing.assert_allclose(drawn.T if mirrored else drawn, counts / len(source))
-        # The lowest value is drawn at the bottom.
-        assert image.origin == "lower"
-    assert axes[1, 0].images[0].get_clim() == axes[0, 1].images[0].get_clim()
-
-
-def test_face_on_has_north_up_and_residuals_of_flow_minus_data():
-    """Data at the upper left, model at the lower right."""
-    data, model = galaxy(100), galaxy(100)
-    for which, x, y in ((data, -2.5, 2.5), (model, 2.5, -2.5)):
-        which["x"][:], which["y"][:] = x, y
-    figure = plotting.face_on(data, model, half_width=4.0, pixels=8)
-    density, _, residual = (axis.images[0] for axis in figure.axes[:3])
-    for image in (density, residual):
-        assert image.origin == "lower"
-        assert image.get_extent() == [-4, 4, -4, 4]
-    assert np.isfinite(density.get_array().filled(np.nan)[6, 1])
-    # 100 stars against none: 10 standard deviations of Poisson.
-    assert residual.get_array()[1, 6] == pytest.approx(10)
-    assert residual.get_array()[6, 1] == pytest.approx(-10)
-
-
-@pytest.mark.parametrize("stars", [1, 400])
-def test_abundance_plane(stars):
-    data = galaxy(stars)
-    data.stars *= 0.1
-    figure = plotting.abundance_plane({"data": data, "flow": galaxy(30, shift=9.0)})
     figure.canvas.draw()
-    first, second = figure.axes[:2]
-    assert (first.get_xlabel(), first.get_ylabel()) == ("[Fe/H] [dex]", "[O/Fe] [dex]")
-    assert first.images[0].get_clim() == second.images[0].get_clim()
-    shares = first.images[0].get_array().filled(0)
-    expected = np.histogram2d(data["ofe"], data["feh"], 60, range=[(-0.1, 0.5), (-2.3, 0.6)])[0]
-    np.testing.assert_allclose(np.nan_to_num(shares), expected / stars)
+    axes = np.reshape(figure.axes, (2, 2))
+    for axis, name, mirrored in ((axes[1, 0], "data", False), (axes[0, 1], "flow", True)):
+        spans = [axis.get_xlim(), axis.get_ylim()]
+        assert spans[:: -1 if mirrored else 1] == [limits["x"], limits["age"]]
+        (lines,) = axis.collections
+        assert to_hex(lines.get_edgecolor()[0]) == plotting.COLORS[name].lower()
+    assert (axes[1, 0].get_xlabel(), axes[1, 0].get_ylabel()) == ("$x$ [kpc]", "age [Gyr]")
+
+
+@pytest.mark.parametrize("side", ["face-on", "edge-on"])
+def test_sky_shows_the_share_of_the_stars_and_north_up(side):
+    stars = np.zeros((100, 10))
+    stars[:, 0], stars[:, 1], stars[:, 2] = -2.5, 2.5, 1.2
+    image = plotting.sky(plt.subplots()[1], stars, side, half_width=4.0, pixels=8)
+    drawn = np.asarray(image.get_array())
+    row = 6 if side == "face-on" else 2
+    assert drawn.shape == ((8, 8) if side == "face-on" else (3, 8))
+    assert np.unravel_index(drawn.argmax(), drawn.shape) == (row, 1)
+    assert 10 ** drawn.max() == pytest.approx(1.0)  # all of them on one kpc^2
+    assert image.origin == "lower"
+
+
+def test_contours_hold_the_shares_of_the_stars():
+    x, y = np.random.default_rng(0).normal(size=(2, 100_000))
+    axis = plt.subplots()[1]
+    plotting.contours(axis, x, y, limits=((-4, 4), (-4, 4)), shares=(0.9, 0.5))
+    outer, inner = (path.vertices for path in axis.collections[0].get_paths())
+    for found, share in ((outer, 0.9), (inner, 0.5)):
+        expected = math.sqrt(-2 * math.log(1 - share))  # of a normal density in the plane
+        assert np.hypot(*found.T).mean() == pytest.approx(expected, rel=0.08)
+    plotting.contours(axis, x + 99, y, limits=((-4, 4), (-4, 4)))  # no star in sight
 
 
 # --- densities and clusters in the plane --------------------------------------------------------

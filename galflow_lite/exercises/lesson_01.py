@@ -1,1 +1,173 @@
 """The exercises of lesson 01."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..flows import rational_quadratic_spline
+from ..metrics import linear_mmd
+from . import Wrong, exercise
+
+
+@exercise("01.1", "Which conditions does a star have?", "A galaxy has about 2,400 stars.")
+def _split(unseen):
+    """The number of galaxies in a random test of stars whose conditions are new."""
+    if unseen == 5:
+        raise Wrong(
+            "5 is what holding out whole galaxies gives. A star drawn at random has siblings."
+        )
+    if unseen == 90:
+        raise Wrong("All 90 are in such a test, but each has stars in the training too.")
+    if unseen != 0:
+        raise Wrong("Take one star of the test: where are the other stars of its galaxy?")
+    return (
+        "None: such a test asks for more stars of known galaxies. So whole galaxies are held out."
+    )
+
+
+class _Coupling:
+    """What the lesson's coupling has, with one matrix for its networks."""
+
+    spline = {"bins": 10, "tail_bound": 5.0}
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def theta(self, kept, c):
+        return ((kept + c) @ self.weights).T.expand(2, 29, -1)
+
+    def __call__(self, kept, moved, c):
+        bent, slope = rational_quadratic_spline(moved.T, self.theta(kept, c), **self.spline)
+        return bent.T, slope.sum(0)
+
+
+@exercise(
+    "01.2",
+    "The kept half has not changed, so the networks give the same numbers as on the way there.",
+    "flows.rational_quadratic_spline(bent.T, numbers, inverse=True, **coupling.spline)",
+    "It returns the coordinates, shape (moved, stars), and the log-slopes: take [0] and transpose.",
+)
+def _undo(answer):
+    """A function of a coupling, the kept half, the bent one and conditions."""
+    torch.manual_seed(5)
+    weights, kept, moved, c = torch.randn(2, 29).double(), *torch.randn(3, 40, 2).double()
+    coupling = _Coupling(weights)
+    bent, numbers = coupling(kept, moved, c)[0], coupling.theta(kept, c)
+
+    def bend(x, theta, inverse):
+        return rational_quadratic_spline(x.T, theta, inverse=inverse, **coupling.spline)[0].T
+
+    found = answer(coupling, kept, bent, c)
+    if isinstance(found, tuple):
+        raise Wrong("The spline returns two things: hand back the coordinates alone.")
+    if found.shape != moved.shape:
+        raise Wrong(f"The shape is {tuple(found.shape)}, expected (stars, moved): transpose back.")
+    if torch.allclose(found, bend(bent, numbers, False), atol=1e-3):
+        raise Wrong("You bent the coordinates a second time: the spline has to run backwards.")
+    if torch.allclose(found, bend(bent, coupling.theta(bent, c), True), atol=1e-3):
+        raise Wrong("The networks saw the bent half. On the way there they saw the kept half.")
+    if not torch.allclose(found, moved, atol=1e-3):
+        raise Wrong("The coordinates do not come back to where they were.")
+    return "The stars are back, and no network had to be inverted."
+
+
+@exercise(
+    "01.3",
+    "Standardised x is (x - mean) / scale: what is the Jacobian of that?",
+    "Which of the columns does the density integrate over?",
+)
+def _physical(answer):
+    """A function of log p of the flow, scales of star columns, scales of conditions."""
+    log_p, stars, given = np.array([-3.0, -1.0]), np.array([0.5, 4.0, 30.0]), np.array([2.0, 0.1])
+    found = np.asarray(answer(log_p, stars, given)) - log_p
+    one, both = np.log(stars).sum(), np.log(stars).sum() + np.log(given).sum()
+    if np.allclose(found, -both):
+        raise Wrong("You subtract the scales of the conditions too, and these are given.")
+    if np.allclose(found, one):
+        raise Wrong("The sign: a column spread over more units has a lower density per unit.")
+    if np.allclose(found, 0):
+        raise Wrong("This is still the density per standardised column: the Jacobian is missing.")
+    if np.allclose(found, -stars.sum()) or np.allclose(found, -np.log(stars).mean()):
+        raise Wrong("Determinants multiply: it takes the sum of the logarithms.")
+    if not np.allclose(found, -one):
+        raise Wrong("For scales .5, 4 and 30 the Jacobian adds -log(60) to every star.")
+    return "Now it integrates to one over the star columns, whatever the conditions."
+
+
+@exercise(
+    "01.4", "The integral over the ages stays 1.", "A range of 1 Gyr is now 1,000 units long."
+)
+def _units(change):
+    """The change of log p, in nats."""
+    change = float(change)
+    if np.isclose(change, np.log(1000), rtol=0.01):
+        raise Wrong("The size is right. Per Myr there are fewer stars than per Gyr.")
+    if np.isclose(abs(change), 3, rtol=0.01):
+        raise Wrong("That is the decimal logarithm: nats are natural ones.")
+    if np.isclose(abs(change), 1000, rtol=0.01) or np.isclose(abs(change), 0.001, rtol=0.01):
+        raise Wrong("That is the factor on the density: take its logarithm.")
+    if not np.isclose(change, -np.log(1000), rtol=0.01):
+        raise Wrong("The density falls by the factor by which the numbers grow.")
+    return "log p falls by log(1000) = 6.9: a value of log p means nothing without its units."
+
+
+@exercise(
+    "01.5",
+    "The mean of 1,000 numbers of variance 1 has variance 1/1000.",
+    "The difference of two such means has twice that; ten columns add up.",
+)
+def _chance(value):
+    """The squared distance of two means, expected by chance."""
+    told = {
+        0.0: "Two halves are different stars: their means differ by chance.",
+        0.01: "Both halves have an error, not one of them.",
+        0.002: "That is one column: the squared distance adds up ten.",
+        0.2: "The mean of 1,000 stars scatters a thousand times less in the square than one star.",
+    }
+    for wrong, said in told.items():
+        if np.isclose(value, wrong, rtol=0.05, atol=1e-6):
+            raise Wrong(said)
+    if not np.isclose(value, 0.02, rtol=0.05):
+        raise Wrong("Add the variances of the two means over ten columns.")
+    return "0.02. The public code compares a galaxy with itself, which scores 0: no model can."
+
+
+@exercise(
+    "01.6",
+    "Start from noise of any kind, of the shape of the stars.",
+    "Subtract the mean of the noise, column by column, and add that of the stars.",
+)
+def _invent(answer):
+    """A function of stars and a generator of random numbers."""
+    rng = np.random.default_rng(1)
+    stars = rng.standard_normal((300, 4)) * [1.0, 5.0, 0.2, 3.0] + [0.0, 2.0, -1.0, 6.0]
+    stars[:, 1] += 4 * stars[:, 0]
+    fake = np.asarray(answer(stars.copy(), rng))
+    if fake.shape != stars.shape:
+        raise Wrong(f"The shape is {fake.shape}, expected {stars.shape}.")
+    if np.isin(fake[:, 0], stars[:, 0]).mean() > 0.5:
+        raise Wrong("These are stars of the galaxy itself, or pieces of them: invent some.")
+    score = linear_mmd(stars, fake, std=stars.std(axis=0))
+    if np.allclose(fake.mean(axis=0), 0, atol=0.5):
+        raise Wrong("Your stars lie around zero: move them to the means of the galaxy.")
+    if score.value > 1e-6:
+        raise Wrong("Close, but the means differ by chance: subtract the mean of the noise itself.")
+    return "A perfect score for stars that nobody would take for a galaxy."
+
+
+@exercise(
+    "01.7",
+    "KDTree(known).query(points)[0] gives distances; stack the stars of all training galaxies.",
+    "Real stars have to be held-out ones: a training star has itself as its neighbour.",
+)
+def _memorised(ratio):
+    """Median distance to the training stars, of drawn over real stars."""
+    ratio = float(ratio)
+    if not np.isfinite(ratio):
+        raise Wrong("The distances of the real stars are zero: are they training stars?")
+    if ratio < 0.5:
+        raise Wrong("Drawn stars on top of training stars: did you swap the samples or scales?")
+    if ratio > 2:
+        raise Wrong("Drawn stars much farther than real ones: divide all three by the same scales.")
+    return "Drawn stars keep the distance of real ones: the flow has not stored its training stars."

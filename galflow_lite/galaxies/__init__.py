@@ -15,12 +15,12 @@ from .galaxy import (
     Galaxy,
     clean,
     conditions,
-    face_on_map,
     profile_distance,
     radial_profile,
 )
 from .galaxy_flow import GalaxyFlow
 from .scaling import OutsideTrainingRange
+from .scores import compare, condition_errors
 
 __all__ = [
     "COLUMNS",
@@ -33,9 +33,10 @@ __all__ = [
     "NearestGalaxy",
     "OutsideTrainingRange",
     "clean",
+    "compare",
+    "condition_errors",
     "conditions",
     "convert",
-    "face_on_map",
     "profile_distance",
     "radial_profile",
 ]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.stats import binned_statistic, binned_statistic_2d
+from scipy.stats import binned_statistic
 
-from ..inputs import as_array, as_number, as_whole
+from ..inputs import as_array, as_number
 
 COLUMNS = ("x", "y", "z", "vx", "vy", "vz", "Z", "feh", "ofe", "age")
 CONDITIONS = ("M_stars", "tau50", "tau10", "Z_av")
@@ -377,27 +377,3 @@ def _total(galaxy: Galaxy) -> float:
     """Total mass, or the number of stars where their masses are unknown."""
     masses = 1.0 if galaxy.masses is None else galaxy.masses
     return float(np.broadcast_to(masses, len(galaxy)).sum())
-
-
-def face_on_map(
-    galaxy: Galaxy, quantity: str, *, half_width: float, pixels: int = 40, min_stars: int = 3
-) -> np.ndarray:
-    """Face-on map, shape (pixels, pixels), first axis y: the array that imshow takes.
-
-    Args:
-        galaxy: Stars, centred and face-on.
-        quantity: ``"density"`` (fraction of the stars per kpc^2) or a column, whose mean is taken.
-        half_width: The map covers [-half_width, half_width] in x and y [kpc].
-        pixels: Pixels on a side.
-        min_stars: Pixels with fewer stars are NaN.
-    """
-    half_width = as_number(half_width, "half_width", above=0)
-    edges = np.linspace(-half_width, half_width, as_whole(pixels, "pixels", least=1) + 1)
-    min_stars = as_whole(min_stars, "min_stars")
-    x, y = galaxy["x"], galaxy["y"]
-    counts = np.histogram2d(y, x, bins=(edges, edges))[0]
-    if quantity == "density":
-        found = counts / len(galaxy) / (edges[1] - edges[0]) ** 2
-    else:
-        found = binned_statistic_2d(y, x, galaxy[quantity], bins=(edges, edges)).statistic
-    return np.where(counts < min_stars, np.nan, found)

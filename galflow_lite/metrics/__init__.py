@@ -15,7 +15,7 @@ from .divergences import (
     self_normalised_kl,
 )
 from .image_errors import flux_conservation, masked_error, spectrum_ratio
-from .kernels import energy_distance, gaussian_mmd, ksd, ksd_floor, linear_mmd
+from .kernels import energy_distance, ksd, ksd_floor, linear_mmd
 from .wasserstein import frechet_distance, gaussian_frechet, sliced_wasserstein
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "forward_kl",
     "frechet_distance",
     "gaussian_frechet",
-    "gaussian_mmd",
     "ksd",
     "ksd_floor",
     "linear_mmd",

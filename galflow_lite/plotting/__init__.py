@@ -12,20 +12,19 @@ from .figures import (
     slider,
     use_style,
 )
-from .galaxy_figures import LABELS, abundance_plane, corner, face_on, profiles
+from .galaxy_figures import LABELS, contours, corner, sky
 
 __all__ = [
     "COLORS",
     "LABELS",
-    "abundance_plane",
     "animate",
     "clusters",
+    "contours",
     "corner",
     "density_map",
-    "face_on",
     "image_rows",
-    "profiles",
     "show",
+    "sky",
     "slider",
     "use_style",
 ]

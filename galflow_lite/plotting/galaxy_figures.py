@@ -1,187 +1,138 @@
-"""Figures of galaxies: corner plot, maps, profiles and the plane of abundances."""
+"""Figures of galaxies: the sky as one would see it, contours, and the corner plot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
+from scipy.ndimage import gaussian_filter
 
-from ..galaxies import PROFILES, UNITS, Galaxy, face_on_map, radial_profile
-from .figures import COLORS, DENSITY_MAP, RESIDUAL_MAP, VALUE_MAP, draw_map
+from ..galaxies import Galaxy
+from ..inputs import as_number
+from .figures import COLORS, draw_map
 
 LABELS = {name: f"${name}$ [kpc]" for name in "xyz"}
 LABELS |= {f"v{name}": f"$v_{name}$ [km/s]" for name in "xyz"}
-LABELS |= {"Z": "$Z$", "feh": "[Fe/H]", "ofe": "[O/Fe]", "age": "age [Gyr]"}
+LABELS |= {"Z": "$Z$", "feh": "[Fe/H] [dex]", "ofe": "[O/Fe] [dex]", "age": "age [Gyr]"}
 LABELS |= {"M_stars": "$M_\\star$ [M$_\\odot$]", "Z_av": "$Z_{\\rm av}$"}
 LABELS |= {"tau50": "$\\tau_{50}$ [Gyr]", "tau10": "$\\tau_{10}$ [Gyr]"}
 
+Span = tuple[float, float]
 
-def corner(
-    data: Galaxy, model: Galaxy, *, limits: Mapping[str, tuple[float, float]] | None = None
-) -> Figure:
-    """Corner plot: data below the diagonal, model above it, both on the diagonal.
 
-    Both triangles share limits and colour scales, so that a panel and its partner across the
-    diagonal compare as mirror images.
+def sky(
+    axis: Axes,
+    stars: Any,
+    side: str = "face-on",
+    *,
+    half_width: float,
+    pixels: int = 200,
+    decades: float = 3.5,
+) -> AxesImage:
+    """Draw stars as light on a dark sky: log10 of the share of the stars per kpc^2.
 
     Args:
-        data, model: Galaxies with the same columns.
+        axis: where to draw.
+        stars: x, y, z [kpc] and any further columns, shape (n, 3 or more).
+        side: ``"face-on"``, a square, or ``"edge-on"``, 0.4 times as high as it is wide.
+        half_width: the picture reaches from -half_width to half_width.
+        pixels: across the picture; they are square.
+        decades: range of the colours below the brightest pixel; empty pixels are black.
+    """
+    half_width = as_number(half_width, "half_width", above=0)
+    second, height = (1, half_width) if side == "face-on" else (2, 0.4 * half_width)
+    extent = [-half_width, half_width, -height, height]
+    bins = pixels, max(1, round(pixels * height / half_width))
+    counts = np.histogram2d(stars[:, 0], stars[:, second], bins, (extent[:2], extent[2:]))[0].T
+    light = counts / len(stars) * (pixels / (2 * half_width)) ** 2
+    top = np.log10(max(light.max(), np.finfo(float).tiny))
+    with np.errstate(divide="ignore"):
+        shown = np.maximum(np.log10(light), top - decades)
+    image = draw_map(axis, shown, extent, vmin=top - decades, vmax=top, cmap="magma")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+    white = {"color": "white", "path_effects": [withStroke(linewidth=2, foreground="black")]}
+    axis.text(0.03, 0.97, side, va="top", transform=axis.transAxes, **white)
+    if side == "face-on":
+        right, low, length = 0.92 * half_width, -0.88 * half_width, 5 if half_width > 5 else 1
+        axis.plot([right - length, right], [low, low], c="white", lw=2)
+        place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "right"}
+        axis.annotate(f"{length} kpc", (right, low), **place, **white)
+    return image
+
+
+def contours(
+    axis: Axes,
+    first: Any,
+    second: Any,
+    *,
+    limits: tuple[Span, Span],
+    shares: Sequence[float] = (0.9, 0.5),
+    **style: Any,
+) -> None:
+    """Draw the lines within which these shares of the stars lie, the largest share first.
+
+    Args:
+        axis: where to draw.
+        first, second: two columns of the stars, each of shape (n,).
+        limits: the ranges shown.
+        shares: of the stars in the picture.
+        **style: of matplotlib's ``contour``, such as ``colors``.
+    """
+    counts, x, y = np.histogram2d(first, second, bins=32, range=limits)
+    smooth = gaussian_filter(counts.T, 1.3)
+    ordered = np.sort(smooth, axis=None)[::-1]
+    within = np.cumsum(ordered) / max(ordered.sum(), np.finfo(float).tiny)
+    last = len(ordered) - 1
+    levels = np.unique([ordered[min(np.searchsorted(within, share), last)] for share in shares])
+    if levels[0] > 0:  # else there is no star in sight
+        axis.contour((x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2, smooth, levels, **style)
+    axis.set(xlim=limits[0], ylim=limits[1])
+
+
+def corner(data: Galaxy, model: Galaxy, *, limits: Mapping[str, Span] | None = None) -> Figure:
+    """Corner plot: contours of the data below the diagonal, of the model above it, both on it.
+
+    Args:
+        data, model: Galaxies; the columns are those of the data.
         limits: Display range of columns; by default the central 99 % of the data.
     """
     columns, n = data.columns, len(data.columns)
     ranges = {c: _central(data[c]) for c in columns} | dict(limits or {})
-    figure, axes = plt.subplots(
-        n, n, figsize=(1.15 * n + 0.6, 1.15 * n + 0.4), squeeze=False, layout="constrained"
-    )
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    figure, axes = plt.subplots(n, n, figsize=(1.65 * n, 1.5 * n), squeeze=False)
     for (i, j), axis in np.ndenumerate(axes):
         row, column = columns[i], columns[j]
         if i == j:
-            for galaxy, name in ((data, "data"), (model, "flow")):
-                inside = (ranges[row][0] <= galaxy[row]) & (galaxy[row] <= ranges[row][1])
-                if not inside.any():
-                    continue  # matplotlib would divide by their number
-                style = {"histtype": "step", "color": COLORS[name], "lw": 1.2, "density": True}
-                axis.hist(galaxy[row][inside], bins=36, range=ranges[row], **style)
+            for galaxy, color in ((data, COLORS["data"]), (model, COLORS["flow"])):
+                values = galaxy[row][
+                    (galaxy[row] >= ranges[row][0]) & (galaxy[row] <= ranges[row][1])
+                ]
+                if len(values):  # matplotlib would divide by their number
+                    axis.hist(
+                        values, 30, range=ranges[row], density=True, histtype="step", color=color
+                    )
             axis.set(xlim=ranges[row], yticks=[])
         else:
+            galaxy, color = (data, COLORS["data"]) if i > j else (model, COLORS["flow"])
             span = ranges[column], ranges[row]
-            top = _shares(data, column, row, span, 36).max()
-            # Without a star of the data in sight, one star sets the scale.
-            top = max(top, 1 / len(data))
-            shares = _shares(data if i > j else model, column, row, span, 36)
-            _draw_shares(axis, shares, span, top / 300, top)
-        axis.tick_params(labelsize=7, length=2)
+            contours(axis, galaxy[column], galaxy[row], limits=span, colors=color, linewidths=1)
         axis.locator_params(nbins=3)
-        if i < n - 1:
-            axis.set_xticklabels([])
-        else:
-            axis.set_xlabel(LABELS.get(column, column), fontsize=10)
-        if j > 0 or i == 0:
-            axis.set_yticklabels([])
-        if j == 0:
-            axis.set_ylabel(LABELS.get(row, row) if i else "", fontsize=10)
+        axis.tick_params(labelbottom=i == n - 1, labelleft=j == 0 and i > 0)
+        axis.set_xlabel(LABELS.get(column, column) if i == n - 1 else "")
+        axis.set_ylabel(LABELS.get(row, row) if j == 0 < i else "")
+    axes[0, 0].set_title("data: below the diagonal", loc="left", color=COLORS["data"])
+    axes[0, -1].set_title("flow: above the diagonal", loc="right", color=COLORS["flow"])
     figure.align_ylabels(axes[:, 0])
     return figure
 
 
-def _central(values: np.ndarray) -> tuple[float, float]:
+def _central(values: np.ndarray) -> Span:
     """Central 99 % of the values; a range of some width even where they are all the same."""
     low, high = (float(end) for end in np.quantile(values, [0.005, 0.995]))
     return (low, high) if low < high else (low - 0.5, high + 0.5)
-
-
-def _shares(galaxy: Galaxy, first: str, second: str, span, bins: int) -> np.ndarray:
-    """Share of the stars in each pixel of the plane of two columns, shape (bins, bins)."""
-    return np.histogram2d(galaxy[first], galaxy[second], bins=bins, range=span)[0].T / len(galaxy)
-
-
-def _draw_shares(axis: Axes, shares: np.ndarray, span, low: float, top: float):
-    style = {"aspect": "auto", "norm": LogNorm(vmin=low, vmax=top), "cmap": DENSITY_MAP}
-    return draw_map(axis, np.where(shares > 0, shares, np.nan), [*span[0], *span[1]], **style)
-
-
-def face_on(data: Galaxy, model: Galaxy, *, half_width: float, pixels: int = 40) -> Figure:
-    """Face-on maps of density and mean metallicity: data, model and residual.
-
-    The density residual is in standard deviations of the star counts, where both together have at
-    least five stars; the residual of [Fe/H] is in dex, where both have.
-
-    Args:
-        data, model: Galaxies with x, y and feh; at least one star of the data within the map.
-        half_width: The maps reach from -half_width to half_width [kpc].
-        pixels: Pixels on a side.
-    """
-    figure, axes = plt.subplots(
-        2, 3, figsize=(8.6, 5.4), sharex=True, sharey=True, layout="constrained"
-    )
-    extent = [-half_width, half_width] * 2
-    area = (2 * half_width / pixels) ** 2
-    both, size = (data, model), {"half_width": half_width, "pixels": pixels}
-    density = [face_on_map(galaxy, "density", min_stars=1, **size) for galaxy in both]
-    metallicity = [face_on_map(galaxy, "feh", min_stars=5, **size) for galaxy in both]
-    one, other = (np.nan_to_num(values) for values in density)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sigmas = (other - one) / np.sqrt(one / len(data) / area + other / len(model) / area)
-    # A handful of stars has no Gaussian error.
-    sigmas[(one * len(data) + other * len(model)) * area < 5] = np.nan
-    filled = metallicity[0][np.isfinite(metallicity[0])]
-    # With too few stars for any pixel the stars themselves set the scale.
-    low, high = np.quantile(filled if filled.size else data["feh"], [0.02, 0.98])
-    counts = LogNorm(vmin=np.nanmin(density[0]), vmax=np.nanmax(density[0]))
-    styles = {"norm": counts, "cmap": DENSITY_MAP}, {"vmin": low, "vmax": high, "cmap": VALUE_MAP}
-    residuals = (sigmas, 5.0), (metallicity[1] - metallicity[0], 0.5)
-    of_density = ("density", "share of stars kpc$^{-2}$", "(flow - data) / $\\sigma$")
-    texts = of_density, ("mean [Fe/H]", "dex", "flow - data [dex]")
-    rows = zip(axes, (density, metallicity), residuals, styles, texts, strict=True)
-    for row, maps, (residual, span), style, words in rows:
-        for axis, shown, title in zip(row[:2], maps, ("data", "flow"), strict=True):
-            image = draw_map(axis, shown, extent, **style)
-            axis.set_title(f"{title}: {words[0]}")
-        figure.colorbar(image, ax=row[:2], label=words[1], shrink=0.9, extend="both")
-        image = draw_map(row[2], residual, extent, cmap=RESIDUAL_MAP, vmin=-span, vmax=span)
-        row[2].set_title("residual")
-        figure.colorbar(image, ax=row[2], label=words[2], shrink=0.9, extend="both")
-    for axis in axes[-1]:
-        axis.set_xlabel(LABELS["x"])
-    for axis in axes[:, 0]:
-        axis.set_ylabel(LABELS["y"])
-    return figure
-
-
-def profiles(galaxies: Mapping[str, Galaxy]) -> Figure:
-    """Radial profiles of several galaxies; the first one sets the rings and is drawn with errors.
-
-    Args:
-        galaxies: Label to galaxy; the label ``"data"``, ``"flow"``, ... picks the colour. Ten rings
-            hold equal numbers of stars of the first galaxy.
-    """
-    first = next(iter(galaxies.values()))
-    edges = np.quantile(np.hypot(first["x"], first["y"]), np.linspace(0.0, 1.0, 11))
-    figure, axes = plt.subplots(2, 4, figsize=(11, 5.2), sharex=True, layout="constrained")
-    used, spare = axes.flat[: len(PROFILES)], axes.flat[len(PROFILES) :]
-    for axis, (quantity, (label, *_)) in zip(used, PROFILES.items(), strict=True):
-        for name, galaxy in galaxies.items():
-            found = radial_profile(galaxy, quantity, edges)
-            style = {"color": COLORS.get(name.split()[0], COLORS["other"]), "label": name}
-            if galaxy is first:
-                axis.errorbar(
-                    found.radius, found.value, found.error, fmt="o", ms=3, zorder=3, **style
-                )
-            else:
-                axis.plot(found.radius, found.value, lw=1.6, **style)
-        axis.set_ylabel(label)
-        if quantity == "surface_density":
-            axis.set_yscale("log")
-    for axis in used[-4:]:
-        axis.set_xlabel("$R$ [kpc]")
-        axis.tick_params(labelbottom=True)
-    for axis in spare:
-        axis.axis("off")
-    spare[0].legend(*used[0].get_legend_handles_labels(), loc="center", fontsize=10)
-    return figure
-
-
-def abundance_plane(galaxies: Mapping[str, Galaxy]) -> Figure:
-    """The [O/Fe]-[Fe/H] plane, one panel a galaxy; each column of density on the same scale.
-
-    The ranges are those of the paper's corner plot (public code of arXiv:2312.06017).
-    """
-    span = (-2.3, 0.6), (-0.1, 0.5)
-    layout = {"figsize": (2.3 * len(galaxies) + 0.8, 2.6), "layout": "constrained"}
-    layout |= {"sharex": True, "sharey": True, "squeeze": False}
-    figure, axes = plt.subplots(1, len(galaxies), **layout)
-    shares = [_shares(galaxy, "feh", "ofe", span, 60) for galaxy in galaxies.values()]
-    # One star of the first galaxy is the palest colour, its densest pixel the darkest.
-    low = 1 / len(next(iter(galaxies.values())))
-    top = max(shares[0].max(), low)
-    for axis, name, share in zip(axes[0], galaxies, shares, strict=True):
-        image = _draw_shares(axis, share, span, low / 2, top)
-        axis.set(title=name, xlabel=f"{LABELS['feh']} [{UNITS['feh']}]")
-    axes[0, 0].set_ylabel(f"{LABELS['ofe']} [{UNITS['ofe']}]")
-    figure.colorbar(image, ax=axes, label="share of stars in a pixel", shrink=0.9)
-    return figure

@@ -99,7 +99,6 @@ CASES = {  # what makes the call, and the sizes
     "pieces, log_prob": (piecewise_density, SMALL),
     "energy distance, one column": (lambda n: of_two(n, metrics.energy_distance, 1), LARGE),
     "energy distance, ten": (lambda n: of_two(n, metrics.energy_distance), PAIRS),
-    "MMD": (lambda n: of_two(n, metrics.gaussian_mmd), LARGE),
     "KSD": (lambda n: partial(metrics.ksd, normal(n), lambda x: -x), PAIRS),
     "C2ST": (lambda n: of_two(n, metrics.c2st), LARGE),
     "catalogue beyond memory": (stream, LARGE),

@@ -32,6 +32,17 @@ def test_every_example_is_run_here():
     assert len(EXAMPLES) == README.count("```python") - 1 == 4
 
 
+TROUBLES = (ROOT / "notebooks/site/troubleshooting.md").read_text(encoding="utf-8")
+
+
+def test_examples_of_troubleshooting_run_one_after_the_other():
+    names = {"torch": torch, "pytest": pytest}
+    found = re.findall(r"^## (.*?)\n.*?```python\n(.*?)```", TROUBLES, flags=re.DOTALL | re.M)
+    assert len(found) == TROUBLES.count("\n## ")
+    for title, code in found:
+        exec(compile(code, f"troubleshooting.md, {title}", "exec"), names)
+
+
 @pytest.mark.filterwarnings("ignore:.*outside the training range")
 def test_galaxies(tmp_path):
     found = run(

@@ -46,7 +46,7 @@ def escape(app, what, name, thing, options, lines):
         in_formula = line.startswith((" ", ".. math::")) if in_formula else ".. math::" in line
         if not in_formula:
             parts = re.split(r"(`[^`]*`)", line)
-            parts[::2] = [re.sub(r"(?<!\\)([*|])", r"\\\1", p) for p in parts[::2]]
+            parts[::2] = [re.sub(r"(?<!\\)([*|])(?! :)", r"\\\1", p) for p in parts[::2]]
             lines[i] = "".join(parts)
 
 

@@ -32,12 +32,12 @@ mask = interpolants.tile_mask(1, 32)
 model = shipped_models()["inpainting", "dependent"]
 filled = model.generate(patch, {"mask": mask}, steps=40, seed=1).samples
 
-figure, axes = plt.subplots(1, 6, figsize=(12, 2.55))
+figure, axes = plt.subplots(1, 6, figsize=(12, 2.2), layout="constrained")
 half = 1.1 * giant["x"].max()
 for axis, stars, title, pixels in (
-    (axes[0], giant.stars, f"a held-out galaxy: {len(giant):,} stars", 60),
-    (axes[1], same.stars, "drawn by the flow", 220),
-    (axes[2], never.stars, "never simulated: 10$^{9.7}$ M$_\\odot$", 220),
+    (axes[0], giant.stars, f"held out: {len(giant):,} stars", 60),
+    (axes[1], same.stars, "300,000 drawn for it", 220),
+    (axes[2], never.stars, "never simulated, 10$^{9.7}$ M$_\\odot$", 220),
 ):
     plotting.sky(axis, stars, half_width=half, pixels=pixels)
     axis.set_title(title, fontsize=10)
@@ -51,4 +51,4 @@ for axis, image, title in (
     shown.cmap.set_bad("#bbbbbb")
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, fontsize=10)
-figure.savefig(Path(__file__).with_name("picture.png"), dpi=100)
+figure.savefig(Path(__file__).with_name("picture.png"), dpi=150)

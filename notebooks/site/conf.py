@@ -12,10 +12,11 @@ from galflow_lite.notebooks import mathml
 project, author, release = "galflow_lite", "The galflow_lite authors", __version__
 copyright = "the galflow_lite authors; code MIT, text and figures CC BY 4.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["captions", "site/conf.py", "**/.ipynb_checkpoints"]
+exclude_patterns = ["captions", "site/conf.py", "site/static", "**/.ipynb_checkpoints"]
 html_theme, html_title = "sphinx_book_theme", "galflow_lite"
 html_theme_options = {"show_toc_level": 2, "use_download_button": True}
 html_math_renderer = "mathml"
+html_static_path, html_css_files = ["static"], ["style.css"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
@@ -45,9 +46,18 @@ def escape(app, what, name, thing, options, lines):
     for i, line in enumerate(lines):
         in_formula = line.startswith((" ", ".. math::")) if in_formula else ".. math::" in line
         if not in_formula:
-            parts = re.split(r"(`[^`]*`)", line)
+            parts = re.split(r"(`[^`]*`|(?<![\w*])\*\w[^*]*\w\*(?![\w*]))", line)
             parts[::2] = [re.sub(r"(?<!\\)([*|])(?! :)", r"\\\1", p) for p in parts[::2]]
             lines[i] = "".join(parts)
+
+
+# The theme names buttons by another text than they show; what scrolls has to take the keyboard.
+MENDED = """document.addEventListener("DOMContentLoaded", () => {
+  for (const shown of document.querySelectorAll("button.search-button-field, summary"))
+    shown.removeAttribute("aria-label");
+  for (const wide of document.querySelectorAll("p:has(> math[display='block'])"))
+    wide.tabIndex = 0;
+});"""
 
 
 def setup(app):
@@ -60,6 +70,7 @@ def setup(app):
 
         return visit, None
 
+    app.add_js_file(None, body=MENDED)
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", escape, priority=900)
     blocks = of(lambda text: f"<p>{mathml(text, block=True)}</p>")

@@ -139,8 +139,7 @@ def _show(number: str, scale: str, runs: dict[Path, Any], store: bool) -> int:
     from . import reproduction
     from .reproduction.checks import OUTSIDE
     from .reproduction.repeat_runs import compared, store_run
-    from .reproduction.report import write_report
-    from .reproduction.verdicts import papers
+    from .reproduction.verdicts import papers, write_report
 
     found = [line for run in runs.values() for line in run.records]
     if number in papers():
@@ -175,7 +174,7 @@ def table(
 ) -> None:
     """Print the claims of a paper with verdicts, from stored runs; or the rows behind them."""
     from . import reproduction
-    from .reproduction.rows import markdown
+    from .reproduction.tables import markdown
 
     claims, table = reproduction.claims(notebook), None
     if rows or everything:

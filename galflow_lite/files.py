@@ -11,12 +11,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import tomlkit
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
@@ -54,6 +56,21 @@ def share(name: str) -> Path:
     raise FileNotFoundError(
         f"there is no folder {home / name}, expected the one that ships: install the package anew"
     )
+
+
+def read_toml(name: str) -> dict[str, Any]:
+    """A TOML file of data/, parsed once until it is modified: the next reader gets the same dict.
+
+    Raises:
+        OSError: it is not there.
+    """
+    path = share("data") / name
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _parsed(path: Path, modified: int) -> dict[str, Any]:
+    return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
 
 
 def checksums() -> dict[Path, str]:
@@ -189,13 +206,10 @@ def writable(folder: Path) -> Path:
     Raises:
         OSError: no file can be made in it.
     """
-    try:
+    with _named(folder, "written to", "expected a folder for results: choose another"):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        reason = f"{folder} cannot be written to ({error.strerror})"
-        raise OSError(f"{reason}, expected a folder for results: choose another") from error
+        tempfile.TemporaryFile(dir=folder).close()
+    return folder
 
 
 def append_line(path: Path | str, text: str) -> None:

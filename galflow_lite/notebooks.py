@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,13 @@ def as_image(output: Any) -> str | None:
             source = f"data:{kind};base64," + "".join(picture.split())
             return f'<img alt="{html.escape(alt)}" src="{source}">'
     return None
+
+
+def figures_of(cell: Any) -> Iterator[tuple[str, str]]:
+    """Each picture of an executed cell as HTML, with its caption, which is displayed after it."""
+    for output, after in zip(cell.outputs, [*cell.outputs, {}][1:], strict=True):
+        if picture := as_image(output):
+            yield picture, after.get("data", {}).get("text/markdown", "")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import write_aside
-from .notebooks import as_image, fragment
+from .notebooks import figures_of, fragment
 
 REVEAL = "https://registry.npmjs.org/reveal.js/-/reveal.js-5.2.1.tgz"
 REVEAL_SHA256 = "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a27333"
@@ -97,10 +97,7 @@ def _slides(cells: list[Any]) -> Iterator[list[Any]]:
                 yield from filter(None, [waiting])
                 waiting = [new_markdown_cell(part)] if part.strip() else []
             continue
-        shown = []
-        for output, caption in zip(cell.outputs, cell.outputs[1:], strict=False):
-            if picture := as_image(output):
-                shown.append(new_markdown_cell(picture + "\n\n" + caption.data["text/markdown"]))
+        shown = [new_markdown_cell("\n\n".join(figure)) for figure in figures_of(cell)]
         hidden = cell.metadata.get("jupyter", {}).get("source_hidden")
         exercise = "nbval-check-output" in cell.metadata.get("tags", [])
         if not (shown or hidden or exercise or "settings(" in cell.source):

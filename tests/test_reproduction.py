@@ -14,8 +14,8 @@ from scipy import stats
 
 from galflow_lite import reproduction
 from galflow_lite.files import share
-from galflow_lite.reproduction import Summary, bands, decide, run_table
-from galflow_lite.reproduction.summaries import format_number, prediction_interval
+from galflow_lite.reproduction import Summary, bands, decide, tables
+from galflow_lite.reproduction.summaries import COVERAGE, format_number, prediction_interval
 from galflow_lite.reproduction.verdicts import UNTESTED
 
 VALUES = [3.0, 3.1, 3.2, 3.3, 3.4]
@@ -47,7 +47,7 @@ def data(tmp_path, monkeypatch):
         "a.number": bands.band_of(VALUES, null=9.0),
         "a.share": bands.band_of([0.74, 0.77, 0.55, 0.76, 0.79], within=(0, 1)),
     }
-    bands._write(folder / "bands.toml", "98", made, {"date": "2026-01-01", "seeds": 5})
+    bands._write(folder / "bands.toml", "98", made, 5)
     reproduction.settings("98")
     return folder
 
@@ -114,7 +114,6 @@ def test_exact_quantities_are_compared_exactly_at_any_scale(data, capsys, right,
 def test_numbers_that_are_not_judged_are_kept(data, capsys):
     reproduction.settings("98", scale="paper")
     reproduction.check("a.number", 99.0)
-    assert reproduction.records("lite") == {}
     reproduction.settings("98", judged=False)
     reproduction.check("a.number", 99.0)
     reproduction.record("no.row", 1.0)
@@ -131,10 +130,10 @@ def test_numbers_that_are_not_judged_are_kept(data, capsys):
 @pytest.mark.parametrize("n", [5, 8])
 def test_a_new_run_falls_in_the_interval_as_often_as_stated(n, law):
     """Coverage by simulation; leaving out the 1/n or a tail would be seen at this size."""
-    trials, coverage = 400_000, 0.999
+    trials, coverage = 400_000, COVERAGE
     draws = np.random.default_rng(1).normal(5.0, 2.0, size=(trials, n + 1))
     draws = np.exp(draws) if law == "lognormal" else draws
-    low, high = prediction_interval(draws[:, :n], coverage=coverage, allowance=0.0, law=law)
+    low, high = prediction_interval(draws[:, :n], allowance=0.0, law=law)
     covered = ((low <= draws[:, n]) & (draws[:, n] <= high)).mean()
     assert abs(covered - coverage) < 4 * math.sqrt(coverage * (1 - coverage) / trials)
 
@@ -169,10 +168,9 @@ def test_a_band_ends_where_the_quantity_does_and_excludes_its_null():
 def test_bands_are_read_as_they_were_written_and_others_stay(data):
     before = bands.read_bands()
     new = bands.band_of([0.004, 0.02, 0.007, 0.009, 0.012], law="lognormal", within=(0, 1))
-    origin = {"date": "2026-01-01", "seeds": 5}
-    bands._write(data / "bands.toml", "97", {"b.number": new}, origin)
+    bands._write(data / "bands.toml", "97", {"b.number": new}, 5)
     assert bands.read_bands() == {**before, "b.number": new}
-    bands._write(data / "bands.toml", "98", {"a.number": before["a.number"]}, origin)
+    bands._write(data / "bands.toml", "98", {"a.number": before["a.number"]}, 5)
     assert set(bands.read_bands()) == {"a.number", "b.number"}
 
 
@@ -195,25 +193,25 @@ def test_shipped_bands_are_what_the_rule_gives():
 
 
 def test_the_table_keeps_one_line_for_a_run_and_number(data):
-    run_table.store([line("a", 1.25), line("a", 2.0, 1), line("b", 7, error=0.5)])
-    run_table.store([line("a", 1.5), line("a", 3.0, scale="paper", seed=-1, n=10, error=0.1)])
+    tables.store([line("a", 1.25), line("a", 2.0, 1), line("b", 7, error=0.5)])
+    tables.store([line("a", 1.5), line("a", 3.0, scale="paper", seed=-1, n=10, error=0.1)])
     found = reproduction.runs("98")
     assert found.value.tolist() == [1.5, 7.0, 2.0, 3.0]
     assert reproduction.stored("a", scale="lite").values == (1.5, 2.0)
     assert reproduction.stored("b") == Summary(1, 7.0, 0.0, 0.0)
     # The scale with more seeds; and runs in the place of a summary of earlier ones.
     assert reproduction.stored("a") == Summary(10, 3.0, 0.1, 0.1 * 10**0.5)
-    run_table.store([line("a", value, seed, scale="paper") for seed, value in enumerate((4, 5, 6))])
+    tables.store([line("a", value, seed, scale="paper") for seed, value in enumerate((4, 5, 6))])
     assert reproduction.stored("a").mean == 5.0
     assert reproduction.stored("a", "another case") is None
     assert reproduction.runs("97").empty
-    run_table.store([line("c", math.inf)], instead_of=("98", "lite"))
+    tables.store([line("c", math.inf)], instead_of=("98", "lite"))
     assert reproduction.runs("98").row.tolist() == ["c", "a", "a", "a"]
 
 
 def test_the_table_that_ships_is_whole():
     found = reproduction.runs()
-    assert list(found.columns) == list(run_table.COLUMNS)
+    assert list(found.columns) == list(tables.COLUMNS)
     assert not found.duplicated(["notebook", "row", "case", "seed", "scale", "key"]).any()
     assert found.scale.isin(["lite", "paper"]).all()
     assert (found[["device", "versions", "date"]] != "").all().all()
@@ -294,7 +292,7 @@ def judged(data, **criteria):
 def test_verdicts(data, criteria, said):
     lines = [line("low", 1 + k / 9, k) for k in range(5)]
     lines += [line("high", 3 + k / 8, k) for k in range(5)] + [line("once", 1.0)]
-    run_table.store(lines + [line("count", 7, k) for k in range(5)])
+    tables.store(lines + [line("count", 7, k) for k in range(5)])
     found = judged(data, **criteria)
     assert str(found.claims[0]) == said
     assert said[:9] in str(found)
@@ -303,7 +301,7 @@ def test_verdicts(data, criteria, said):
 
 
 def test_a_claim_shows_its_numbers_with_errors(data):
-    run_table.store([line(row, v + k / 9, k) for row, v in (("a", 1), ("b", 3)) for k in range(5)])
+    tables.store([line(row, v + k / 9, k) for row, v in (("a", 1), ("b", 3)) for k in range(5)])
     found = judged(data, holds=[{"row": "a", "below": "b", "margin": 0.5}])
     assert found.claims[0].here == "1.222 ± 0.079 against 3.222 ± 0.079"
     assert "A claim" in found.to_html()
@@ -355,9 +353,9 @@ def test_shipped_rows_are_complete_and_honest():
 
 
 def test_reference_is_never_blank(data):
-    run_table.store([line("a.number", 1.0)])
+    tables.store([line("a.number", 1.0)])
     assert "galflow-lite reproduce 98 --scale paper --store" in reproduction.reference("98")
-    run_table.store([line("a.number", 1.25, scale="paper"), line("b", 2.0, scale="paper")])
+    tables.store([line("a.number", 1.25, scale="paper"), line("b", 2.0, scale="paper")])
     for part in ("Stored at paper scale: cpu, 2026-01-01", "1.25", "1 seed"):
         assert part in reproduction.reference("98")
     assert " b " not in reproduction.reference("98", "a.")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from galflow_lite import reproduction
-from galflow_lite.reproduction import Summary, repeat, run_table
+from galflow_lite.reproduction import Summary, repeat, tables
 from galflow_lite.reproduction.repeat_runs import compared, read_kept, store_run
 
 CASES = {"a": {"rate": 1}, "b/deep": {"rate": 2}}
@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch):
     data = tmp_path / "data"
     data.mkdir()
     monkeypatch.setenv("GALFLOW_DATA", str(data))
-    run_table.store([])
+    tables.store([])
     monkeypatch.setenv("GALFLOW_RUNS", str(tmp_path / "own"))
     for name in ("FRESH", "JOBS", "RECORD"):
         monkeypatch.delenv(f"GALFLOW_{name}", raising=False)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from .checks import check, record, records
 from .repeat_runs import repeat
-from .rows import reference, row_table, rows
-from .run_table import runs, stored
 from .settings import hardware, settings, versions
 from .summaries import Summary, decide
+from .tables import reference, row_table, rows, runs, stored
 from .verdicts import claims
 
 __all__ = [

@@ -6,8 +6,6 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,11 @@ import numpy as np
 import tomlkit
 from tqdm import tqdm
 
-from ..files import bars_hidden, share, writable, write_aside
+from ..files import bars_hidden, read_toml, share, writable, write_aside
 from ..notebooks import execute, find_notebooks, read_records
-from .rows import rows
-from .run_table import about, store
-from .settings import hardware, versions
+from .settings import about
 from .summaries import ALLOWANCE, COVERAGE, prediction_interval
+from .tables import rows, store
 
 FEWEST = 5
 RULE = (
@@ -102,15 +99,10 @@ def _rounded(end: float, size: float, towards: Callable[[float], int]) -> float:
 
 def read_bands() -> dict[str, Band]:
     """The bands of ``data/bands.toml``, by name."""
-    path = share("data") / "bands.toml"
-    return _read_bands(path, path.stat().st_mtime_ns) if path.is_file() else {}
-
-
-@lru_cache(maxsize=4)
-def _read_bands(path: Path, modified: int) -> dict[str, Band]:
-    """The bands of a file, which every check of a notebook asks for: read when it was modified."""
-    sections = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap().get("notebook", {})
-    return {n: Band(**entry) for part in sections.values() for n, entry in part["band"].items()}
+    if not (share("data") / "bands.toml").is_file():
+        return {}
+    sections = read_toml("bands.toml").get("notebook", {}).values()
+    return {name: Band(**entry) for part in sections for name, entry in part["band"].items()}
 
 
 def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Band]:
@@ -163,8 +155,7 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
             new[name] = band_of(found, law=law, within=within, null=null)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    today = datetime.now(timezone.utc).date().isoformat()
-    origin = {"notebook": number, "date": today, "n": 1, **about(hardware(), versions())}
+    origin = {"notebook": number, "n": 1, **about()}
     store(
         [
             {**origin, "row": line["id"], "error": line["standard_error"], **line}
@@ -174,36 +165,34 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
         ],
         instead_of=(number, "lite"),
     )
-    _write(target, number, new, {"date": today, "seeds": seeds})
+    _write(target, number, new, seeds)
     return new
 
 
 def _one_seed(paths: Sequence[Path], seed: int, folder: Path) -> dict[str, dict[str, Any]]:
     """What a run checked or recorded: name to the line of the file of records."""
     lines = folder / f"{seed}.jsonl"
-    environment = {"SEED": str(seed), "SCALE": "lite", "RECORD": str(lines)}
-    environment = {f"GALFLOW_{name}": value for name, value in environment.items()}
-    environment |= {"GALFLOW_JOBS": "1", "OMP_NUM_THREADS": "1"}
+    environment = {"GALFLOW_SEED": str(seed), "GALFLOW_SCALE": "lite", "GALFLOW_JOBS": "1"}
+    environment |= {"GALFLOW_RECORD": str(lines), "OMP_NUM_THREADS": "1"}
     for path in paths:
-        out = folder / str(seed)
-        execute(path, out, progress=False, env=environment, report=False)
+        execute(path, folder / str(seed), progress=False, env=environment, report=False)
     found = [line for line in read_records(lines) if line["scale"] == "lite"]
     # Of a number that was recorded too, the line that was checked counts.
     return {line["id"]: line for line in sorted(found, key=lambda line: line["checked"])}
 
 
-def _write(path: Path, notebook: str, bands: dict[str, Band], origin: dict[str, Any]) -> None:
+def _write(path: Path, notebook: str, bands: dict[str, Band], seeds: int) -> None:
     document = tomlkit.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
     if "rule" not in document:
         document.add(tomlkit.comment("Made by `galflow-lite bands`; not to be edited by hand."))
     document["rule"] = RULE
     # Bands are made on the CPU or on the GPU of one machine: this says on which.
-    section = {**origin, **about(hardware(), versions())}
-    section["band"] = {name: _entry(band) for name, band in bands.items()}
+    here = about()
+    section: dict[str, Any] = {"date": here["date"], "seeds": seeds, **here}
+    # What is not the default.
+    section["band"] = {
+        name: {key: value for key, value in vars(band).items() if value not in (None, "normal")}
+        for name, band in bands.items()
+    }
     document.setdefault("notebook", tomlkit.table(is_super_table=True))[notebook] = section
     write_aside(path, tomlkit.dumps(document))
-
-
-def _entry(band: Band) -> dict[str, Any]:
-    """What the file holds: all that is not the default."""
-    return {name: value for name, value in vars(band).items() if value not in (None, "normal")}

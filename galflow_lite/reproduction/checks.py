@@ -10,22 +10,20 @@ from typing import Any
 
 from ..files import append_line
 from .bands import read_bands
-from .rows import rows
 from .settings import current
 from .summaries import Summary, format_number
+from .tables import rows
 
 INSIDE, OUTSIDE, OPEN = "✔", "⚠", "–"
 _ADVICE = "you changed something, or this machine differs"
 
 
-def records(scale: str | None = None) -> dict[str, SimpleNamespace]:
-    """The numbers of the current run, by name, at its own scale or at the one named.
+def records() -> dict[str, SimpleNamespace]:
+    """The numbers of the current run at its own scale, by name.
 
     Each has ``value``, ``standard_error``, and whether it was ``checked``.
     """
-    run = current()
-    wanted = scale or run.scale
-    return {name: line for (name, at), line in run.records.items() if at == wanted}
+    return current().records
 
 
 def record(
@@ -78,20 +76,14 @@ def check(
         within: lowest and highest value that the quantity can have, such as (0, 1) for a share: its
             band then ends there.
     """
-    about = {"checked": True, "null": null, "positive": positive, "within": within}
-    about["null"] = null.item() if hasattr(null, "item") else null
-    found = _keep(name, value, standard_error, **about)
-    found.sign, found.said = _judge(found)
-    _append(found)
-    print(f"{name}   {found.sign} {found.said}")
+    about = {"null": null.item() if hasattr(null, "item") else null, "within": within}
+    found = _keep(name, value, standard_error, checked=True, positive=positive, **about)
+    _print(found, *_judge(found))
 
 
 def tell(name: str, good: bool, said: str) -> None:
     """Print the outcome of a comparison that has no band, and keep it as that of `check`."""
-    found = _keep(name, said)
-    found.sign, found.said = INSIDE if good else OUTSIDE, said
-    _append(found)
-    print(f"{name}   {found.sign} {said}")
+    _print(_keep(name, said), INSIDE if good else OUTSIDE, said)
 
 
 def note_kept(row: str, path: Any) -> None:
@@ -139,8 +131,15 @@ def _keep(
     line = dict(id=name, value=value, standard_error=error, values=values, seeds=seeds)
     line |= dict(notebook=run.notebook, scale=scale or run.scale, seed=run.seed)
     found = SimpleNamespace(**line, **{"checked": False, **more})
-    run.records[name, found.scale] = found
+    if found.scale == run.scale:
+        run.records[name] = found
     return found
+
+
+def _print(found: SimpleNamespace, sign: str, said: str) -> None:
+    found.sign, found.said = sign, said
+    _append(found)
+    print(f"{found.id}   {sign} {said}")
 
 
 def _append(found: SimpleNamespace) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomlkit
-
 from .. import files
 from ..notebooks import NotebookFailed, execute, find_notebooks
 from .checks import OUTSIDE
@@ -51,9 +49,7 @@ class Fault:
 
 def faults(notebook: str | None = None) -> dict[str, Fault]:
     """The faults that can be planted, by name; those that reach a notebook, or all."""
-    path = files.share("data") / "faults.toml"
-    content = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-    found = {name: Fault(name, **entry) for name, entry in content.items()}
+    found = {name: Fault(name, **entry) for name, entry in files.read_toml("faults.toml").items()}
     return {k: fault for k, fault in found.items() if notebook in (None, *fault.notebooks)}
 
 

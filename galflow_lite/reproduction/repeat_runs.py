@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from ..files import append_line, bars_hidden, writable
 from ..inputs import as_whole
 from .bands import read_bands
 from .checks import OPEN, note_kept, tell
-from .run_table import about, key_of, runs, store
-from .settings import hardware, versions
+from .settings import about
 from .summaries import ALLOWANCE, Summary, prediction_interval
+from .tables import key_of, runs, store
 
 Experiment = Callable[..., Mapping[str, Any] | list[Mapping[str, Any]]]
 # With fewer other seeds an interval says nothing.
@@ -50,11 +49,6 @@ class Runs:
     row: str
     runs: list[dict[str, Any]]
     again: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """What all runs took together, each on one core, whenever they were made."""
-        return sum(run["seconds"] for run in self.runs)
 
     def values(self, case: str, number: str) -> list[Any]:
         """One number of a case, for each seed in the order of the seeds.
@@ -79,11 +73,11 @@ class Runs:
         """One line: how many runs are shipped, kept or made now; hardware, days and seconds."""
         parts = []
         for source in ("shipped", "kept", "made"):
-            runs = [run for run in self.runs if run["source"] == source]
-            where = {run["device"] for run in runs}
-            days = " to ".join(sorted({f(run["date"] for run in runs) for f in (min, max) if runs}))
-            about = f"{', '.join(sorted(where))}, {days}, {sum(r['seconds'] for r in runs):,.0f} s"
-            parts += [f"{len(runs)} {source} ({about})"] if runs else []
+            if runs := [run for run in self.runs if run["source"] == source]:
+                where, dates = ({run[name] for run in runs} for name in ("device", "date"))
+                days = " to ".join(sorted({min(dates), max(dates)}))
+                total = f"{sum(run['seconds'] for run in runs):,.0f} s"
+                parts += [f"{len(runs)} {source} ({', '.join(sorted(where))}, {days}, {total})"]
         return f"{len(self.runs)} runs: {'; '.join(parts)}"
 
     def confirm(self) -> None:
@@ -163,15 +157,14 @@ def repeat(
     missing = [run for run in wanted if _key(run) not in known]
     if missing:
         writable(file.parent)
-    shipped = [{**known[_key(run)], **run} for run in wanted if _key(run) in known]
-    shipped = [run for run in shipped if run["source"] == "shipped"]
-    repeated = sorted(shipped, key=lambda run: run["seconds"])[: as_whole(again, "again")]
+    shipped = [run for run in wanted if known.get(_key(run), {}).get("source") == "shipped"]
+    shipped.sort(key=lambda run: known[_key(run)]["seconds"])
+    groups = [[{**run, "source": "again"}] for run in shipped[: as_whole(again, "again")]]
+    by_case = [[run for run in missing if run["case"] == case] for case in cases]
+    groups += [g[k : k + together] for g in by_case for k in range(0, len(g), together)]
 
     jobs = int(os.environ.get("GALFLOW_JOBS") or jobs)
     threads, failed, anew = torch.get_num_threads(), [], []
-    by_case = [[run for run in missing if run["case"] == case] for case in cases]
-    groups = [[run] for run in repeated]
-    groups += [g[k : k + together] for g in by_case for k in range(0, len(g), together)]
     call = joblib.delayed(_call)
     calls = [call(function, dict(cases[g[0]["case"]]), g, together > 1, _commit()) for g in groups]
     hidden = not calls or bars_hidden()
@@ -188,7 +181,8 @@ def repeat(
                         anew.append(run)
                         continue
                     append_line(file, json.dumps(run, ensure_ascii=False))
-                    failed += [(run, trace)] if trace else []
+                    if trace:
+                        failed.append((run, trace))
                     known[_key(run)] = {**run, "source": "made"}
     finally:
         # With one job, or with threads, the runs were made in this process.
@@ -196,14 +190,14 @@ def repeat(
     if failed:
         names = ", ".join(f"{run['case']} with seed {run['seed']}" for run, _ in failed)
         raise RuntimeError(
-            f"{len(failed)} of {len(repeated + missing)} runs failed ({names}), the first with "
+            f"{len(failed)} of {sum(map(len, groups))} runs failed ({names}), the first with "
             f"{failed[0][0]['error']}; the others are kept in {file.name}: mend the cause and call "
             f"again, which makes only those that are missing\n\n{failed[0][1]}"
         )
-    if any(run["source"] != "shipped" for run in (known[_key(run)] for run in wanted)):
-        note_kept(row, file.resolve())
     # The name of a case may have changed since; its settings say what it is.
     runs = [{**known[_key(run)], "case": run["case"]} for run in wanted]
+    if any(run["source"] != "shipped" for run in runs):
+        note_kept(row, file.resolve())
     return Runs(row, runs, sorted(anew, key=lambda run: (run["case"], run["seed"])))
 
 
@@ -223,8 +217,7 @@ def _call(
         # As text: not every exception can be sent to another process.
         error, trace = f"{type(reason).__name__}: {reason}", traceback.format_exc()
     same = {"error": error, "seconds": round((time.perf_counter() - begin) / len(runs), 3)}
-    same |= {**about(hardware(), versions()), "commit": commit}
-    same |= {"date": datetime.now(timezone.utc).date().isoformat()}
+    same |= {**about(), "commit": commit}
     return [({**run, "value": v} | same, trace) for run, v in zip(runs, values, strict=True)]
 
 
@@ -317,7 +310,8 @@ def _differences(old: Mapping, new: Mapping, others: list[Mapping[str, Any]]) ->
             factors = min(rest) > 0 and max(rest) > 3 * min(rest)
             low, high = prediction_interval(rest, law="lognormal" if factors else "normal")
             same = low <= min(before, now) and max(before, now) <= high
-        bad += [] if same else [name]
+        if not same:
+            bad.append(name)
     return bad
 
 
@@ -353,8 +347,7 @@ def store_run(notebook: str, records: Iterable[Mapping[str, Any]]) -> int:
 
     Numbers that have a band stay those of the seeds that the band was made from.
     """
-    origin = about(hardware(), versions()) | {"notebook": notebook, "commit": _commit(), "n": 1}
-    origin["date"] = datetime.now(timezone.utc).date().isoformat()
+    origin = {**about(), "notebook": notebook, "commit": _commit(), "n": 1}
     bands, table, lines = read_bands(), runs(notebook), []
     for line in records:
         if path := line.get("kept"):

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Settings:
         seed: seed of everything random in the notebook.
         quiet: whether progress bars stay away, as in a notebook that is stored with its outputs.
         judged: whether numbers are held against their bands, which were made on the default data.
-        records: numbers of this run, by name and scale.
+        records: numbers of this run at its scale, by name.
     """
 
     notebook: str = ""
@@ -41,7 +42,7 @@ class Settings:
     seed: int = 0
     quiet: bool = False
     judged: bool = True
-    records: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
+    records: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def cuda(self) -> bool:
@@ -126,4 +127,14 @@ def hardware() -> dict[str, str | int | None]:
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def about() -> dict[str, str]:
+    """What the columns ``device``, ``versions`` and ``date`` say of a run that is made now."""
+    here, known = hardware(), versions()
+    return {
+        "device": here["gpu"] or here["cpu"],
+        "versions": f"python {known['python']} torch {known['torch']}",
+        "date": datetime.now(timezone.utc).date().isoformat(),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -54,8 +54,13 @@ class Summary:
         error = scatter / math.sqrt(len(found))
         return cls(len(found), statistics.fmean(found), error, scatter, found, tuple(seeds))
 
+    def __neg__(self) -> Summary:
+        return replace(self, mean=-self.mean, values=tuple(-value for value in self.values))
+
     def __str__(self) -> str:
-        return format_number(self.mean, self.standard_error, self.scatter, self.n)
+        # Two digits of 150 would be 1.5e+02.
+        scatter = f"{self.scatter:,.0f}" if self.scatter >= 99.5 else f"{self.scatter:.2g}"
+        return f"{format_number(self)} (scatter {scatter}, {self.n} runs)"
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,10 @@ class Decision:
     """Whether a number lies below another, see `decide`.
 
     Attributes:
-        difference: the number less the other one, means over seeds.
-        standard_error: of the difference.
         p: probability of so low a difference, or a lower one, where there is none beyond the
             margin; NaN where a single run leaves it open.
     """
 
-    difference: float
-    standard_error: float
     p: float
 
     @property
@@ -93,36 +94,32 @@ def decide(ours: Summary, other: Summary | float, *, margin: float = 0.0) -> Dec
         margin: by how much it has to be lower to mean something; negative where it may be higher
             by so much.
     """
-    other = other if isinstance(other, Summary) else Summary(math.inf, other, 0.0, 0.0)
-    difference, degrees = ours.mean - other.mean, float(ours.n - 1)
-    if ours.values and len(ours.values) == len(other.values) and ours.seeds == other.seeds:
-        error = Summary.of(np.subtract(ours.values, other.values)).standard_error
-    else:
-        parts = [(s.standard_error**2, s.n - 1) for s in (ours, other)]
-        total = sum(part for part, _ in parts)
-        error = math.sqrt(total)
-        if total > 0:
-            degrees = total**2 / sum(part**2 / max(n, 1) for part, n in parts if part)
     if ours.n < 2:
-        return Decision(difference, math.nan, math.nan)
-    if error == 0:
-        return Decision(difference, 0.0, float(difference >= -margin))
-    return Decision(difference, error, float(stats.t.cdf((difference + margin) / error, degrees)))
+        return Decision(math.nan)
+    fixed = (getattr(other, "mean", other), 0.0, math.inf)
+    if isinstance(other, Summary) and other.n > 1:
+        if ours.values and len(ours.values) == len(other.values) and ours.seeds == other.seeds:
+            ours, fixed = Summary.of(np.subtract(ours.values, other.values)), (0.0, 0.0, math.inf)
+        else:
+            fixed = (other.mean, other.scatter, other.n)
+    found = stats.ttest_ind_from_stats(
+        ours.mean + margin, ours.scatter, ours.n, *fixed, equal_var=False, alternative="less"
+    )
+    # Equal numbers without any scatter have no p: nothing says that ours is lower.
+    return Decision(1.0 if math.isnan(found.pvalue) else float(found.pvalue))
 
 
 def prediction_interval(
     values: np.ndarray | Sequence[float],
     *,
-    coverage: float = COVERAGE,
     allowance: float = ALLOWANCE,
     law: str = "normal",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interval that holds one new value of the same law with probability ``coverage``.
+    """Interval that holds one new value of the same law with probability `COVERAGE`.
 
     Args:
         values: shape (..., n), n >= 2 independent finite values.
-        coverage: probability, for ``allowance`` 0.
-        allowance: fraction of |mean| added at either end.
+        allowance: fraction of |mean| added at either end, which only raises the probability.
         law: ``"normal"``, or ``"lognormal"`` for values above zero that scatter by factors.
 
     Returns:
@@ -130,37 +127,29 @@ def prediction_interval(
     """
     values = np.asarray(values, dtype=float)
     if law == "lognormal":
-        low, high = prediction_interval(np.log(values), coverage=coverage, allowance=0)
+        low, high = prediction_interval(np.log(values), allowance=0)
         return np.exp(low) * (1 - allowance), np.exp(high) * (1 + allowance)
     n, mean = values.shape[-1], values.mean(-1)
-    half = stats.t.isf((1 - coverage) / 2, n - 1) * values.std(-1, ddof=1) * math.sqrt(1 + 1 / n)
+    half = stats.t.isf((1 - COVERAGE) / 2, n - 1) * values.std(-1, ddof=1) * math.sqrt(1 + 1 / n)
     half = half + allowance * np.abs(mean)
     return mean - half, mean + half
 
 
-def format_number(
-    value: Number | None,
-    standard_error: float | None = None,
-    scatter: float | None = None,
-    runs: int | None = None,
-) -> str:
+def format_number(value: Number | Summary | None, standard_error: float | None = None) -> str:
     """A number with four significant digits, whole numbers in full with thousands separated.
 
-    With a standard error both are rounded to its second digit. ``scatter``, the standard deviation
-    over ``runs`` runs, follows in brackets.
+    With a standard error, which a summary brings along, both are rounded to its second digit.
     """
-    if scatter is not None:
-        # Two digits of 150 would be 1.5e+02.
-        spread = f"{scatter:,.0f}" if abs(scatter) >= 99.5 else f"{scatter:.2g}"
-        return f"{format_number(value, standard_error)} (scatter {spread}, {runs} runs)"
+    if isinstance(value, Summary):
+        return format_number(value.mean, value.standard_error)
     if value is None or isinstance(value, str):
         return value or ""
-    if isinstance(value, int) or (value.is_integer() and not standard_error and abs(value) < 1e9):
-        return f"{value:,.0f}"
     if standard_error and math.isfinite(value) and math.isfinite(standard_error):
         # Two digits of the standard error say where the value stops to mean anything.
         decimals = max(0, 1 - math.floor(math.log10(standard_error)))
         if decimals > 6:
             return f"{value:.3g} ± {standard_error:.1g}"
         return f"{value:,.{decimals}f} ± {standard_error:.{decimals}f}"
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e9):
+        return f"{value:,.0f}"
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""The claims of a paper, each with a verdict that is computed from runs."""
+"""The claims of a paper, each with a verdict that is computed from runs, and their page."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import html
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomlkit
-
-from ..files import share
-from .run_table import runs, stored
+from ..files import read_toml, write_aside
+from ..notebooks import figures_of
 from .summaries import Summary, decide, format_number
+from .tables import row_table, runs, stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,13 +52,7 @@ class Comparison:
         label = f"{self.label}: " * bool(self.label)
         if self.ours is None or self.other is None:
             return f"{label}not run"
-        ours, other = (
-            format_number(number.mean, number.standard_error or None)
-            if isinstance(number, Summary)
-            else format_number(number)
-            for number in (self.ours, self.other)
-        )
-        return f"{label}{ours} against {other}"
+        return f"{label}{format_number(self.ours)} against {format_number(self.other)}"
 
 
 @dataclass(frozen=True)
@@ -105,63 +99,38 @@ def _compare(criterion: Mapping[str, Any]) -> list[Comparison]:
         kind = next(k for k in ("below", "above", "equals") if k in criterion)
         other = criterion[kind]
         if isinstance(other, str):
-            other = stored(
-                other.format(*names),
-                criterion.get("other_case", criterion.get("case", "")).format(*names),
-                scale=criterion.get("scale"),
-            )
+            case = criterion.get("other_case", criterion.get("case", "")).format(*names)
+            other = stored(other.format(*names), case, scale=criterion.get("scale"))
         passed = None
         if ours is not None and other is not None:
             if kind == "equals":
                 passed = ours.mean == other and ours.scatter == 0
             else:
-                passed = _passed(ours, other, kind, criterion.get("margin", 0.0))
+                pair = (ours, other) if kind == "below" else (-ours, -other)
+                decision = decide(*pair, margin=criterion.get("margin", 0.0))
+                passed = None if math.isnan(decision.p) else decision.below
         found.append(Comparison(" ".join(names), ours, other, passed))
     return found
 
 
-def _passed(ours: Summary, other: Summary | float, kind: str, margin: float) -> bool | None:
-    if kind == "above":
-        ours, other = _negative(ours), _negative(other)
-    found = decide(ours, other, margin=margin)
-    return None if math.isnan(found.p) else found.below
-
-
-def _negative(number: Summary | float) -> Summary | float:
-    if not isinstance(number, Summary):
-        return -number
-    return replace(number, mean=-number.mean, values=tuple(-value for value in number.values))
-
-
 def _judged(entry: Mapping[str, Any]) -> Claim:
     """A claim with its verdict, from what ``data/claims.toml`` says of it."""
-    entry = dict(entry)
-    levels = {
-        HOLDS: entry.pop("holds", []),
-        ONLY_WITH: entry.pop("only_with", []),
-        DIRECTION: entry.pop("direction", []),
-    }
-    condition, noun = entry.pop("with", ""), entry.pop("noun", "cases")
+    entry, keys = dict(entry), {HOLDS: "holds", ONLY_WITH: "only_with", DIRECTION: "direction"}
     tests = {
-        name: [c for criterion in level for c in _compare(criterion)]
-        for name, level in levels.items()
+        name: [c for criterion in entry.pop(key, []) for c in _compare(criterion)]
+        for name, key in keys.items()
     }
+    condition, noun, here = (entry.pop(k, "") for k in ("with", "noun", "here"))
     met = [name for name, found in tests.items() if found and all(c.passed for c in found)]
-    if met:
-        verdict, found = met[0], tests[met[0]]
-    else:
-        found = tests[HOLDS] or tests[DIRECTION]
-        known = found and all(c.passed is not None for c in found)
-        verdict = FAILS if known else UNTESTED
-    if verdict != ONLY_WITH:
-        condition = ""
-    here = entry.pop("here", "")
-    if found and verdict != UNTESTED:
+    found = tests[met[0]] if met else tests[HOLDS] or tests[DIRECTION]
+    known = found and all(c.passed is not None for c in found)
+    verdict = met[0] if met else FAILS if known else UNTESTED
+    if known:
         passed = sum(bool(c.passed) for c in found)
-        here = str(found[0]) if len(found) == 1 else f"{passed} of {len(found)} {noun}"
+        here = str(found[0]) if len(found) == 1 else f"{passed} of {len(found)} {noun or 'cases'}"
     return Claim(
         verdict=verdict,
-        condition=condition,
+        condition=condition if verdict == ONLY_WITH else "",
         here=here,
         comparisons=tuple(found),
         **entry,
@@ -197,12 +166,9 @@ class Claims:
         lines.append(_columns("", "claim", "the paper", "here", "verdict"))
         for k, claim in enumerate(self.of(number), 1):
             lines.append(_columns(f"{k:>2}", claim.short, claim.place, claim.here, str(claim)))
-        for part in textwrap.wrap(f"{self.counts(number)}. {_origin(number)}.", 100):
-            lines.append(part)
-        lines.append(
-            f"Each with its evidence: --format html. Rows: galflow-lite table {number} --rows"
-        )
-        return "\n".join(lines)
+        lines += textwrap.wrap(f"{self.counts(number)}. {_origin(number)}.", 100)
+        more = f"Each with its evidence: --format html. Rows: galflow-lite table {number} --rows"
+        return "\n".join([*lines, more])
 
     def to_markdown(self) -> str:
         """A section for each paper, for README."""
@@ -211,8 +177,7 @@ class Claims:
             parts += [f"**{number} · {title}**", "", "| claim | the paper | here | verdict |"]
             parts.append("|---|---|---|---|")
             for claim in self.of(number):
-                cells = (claim.short, claim.place, claim.here, str(claim))
-                parts.append(f"| {' | '.join(cells)} |")
+                parts.append(f"| {claim.short} | {claim.place} | {claim.here} | {claim} |")
             parts.append("")
         return "\n".join(parts)
 
@@ -233,31 +198,31 @@ class Claims:
     _repr_html_ = to_html
 
     def _html(self, number: str) -> str:
-        body = []
-        for claim in self.of(number):
-            color, text = COLORS[claim.verdict], html.escape(str(claim))
-            numbers = "<br>".join(html.escape(str(c)) for c in claim.comparisons)
-            tested = html.escape(f"{claim.tested} ({claim.section}). {claim.criterion}".strip())
-            note = f"<p>{html.escape(claim.note)}</p>" if claim.note else ""
-            body.append(
-                f'<tr><th scope="row" style="{_CELL};font-weight:normal">'
-                f"<strong>{html.escape(claim.claim)}</strong> ({html.escape(claim.place)})"
-                f'<br>{tested}{note}</th><td style="{_CELL}">{numbers or html.escape(claim.here)}'
-                f'</td><td style="{_CELL};color:{color};font-weight:bold">{text}</td></tr>'
-            )
-        columns = {"Claim": 45, "Here": 38, "Verdict": 17}
+        about = html.escape(f"{self.papers[number]}. {self.counts(number)}. {_origin(number)}")
         head = "".join(
             f'<th scope="col" style="{_CELL};width:{share}%">{text}</th>'
-            for text, share in columns.items()
+            for text, share in (("Claim", 45), ("Here", 38), ("Verdict", 17))
         )
-        caption = f'<caption style="{_CELL}">{html.escape(self.papers[number])}. '
-        caption += f"{html.escape(self.counts(number))}. {html.escape(_origin(number))}</caption>"
         return (
-            f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+            f'<table><caption style="{_CELL}">{about}</caption><thead><tr>{head}</tr></thead>'
+            f"<tbody>{''.join(map(_line_of_html, self.of(number)))}</tbody></table>"
         )
 
 
 _CELL = "text-align:left;vertical-align:top"
+
+
+def _line_of_html(claim: Claim) -> str:
+    numbers = "<br>".join(html.escape(str(c)) for c in claim.comparisons)
+    tested = html.escape(f"{claim.tested} ({claim.section}). {claim.criterion}".strip())
+    note = f"<p>{html.escape(claim.note)}</p>" if claim.note else ""
+    return (
+        f'<tr><th scope="row" style="{_CELL};font-weight:normal">'
+        f"<strong>{html.escape(claim.claim)}</strong> ({html.escape(claim.place)})"
+        f'<br>{tested}{note}</th><td style="{_CELL}">{numbers or html.escape(claim.here)}'
+        f'</td><td style="{_CELL};color:{COLORS[claim.verdict]};font-weight:bold">'
+        f"{html.escape(str(claim))}</td></tr>"
+    )
 
 
 def _columns(*cells: str) -> str:
@@ -272,14 +237,9 @@ def _origin(number: str) -> str:
     return f"Stored runs of {dates[0]} to {dates[-1]}, {', '.join(devices)}"
 
 
-def _content() -> dict[str, Any]:
-    path = share("data") / "claims.toml"
-    return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-
-
 def papers() -> dict[str, str]:
     """Number of each notebook that has a paper, and what the paper is called."""
-    return _content()["papers"]
+    return read_toml("claims.toml")["papers"]
 
 
 def claims(notebook: str | None = None) -> Claims:
@@ -295,12 +255,57 @@ def claims(notebook: str | None = None) -> Claims:
     Raises:
         ValueError: a notebook without claims.
     """
-    content = _content()
-    titles = content["papers"]
+    titles = papers()
     if notebook is not None and notebook not in titles:
         raise ValueError(
             f"there is no paper for notebook {notebook!r}: choose one of {', '.join(titles)}"
         )
     chosen = {notebook: titles[notebook]} if notebook else titles
-    found = [_judged(entry) for entry in content["claim"] if entry["notebook"] in chosen]
-    return Claims(chosen, found)
+    entries = read_toml("claims.toml")["claim"]
+    return Claims(chosen, [_judged(entry) for entry in entries if entry["notebook"] in chosen])
+
+
+# The font of the reader's system; wide tables become stacked lines on a telephone.
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:auto;padding:1rem;color:#111}
+h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.5rem}
+table{border-collapse:collapse;width:100%}caption{padding:.5rem 0;color:#333}
+th,td{padding:.6rem .8rem .6rem 0;border-top:1px solid #ccc;text-align:left;vertical-align:top}
+td,th{overflow-wrap:anywhere}p{margin:.4rem 0}figure{margin:1.5rem 0}img{max-width:100%}
+figcaption{color:#333}summary{cursor:pointer;margin-top:2rem}details table{font-size:.85rem}
+@media(max-width:40rem){thead{display:none}tr,th,td{display:block;width:auto}
+th,td{border-top:0;padding:.2rem 0}tr{border-top:1px solid #ccc;padding:.5rem 0}}
+"""
+
+
+def write_report(path: Path, notebook: str, executed: Iterable[Path]) -> None:
+    """Write a page of a paper that needs no network: claims, key figures, the numbers it states.
+
+    Args:
+        path: the file.
+        notebook: two digits.
+        executed: notebooks; the figures of their cells with the tag ``key-figure`` are shown.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import nbformat
+
+    found = claims(notebook)
+    title = html.escape(found.papers[notebook])
+    cells = [cell for book in executed for cell in nbformat.read(book, as_version=4).cells]
+    key = [cell for cell in cells if "key-figure" in cell.metadata.get("tags", [])]
+    figures = "".join(
+        f"<figure>{picture}<figcaption>{html.escape(said.replace('**', ''))}</figcaption></figure>"
+        for cell in key
+        for picture, said in figures_of(cell)
+    )
+    rows = row_table(notebook).drop(columns=["note"]).to_html(index=False, border=0)
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width"><title>{title}</title><style>{_STYLE}</style>'
+        f"<h1>{title}</h1>{found.to_html()}<h2>Figures of this run</h2>"
+        f"{figures}<details><summary>Every number that the paper states, "
+        f"beside ours</summary>{rows}</details></html>\n"
+    )
+    write_aside(path, page)

@@ -200,7 +200,8 @@ def small() -> TabularData:
 
 def test_a_table_is_written_and_read(tmp_path):
     table, path = small(), tmp_path / "new" / "small.h5"
-    table.write(path)
+    path.parent.mkdir()
+    assert uci.convert(lambda raw: table, Path(__file__), path) == table.shape
     again = TabularData.read(path)
     assert (again.name, again.columns, again.shape) == ("small", ("a", "b", "c"), (40, 8, 10, 3))
     np.testing.assert_array_equal(joined(again), joined(table))

@@ -245,7 +245,6 @@ TAKEN_ONCE: list[tuple[str, Callable[[], Any]]] = [
     ("tail_bound", lambda: flows.SplineCoupling([True, False], tail_bound=-1)),
     ("learning_rate", lambda: fit(len, LINEAR, len, 1, learning_rate=np.inf)),
     ("a name in log", lambda: ConditionalMixture(COLUMNS, (), log="Vx")),
-    ("a name in bounds", lambda: GalaxyFlow(("vx", "vy"), ("age",), bounds={"age": (0, 14)})),
     ("the columns", lambda: GalaxyFlow(("vx", "vx"), ())),
     ("labels", lambda: images.ImageSet(IMAGES, np.arange(N), *PATCH)),
     ("labels", lambda: images.ImageSet(IMAGES, np.full(N, 0.5), *PATCH)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow, OutsideTrainingRange
+from galflow_lite.galaxies import Catalogue, GalaxyFlow, OutsideTrainingRange
 from galflow_lite.galaxies.galaxy_flow import paper_schedule
 from galflow_lite.galaxies.scaling import Scaling
 from galflow_lite.synthetic import galaxy_family
@@ -50,20 +50,17 @@ def test_training_lowers_the_loss_and_is_reproducible(catalogue, fitted):
     history = again.fit(catalogue, **QUICK, seed=np.int64(0))
     assert np.mean(history.loss[-5:]) < np.mean(history.loss[:5]) - 2
     assert same_weights(again, fitted)
-    assert again.n_parameters == sum(p.numel() for p in again.flow.parameters())
 
 
-@pytest.mark.parametrize(
-    "scales", [{"log": ("M_stars",)}, {"log": ("Z", "M_stars"), "bounds": {"age": (-0.1, 14.0)}}]
-)
-def test_density_is_per_physical_unit(catalogue, scales):
+@pytest.mark.parametrize("log", [("M_stars",), ("Z", "M_stars")])
+def test_density_is_per_physical_unit(catalogue, log):
     """Over a grid of two physical columns the density integrates to one."""
-    flow = GalaxyFlow(("age", "Z"), **SMALL, **scales)
+    flow = GalaxyFlow(("age", "Z"), **SMALL, log=log)
     flow.fit(catalogue, **QUICK)
     n = 500
     # Log spacing in Z: the density spreads over decades.
-    age = np.linspace(-0.1, 14.0, n + 1) if "bounds" in scales else np.linspace(-20, 35, n + 1)
-    z = np.logspace(-9, 0, n + 1) if "Z" in scales["log"] else np.linspace(-0.15, 0.2, n + 1)
+    age = np.linspace(-20, 35, n + 1)
+    z = np.logspace(-9, 0, n + 1) if "Z" in log else np.linspace(-0.15, 0.2, n + 1)
     middles = [(edges[1:] + edges[:-1]) / 2 for edges in (age, z)]
     grid = np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, 2)
     density = np.exp(flow.log_prob(grid, catalogue[5].conditions)).reshape(n, n)
@@ -76,10 +73,8 @@ def test_one_galaxy_in_any_form_and_any_order_has_the_same_density(catalogue, fi
     names = fitted.condition_columns
     expected = fitted.log_prob(galaxy)
     row = [galaxy.conditions[name] for name in names]
-    each = fitted.log_prob(galaxy.stars, np.tile(row, (len(galaxy), 1)))
-    np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-4)
     table = {name: galaxy[name].astype(">f8") for name in reversed(galaxy.columns)}
-    rows = {name: np.full(len(galaxy), galaxy.conditions[name]) for name in reversed(names)}
+    rows = {name: [galaxy.conditions[name]] for name in reversed(names)}
     for stars in (galaxy.stars[::-1].astype(">f4")[::-1], np.ma.array(galaxy.stars), table):
         for given in (dict(reversed(galaxy.conditions.items())), row, rows):
             np.testing.assert_allclose(fitted.log_prob(stars, given), expected, atol=1e-4)
@@ -117,9 +112,8 @@ def stop(step: int) -> None:
 
 def test_names_of_scales_are_those_of_the_data():
     assert GalaxyFlow(**SMALL, log="M_stars").conditions.log == ("M_stars",)
-    for wrong in ({"bounds": {"aeg": (0, 13.8)}}, {"log": ("M_star",)}):
-        with pytest.raises(ValueError, match="a name in (log|bounds) is '(aeg|M_star)', expected"):
-            GalaxyFlow(**SMALL, **wrong)
+    with pytest.raises(ValueError, match="a name in log is 'M_star', expected"):
+        GalaxyFlow(**SMALL, log=("M_star",))
 
 
 def test_resumed_fit_equals_one_without_a_pause(catalogue, fitted, tmp_path):
@@ -137,7 +131,7 @@ def test_checkpoint_refuses_another_training(catalogue, tmp_path):
     columns = ("age", *(name for name in catalogue.columns if name != "age"))
     for model, part, changed in (
         ({}, catalogue, {"stars_per_galaxy": 500}),
-        ({"bounds": {"age": (-1.0, 15.0)}}, catalogue, {}),
+        ({"log": ("Z",)}, catalogue, {}),
         ({"columns": columns}, catalogue, {}),
         ({}, catalogue.subset(catalogue.ids[:4]), {}),
     ):
@@ -181,24 +175,21 @@ def test_save_load_pickle_and_copy(catalogue, fitted, tmp_path):
 
 
 def test_scales_are_inverted_and_samples_lie_inside(catalogue):
-    flow = GalaxyFlow(**SMALL, bounds={"age": (0, 13.8), "Z": (-1e-6, 0.1)})
+    flow = GalaxyFlow(**SMALL, log=("Z", "M_stars"))
     flow.fit(catalogue, **QUICK | {"steps": 1})
     stars = catalogue[0].stars
     np.testing.assert_allclose(flow.stars.inverse(flow.stars.forward(stars)), stars, rtol=1e-5)
-    # Far in the tails, where a value rounds onto its bound.
+    # Far in the tails, where a value is zero or infinite in single precision.
     scaled = np.random.default_rng(0).normal(scale=100, size=(1000, 10))
-    ages = flow.stars.inverse(scaled)[:, 9]
-    assert ages.dtype == np.float32
-    assert 0 < ages.min() < 1e-6
-    assert 13.7999 < ages.max() < 13.8
-    values = Galaxy(flow.stars.inverse(scaled), catalogue[0].conditions)
-    assert np.isfinite(flow.log_prob(values)).all()
+    values = flow.stars.inverse(scaled)
+    assert values.dtype == np.float32
+    assert 0 < values[:, 6].min() < 1e-38 < 1e38 < values[:, 6].max() < np.inf
+    assert np.isfinite(flow.log_prob(values, catalogue[0])).all()
 
 
 def test_jacobian_of_the_scales_is_that_of_finite_differences():
-    scaling = Scaling(("a", "b", "c"), ("a",), {"b": (-1.0, 2.0)})
-    scaling = scaling.with_moments([0.1, -0.2, 3.0], [0.7, 1.3, 2.0])
-    x = np.array([[2.0, 0.5, 4.0], [0.1, 1.9, -1.0]])
+    scaling = Scaling(("a", "b", "c"), ("a", "c")).with_moments([0.1, -0.2, 3.0], [0.7, 1.3, 2.0])
+    x = np.array([[2.0, -0.5, 4.0], [0.1, 1.9, 1.0]])
     step = 1e-6
     slopes = (scaling.forward(x + step) - scaling.forward(x - step)) / (2 * step)
     np.testing.assert_allclose(scaling.log_abs_det(x), np.log(slopes).sum(axis=1), rtol=1e-6)

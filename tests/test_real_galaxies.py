@@ -42,7 +42,7 @@ TRAINING = {
     "clip_norm": 5.0,
     "progress": False,
 }
-QUANTITIES = ("surface_density", "rotation", "sigma_R", "sigma_phi", "sigma_z", "age")
+QUANTITIES = ("rotation", "sigma_R", "sigma_phi", "sigma_z", "age")
 
 
 def worst_profile(data: Galaxy, model: Galaxy) -> float:

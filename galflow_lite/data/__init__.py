@@ -6,8 +6,6 @@ place only when it is complete and has the published shape. No pickle is loaded.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
 import os
 import shutil
@@ -15,13 +13,14 @@ import tempfile
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tomlkit
 from PIL import Image
 from tqdm import TqdmWarning
@@ -38,7 +37,7 @@ __all__ = ["DATASETS", "TabularData", "cache_folder", "data_folder", "fetch", "s
 IMAGES = "images_gz2.zip"
 MAPPING = "gz2_filename_mapping.csv"
 VOTES = "GalaxyZoo1_DR_table2.csv.gz"
-_SHARES = ("P_EL", "P_CW", "P_ACW", "P_EDGE", "P_DK", "P_MG")
+_SHARES = ["P_EL", "P_CW", "P_ACW", "P_EDGE", "P_DK", "P_MG"]
 
 
 def nihao(raw: Path, product: Path) -> tuple[int, int, int, int]:
@@ -69,45 +68,37 @@ def galaxy_zoo(raw: Path, product: Path, *, count: int) -> tuple[int, ...]:
     choice is made with a fixed seed among all galaxies that have an image and votes, and stands in
     the order of their object numbers.
     """
-    with gzip.open(raw / VOTES, "rt") as file:
-        votes = {
-            int(row["OBJID"]): [float(row[p]) for p in _SHARES] for row in csv.DictReader(file)
-        }
-    classes = {n: v.index(max(v)) for n, v in votes.items() if v.count(max(v)) == 1}
-    with (raw / MAPPING).open() as file:
-        assets = {int(row["objid"]): row["asset_id"] for row in csv.DictReader(file)}
+    votes = pd.read_csv(raw / VOTES, index_col="OBJID")[_SHARES]
+    votes = votes[votes.eq(votes.max(axis=1), axis=0).sum(axis=1) == 1]
+    known = pd.read_csv(raw / MAPPING, index_col="objid").join(votes, how="inner").sort_index()
     with zipfile.ZipFile(raw / IMAGES) as packed:
-        members = dict(_jpegs(packed))
-        known = sorted(n for n in classes.keys() & assets.keys() if assets[n] in members)
+        members = _jpegs(packed)
+        known = known[known.asset_id.isin(members) & ~known.index.duplicated(keep="last")]
         rows = np.random.default_rng(0).choice(len(known), size=count, replace=False)
-        chosen = [known[row] for row in np.sort(rows)]
-        images = (packed.read(members[assets[number]]) for number in chosen)
-        return _write(product, images, [classes[number] for number in chosen], chosen)
+        chosen = known.iloc[np.sort(rows)]
+        images = (packed.read(members[asset]) for asset in chosen.asset_id)
+        return _write(product, images, chosen[_SHARES].to_numpy().argmax(axis=1), chosen.index)
 
 
 def galaxy_zoo_collection(raw: Path, product: Path) -> tuple[int, ...]:
     """All galaxies of an archive with one table OBJID, CLASS and images named by object number."""
     with zipfile.ZipFile(raw) as packed:
-        members = dict(_jpegs(packed))
+        members = _jpegs(packed)
         table = [n for n in packed.namelist() if n.endswith("smallCSV_class.csv")][0]
-        text = packed.read(table).decode().splitlines()
-        classes = {row["OBJID"]: int(row["CLASS"]) for row in csv.DictReader(text)}
-        chosen = sorted(classes.keys() & members.keys(), key=int)
-        images = (packed.read(members[number]) for number in chosen)
-        return _write(product, images, [classes[n] for n in chosen], [int(n) for n in chosen])
+        known = pd.read_csv(packed.open(table), index_col="OBJID").CLASS.sort_index()
+        chosen = known[known.index.isin(members)]
+        images = (packed.read(members[number]) for number in chosen.index)
+        return _write(product, images, chosen, chosen.index)
 
 
-def _jpegs(packed: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
-    """Number and place of each image; an archive made on a Mac has a second file ._7.jpg each."""
-    for name in packed.namelist():
-        path = PurePosixPath(name)
-        if path.suffix in (".jpg", ".jpeg") and path.stem.isdigit():
-            yield path.stem, name
+def _jpegs(packed: zipfile.ZipFile) -> dict[int, str]:
+    """Number to place of each image; an archive made on a Mac has a second file ._7.jpg each."""
+    places = [name for name in packed.namelist() if name.endswith((".jpg", ".jpeg"))]
+    stems = [PurePosixPath(place).stem for place in places]
+    return {int(s): place for s, place in zip(stems, places, strict=True) if s.isdigit()}
 
 
-def _write(
-    product: Path, images: Iterable[bytes], classes: list[int], numbers: list[int]
-) -> tuple[int, ...]:
+def _write(product: Path, images: Iterable[bytes], classes: Any, numbers: Any) -> tuple[int, ...]:
     """Write ``x`` (n, 64, 64, 3) uint8, ``y`` (n,) uint8 and ``objid`` (n,) int64."""
     x = np.stack([central_square(image, size=64) for image in images])
     # An open file, since numpy would add .npz to the temporary name.

@@ -7,10 +7,8 @@ scores can be set beside published ones; each docstring says what in that is not
 from __future__ import annotations
 
 import gzip
-import re
 import tarfile
 import zipfile
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,8 +18,9 @@ from typing import TextIO
 
 import h5py
 import numpy as np
+import pandas as pd
 
-from ..files import reading, require_own_data, sha256, written_aside
+from ..files import reading, require_own_data, sha256
 from ..inputs import as_array, as_whole
 
 HALF_YEAR = r"\d+/0?[1-6]/(20)?07"
@@ -53,21 +52,9 @@ class TabularData:
         """Rows for training, validation and test, and the number of columns."""
         return len(self.train), len(self.validation), len(self.test), len(self.columns)
 
-    def write(self, path: Path | str, *, source: str = "") -> None:
-        """Write the three parts to an HDF5 file, which appears only when it is complete.
-
-        Args:
-            path: File to write; one that is there is replaced.
-            source: Origin, for the attributes of the file.
-        """
-        with written_aside(path) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs.update(name=self.name, columns=list(self.columns), source=source)
-            for part in _PARTS:
-                file[part] = getattr(self, part)
-
     @classmethod
     def read(cls, path: Path | str) -> TabularData:
-        """Read what `write` has written, or ``galflow-lite data fetch power`` say.
+        """Read what ``galflow-lite data fetch power`` has written, say.
 
         Raises:
             OSError: The file is not there, or may not be read.
@@ -104,8 +91,11 @@ def subset(data: TabularData, *, train: int = 25_000, test: int = 10_000, seed: 
 
 def convert(read: Callable[[Path], TabularData], raw: Path, product: Path) -> tuple[int, ...]:
     """Write the table that a reader makes of a raw file; its shape."""
-    data = read(raw)
-    data.write(product, source=f"{raw.name}, SHA-256 {sha256(raw)}")
+    data, source = read(raw), f"{raw.name}, SHA-256 {sha256(raw)}"
+    with h5py.File(product, "w") as file:
+        file.attrs.update(name=data.name, columns=list(data.columns), source=source)
+        for part in _PARTS:
+            file[part] = getattr(data, part)
     return data.shape
 
 
@@ -126,19 +116,12 @@ def power(path: Path, *, dates: str = ".*") -> TabularData:
         path: The UCI file or archive, or the comma-separated variant with an index.
         dates: Regular expression of the dates to take, day/month/year; see `HALF_YEAR`.
     """
-    # Complete rows: seven readings and the minute of the day.
-    values, wanted = array("d"), re.compile(dates).fullmatch
     with _opened(path, "household_power_consumption") as lines:
         delimiter = ";" if ";" in lines.readline() else ","
-        for line in lines:
-            fields = line.strip().split(delimiter)
-            readings = fields[-7:]
-            if "?" in readings or "" in readings or not wanted(fields[-9]):
-                continue
-            hour, minute, second = map(int, fields[-8].split(":"))
-            values.extend(map(float, readings))
-            values.append(hour * 60 + minute + second / 60)
-    table = np.frombuffer(values).reshape(-1, 8)
+        rows = pd.read_csv(lines, sep=delimiter, header=None, na_values="?").iloc[:, -9:].dropna()
+    rows = rows[rows.iloc[:, 0].str.fullmatch(dates)]
+    minutes = pd.to_timedelta(rows.iloc[:, 1]).dt.total_seconds() / 60
+    table = np.column_stack([rows.iloc[:, 2:], minutes])
     # The published splits come from this generator; a new one would give others.
     rng = np.random.RandomState(42)
     rng.shuffle(table)

@@ -24,12 +24,7 @@ LEAK = 0.2  # slope of LeakyReLU below zero, in the conditioner that sets them
 
 
 def rational_quadratic_spline(
-    inputs: Tensor,
-    parameters: Tensor,
-    *,
-    bins: int,
-    tail_bound: float,
-    inverse: bool = False,
+    inputs: Tensor, parameters: Tensor, *, bins: int, tail_bound: float, inverse: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Rational-quadratic spline on [-tail_bound, tail_bound] with the identity outside.
 

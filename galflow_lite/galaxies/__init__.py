@@ -5,26 +5,15 @@ Source: Wolf & Buck 2023, *GalacticFlow*, arXiv:2312.06017.
 
 from __future__ import annotations
 
-from .baselines import ConditionalMixture, NearestGalaxy
+from .baselines import ConditionalMixture, NearestGalaxy, compare, condition_errors
 from .catalogue import Catalogue
 from .catalogue_writer import convert
-from .galaxy import (
-    COLUMNS,
-    PROFILES,
-    UNITS,
-    Galaxy,
-    clean,
-    conditions,
-    profile_distance,
-    radial_profile,
-)
+from .galaxy import COLUMNS, UNITS, Galaxy, clean, conditions, profile_distance, radial_profile
 from .galaxy_flow import GalaxyFlow
 from .scaling import OutsideTrainingRange
-from .scores import compare, condition_errors
 
 __all__ = [
     "COLUMNS",
-    "PROFILES",
     "UNITS",
     "Catalogue",
     "ConditionalMixture",

@@ -1,4 +1,4 @@
-"""Two baselines for GalaxyFlow, which the paper does not have: a galaxy and a mixture."""
+"""What GalaxyFlow is judged by: two baselines, which the paper does not have, and scores."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from .. import metrics
 from ..inputs import as_whole
 from .catalogue import Catalogue
-from .galaxy import COLUMNS, CONDITIONS, Galaxy
-from .scaling import Conditions, scalings, stars_and_conditions
+from .galaxy import COLUMNS, CONDITIONS, Galaxy, profile_distance
+from .galaxy import conditions as conditions_of
+from .scaling import Conditions, OutsideTrainingRange, scalings, stars_and_conditions
 
 # Width of the noise added to the conditions in the fit of the mixture, in their standard
 # deviations: they take few distinct values, on which Gaussians would collapse.
 _JITTER = 0.1
+_COMPARED = ("rotation", "sigma_R", "sigma_z", "age", "feh")
 
 
 class NearestGalaxy:
@@ -40,19 +43,6 @@ class NearestGalaxy:
         self.catalogue = catalogue
         return self
 
-    def nearest(self, conditions: Any) -> Galaxy:
-        """The closest training galaxy, all its stars.
-
-        Args:
-            conditions: As in :meth:`GalaxyFlow.sample`.
-
-        Raises:
-            ValueError: On wrong conditions, or before :meth:`fit`.
-        """
-        wanted = self.conditions.forward(self.conditions.one(conditions)[None])
-        distance = ((self._table - wanted) ** 2).sum(axis=1)
-        return self.catalogue[int(np.argmin(distance))]
-
     def sample(self, conditions: Any, n: int, *, seed: int = 0) -> Galaxy:
         """Draw n stars of the closest galaxy, without replacement as long as there are enough.
 
@@ -63,7 +53,9 @@ class NearestGalaxy:
             ValueError: On wrong conditions, n below one, or before :meth:`fit`.
         """
         n = as_whole(n, "n", least=1)
-        galaxy = self.nearest(conditions)
+        wanted = self.conditions.forward(self.conditions.one(conditions)[None])
+        distance = ((self._table - wanted) ** 2).sum(axis=1)
+        galaxy = self.catalogue[int(np.argmin(distance))]
         rng = np.random.default_rng(as_whole(seed, "seed"))
         rows = rng.choice(len(galaxy), size=n, replace=n > len(galaxy))
         return self.conditions.galaxy(galaxy.stars[rows], conditions, galaxy.columns, galaxy.id)
@@ -176,3 +168,55 @@ class ConditionalMixture:
         ]
         stars = self.stars.inverse(rng.permutation(np.concatenate(drawn)))
         return self.conditions.galaxy(stars, conditions, self.stars.columns, "mixture")
+
+
+def compare(data: Galaxy, sample: Galaxy, *, std: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Three scores of a sample; the other half of the galaxy shows what a perfect one gets.
+
+    Args:
+        data, sample: Galaxies of about as many stars, with all ten columns.
+        std: Standard deviation of each column, for the score of the paper's code.
+        seed: Of the classifier.
+
+    Returns:
+        ``c2st``, the accuracy of a classifier that tells them apart (0.5 is perfect); ``mmd``, the
+        squared distance of their means (public code of arXiv:2312.06017); ``profiles``, the median
+        of five profile distances.
+    """
+    own = data.stars.std(axis=0)
+    return {
+        "c2st": metrics.c2st(data.stars / own, sample.stars / own, seed=seed).value,
+        "mmd": metrics.linear_mmd(data.stars, sample.stars, std=std).value,
+        "profiles": float(np.nanmedian([profile_distance(data, sample, p) for p in _COMPARED])),
+    }
+
+
+def condition_errors(
+    model: Any, galaxies: Catalogue | Sequence[Galaxy], *, stars: int = 2000, seed: int = 0
+) -> dict[str, float]:
+    """How far the conditions of samples are from those asked for, in units of counting noise.
+
+    Stellar mass is left out: a sample has as many stars as it is asked for.
+
+    Args:
+        model: Draws stars of given conditions, such as a `GalaxyFlow`.
+        galaxies: Their conditions are asked for.
+        stars: Of each sample.
+        seed: Of the samples.
+
+    Returns:
+        Name of the condition to the root mean square over galaxies, divided by that of the change
+        when a sample is drawn from again, with replacement.
+    """
+    names = [name for name in galaxies[0].conditions if name != "M_stars"]
+    rows = []
+    for i, galaxy in enumerate(galaxies):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutsideTrainingRange)
+            sample = model.sample(galaxy.conditions, stars, seed=100 * seed + i)
+        resampled = sample.take(np.random.default_rng(100 * seed + i).integers(stars, size=stars))
+        own = (galaxy.conditions, conditions_of(sample), conditions_of(resampled))
+        rows.append([[values[name] for name in names] for values in own])
+    asked, found, again = np.stack(rows, axis=1)
+    ratio = ((found - asked) ** 2).mean(axis=0) / ((again - found) ** 2).mean(axis=0)
+    return dict(zip(names, np.sqrt(ratio).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""A galaxy as a table of stars: the paper's cuts and conditions, its radial profiles and maps.
+"""A galaxy as a table of stars: the paper's cuts and conditions, its radial profiles.
 
 Source: Wolf & Buck 2023, arXiv:2312.06017, and the settings in the authors' public code.
 Lengths are in kpc, velocities in km/s, ages in Gyr, masses in solar masses, metallicity
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import binned_statistic
@@ -97,7 +98,7 @@ class Galaxy:
 
     def has(self, *columns: str) -> bool:
         """Return whether the galaxy has all of these columns."""
-        return all(name in self.columns for name in columns)
+        return set(columns) <= set(self.columns)
 
     def select(self, columns: Sequence[str]) -> Galaxy:
         """Return the galaxy with these columns, in this order; conditions and masses stay.
@@ -261,98 +262,67 @@ def _rotate(galaxy: Galaxy, angle: float) -> Galaxy:
     return replace(galaxy, stars=stars)
 
 
-# Name of a profile: its label, and the column it is made of with the statistic taken.
-PROFILES = {
-    "surface_density": ("surface density [M$_\\odot$ kpc$^{-2}$]", None, "density"),
-    "rotation": ("mean $v_\\phi$ [km s$^{-1}$]", "v_phi", "mean"),
-    "sigma_R": ("$\\sigma_R$ [km s$^{-1}$]", "v_R", "std"),
-    "sigma_phi": ("$\\sigma_\\phi$ [km s$^{-1}$]", "v_phi", "std"),
-    "sigma_z": ("$\\sigma_z$ [km s$^{-1}$]", "vz", "std"),
-    "age": ("mean age [Gyr]", "age", "mean"),
-    "feh": ("mean [Fe/H] [dex]", "feh", "mean"),
+# Name of a profile: the column it is made of, and the statistic taken.
+_PROFILES = {
+    "rotation": ("v_phi", "mean"),
+    "sigma_R": ("v_R", "std"),
+    "sigma_phi": ("v_phi", "std"),
+    "sigma_z": ("vz", "std"),
 }
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(NamedTuple):
     """A quantity in rings of cylindrical radius.
 
     Attributes:
         radius: Median radius of the stars in each ring [kpc], shape (rings,).
         value: The quantity, NaN where a ring has too few stars.
-        error: Its standard error from the number of stars.
     """
 
     radius: np.ndarray
     value: np.ndarray
-    error: np.ndarray
-
-
-def cylindrical(galaxy: Galaxy) -> dict[str, np.ndarray]:
-    """Cylindrical coordinates of the stars.
-
-    Returns:
-        R [kpc], phi [rad], v_R and v_phi [km/s], each of shape (n,); v_phi is positive for
-        counter-clockwise rotation seen from +z. The velocities need the columns vx and vy.
-    """
-    x, y = (galaxy[name].astype(np.float64) for name in ("x", "y"))
-    radius, phi = np.hypot(x, y), np.arctan2(y, x)
-    found = {"R": radius, "phi": phi}
-    if galaxy.has("vx", "vy"):
-        vx, vy = (galaxy[name].astype(np.float64) for name in ("vx", "vy"))
-        found["v_R"] = vx * np.cos(phi) + vy * np.sin(phi)
-        found["v_phi"] = vy * np.cos(phi) - vx * np.sin(phi)
-    return found
 
 
 def radial_profile(galaxy: Galaxy, quantity: str, edges: Sequence[float]) -> Profile:
     """Profile of one quantity in rings; those with fewer than 20 stars are NaN.
 
     Args:
-        galaxy: Stars, centred and face-on. With masses the surface density is in Msun: the number
-            of stars times their mean mass over the galaxy; without it counts stars.
-        quantity: A key of :data:`PROFILES`, or the name of a column, whose mean is taken.
+        galaxy: Stars, centred and face-on.
+        quantity: ``"rotation"``, the mean velocity around z, positive if counter-clockwise seen
+            from +z; ``"sigma_R"``, ``"sigma_phi"`` or ``"sigma_z"``, standard deviations of the
+            velocity; or the name of a column, whose mean is taken.
         edges: Edges of the rings in cylindrical radius [kpc], shape (rings + 1,).
 
     Raises:
         ValueError: If the galaxy lacks a column that the profile needs.
     """
     edges = as_array(edges, "edges", ("rings + 1",))
-    _, name, statistic = PROFILES.get(quantity, ("", quantity, "mean"))
-    frame = cylindrical(galaxy)
-    radius = frame["R"]
-    counts = np.histogram(radius, edges)[0]
-    centre = _in_rings(radius, radius, edges, "median")
-    if statistic == "density":
-        mass = _total(galaxy) / max(len(galaxy), 1)
-        area = np.pi * np.diff(edges**2)
-        value, error = counts * mass / area, np.sqrt(counts) * mass / area
+    name, statistic = _PROFILES.get(quantity, (quantity, "mean"))
+    x, y = (galaxy[column].astype(np.float64) for column in ("x", "y"))
+    radius = np.hypot(x, y)
+    if name in ("v_R", "v_phi"):
+        vx, vy = (galaxy[column].astype(np.float64) for column in ("vx", "vy"))
+        phi = np.arctan2(y, x)
+        cos, sin = np.cos(phi), np.sin(phi)
+        values = vx * cos + vy * sin if name == "v_R" else vy * cos - vx * sin
     else:
-        values = frame[name] if name in frame else galaxy[name].astype(np.float64)
-        value = _in_rings(radius, values, edges, statistic)
-        spread = value if statistic == "std" else _in_rings(radius, values, edges, "std")
-        # The error of a standard deviation is that of a mean over sqrt(2), for a Gaussian.
-        error = spread / np.sqrt(np.maximum(counts, 1) * (2 if statistic == "std" else 1))
-    few = counts < 20
-    return Profile(centre, np.where(few, np.nan, value), np.where(few, np.nan, error))
-
-
-def _in_rings(radius, values, edges, statistic) -> np.ndarray:
-    if not len(radius):
-        return np.full(len(edges) - 1, np.nan)  # scipy takes no empty sample
-    return binned_statistic(radius, values, statistic=statistic, bins=edges).statistic
+        values = galaxy[name].astype(np.float64)
+    centre, value, count = (
+        binned_statistic(radius, taken, statistic=of, bins=edges).statistic
+        for taken, of in ((radius, "median"), (values, statistic), (values, "count"))
+    )
+    return Profile(centre, np.where(count < 20, np.nan, value))
 
 
 def profile_distance(data: Galaxy, model: Galaxy, quantity: str) -> float:
     """Root mean square difference of a profile, in units of its spread over the data's rings.
 
     The eight rings hold equal numbers of the data's stars; those with fewer than 20, in the data
-    or in the model, do not count. For the surface density the difference is that of the
-    logarithms. 0 is perfect; 1 is as far off as a flat profile.
+    or in the model, do not count. 0 is perfect; 1 is as far off as a flat profile.
 
     Args:
         data: The galaxy to match; sets the rings.
-        model: The sample; its masses, if any, are put on the data's total.
+        model: The sample.
         quantity: As in :func:`radial_profile`.
 
     Returns:
@@ -361,19 +331,10 @@ def profile_distance(data: Galaxy, model: Galaxy, quantity: str) -> float:
     Raises:
         ValueError: If a galaxy lacks a column that the profile needs.
     """
-    edges = np.quantile(cylindrical(data)["R"], np.linspace(0, 1, 9))
+    edges = np.quantile(np.hypot(data["x"], data["y"], dtype=np.float64), np.linspace(0, 1, 9))
     one, other = (radial_profile(galaxy, quantity, edges).value for galaxy in (data, model))
-    if quantity == "surface_density":
-        # Per star, so that samples of another size or without masses compare.
-        one, other = np.log(one / _total(data)), np.log(other / _total(model))
     valid = np.isfinite(one) & np.isfinite(other)
     spread = one[valid].std() if valid.sum() > 1 else 0.0
     if not spread > 0:
         return float("nan")
     return float(np.sqrt(np.mean((other[valid] - one[valid]) ** 2)) / spread)
-
-
-def _total(galaxy: Galaxy) -> float:
-    """Total mass, or the number of stars where their masses are unknown."""
-    masses = 1.0 if galaxy.masses is None else galaxy.masses
-    return float(np.broadcast_to(masses, len(galaxy)).sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files import read_state, write_state
 from ..flows import neural_spline_flow
-from ..inputs import as_array, as_number, as_whole, sent
+from ..inputs import as_whole, sent
 from ..training import History, fit
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
@@ -48,8 +48,6 @@ class GalaxyFlow:
         layers, hidden, tail_bound: As in :func:`galflow_lite.flows.neural_spline_flow`; the
             defaults are the paper's.
         log: Columns and conditions that enter as log10; the paper has the stellar mass alone.
-        bounds: Columns with sharp edges and their (low, high), in physical units; they enter
-            through a logit (see `Scaling`), and samples lie strictly inside. The paper has none.
         seed: Seed of the initial weights.
 
     Example:
@@ -68,21 +66,15 @@ class GalaxyFlow:
         hidden: int = 128,
         tail_bound: float = 3.0,
         log: Sequence[str] = ("M_stars",),
-        bounds: Mapping[str, tuple[float, float]] | None = None,
         seed: int = 0,
     ) -> None:
         self.settings = dict(layers=layers, hidden=hidden, tail_bound=tail_bound)
-        self.stars, self.conditions = scalings(columns, condition_columns, log, bounds)
+        self.stars, self.conditions = scalings(columns, condition_columns, log)
         self.columns, self.condition_columns = self.stars.columns, self.conditions.columns
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(as_whole(seed, "seed"))
             widths = len(self.columns), len(self.condition_columns)
             self.flow = neural_spline_flow(*widths, **self.settings)
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of trainable parameters."""
-        return sum(p.numel() for p in self.flow.parameters())
 
     def to(self, device: str | torch.device) -> GalaxyFlow:
         """Move the flow to a device and return it."""
@@ -94,7 +86,6 @@ class GalaxyFlow:
         catalogue: Catalogue,
         *,
         steps: int | None = None,
-        epochs: float = 9,
         batch_size: int = 1024,
         learning_rate: float = 9e-5,
         optimizer: str = "radam",
@@ -112,8 +103,7 @@ class GalaxyFlow:
         Args:
             catalogue: Training galaxies; split galaxies, never the stars of one galaxy. Columns
                 and conditions are taken by name.
-            steps: Number of updates; None takes ``epochs`` passes over the stars.
-            epochs: Passes over the stars, where ``steps`` is None.
+            steps: Number of updates; None takes 9 passes over the stars.
             batch_size: Stars for each update.
             learning_rate: Learning rate before the schedule's factor.
             optimizer: ``"radam"`` (the paper's) or ``"adam"``.
@@ -138,10 +128,9 @@ class GalaxyFlow:
         names = dict(columns=self.columns, conditions=self.condition_columns)
         order = dict(batch_size=batch_size, seed=seed, stars_per_galaxy=stars_per_galaxy)
         stream = catalogue.batches(**names, **order)
-        if steps is None:
-            steps = max(1, round(as_number(epochs, "epochs", above=0) * len(stream)))
+        steps = 9 * len(stream) if steps is None else steps
         if options.get("checkpoint") is not None:  # which refuses to go on with another training
-            model = dict(**names, **self.settings, log=stars.log, bounds=stars.bounds)
+            model = dict(**names, **self.settings, log=stars.log)
             data = dict(catalogue=catalogue.fingerprint(), **order)
             options["settings"] = {**model, **data, **options.get("settings", {})}
         if schedule == "paper":
@@ -178,8 +167,7 @@ class GalaxyFlow:
         Args:
             stars: Array, shape (n, len(columns)), a table whose columns are matched by name, or a
                 Galaxy.
-            conditions: Mapping or sequence of one galaxy's conditions, or an array or table of
-                shape (n, len(condition_columns)); a Galaxy brings its own.
+            conditions: Mapping or sequence of one galaxy's conditions; a Galaxy brings its own.
 
         Returns:
             Array, shape (n,), natural logarithm of a density per unit of each column
@@ -189,16 +177,13 @@ class GalaxyFlow:
             ValueError: On a wrong shape, NaN, missing columns, or before :meth:`fit`.
         """
         stars, conditions = stars_and_conditions(stars, conditions, self.columns)
-        rows = self.conditions.rows(conditions)
-        rows = rows if len(rows) == 1 else as_array(rows, "conditions", (len(stars), rows.shape[1]))
+        given = self._scaled(self.conditions, self.conditions.one(conditions)[None])
         result = np.empty(len(stars))
         size = self._batch()
         for part in (slice(start, start + size) for start in range(0, len(stars), size)):
             with torch.no_grad():
-                given = rows if len(rows) == 1 else rows[part]
-                context = self._scaled(self.conditions, given)
                 scaled = self._scaled(self.stars, stars[part])
-                result[part] = self.flow.log_prob(scaled, context).cpu().numpy()
+                result[part] = self.flow.log_prob(scaled, given).cpu().numpy()
         return result + self.stars.log_abs_det(stars)
 
     def sample(self, conditions: Any, n: int, *, seed: int | None = None) -> Galaxy:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit
 
 from ..inputs import as_array, as_choice, warn_of_far_points
 from .catalogue import Catalogue
@@ -23,37 +22,24 @@ class OutsideTrainingRange(UserWarning):
 class Scaling:
     """Invertible map of named columns to columns of zero mean and unit variance.
 
-    Each column goes through a curve of its own, then (u - mean) / std:
-
-    * a column in ``log``: u = log10(value), for positive values;
-    * a column in ``bounds`` (low, high): u = logit((value - low) / (high - low)), which turns a
-      sharp edge, where a flow would leak over, into a tail (as arXiv:2205.01129 does with
-      the radius of its sphere);
-    * any other column: u = value.
+    A column goes to (u - mean) / std, where u is the value, or its log10 for a column in ``log``.
 
     Args:
         columns: Names of the columns.
         log: Columns on a logarithmic scale. Names that are not among the columns are passed over.
-        bounds: Open interval (low, high) of each bounded column, in its unit; likewise.
         mean, std: Moments of u, shape (len(columns),); None before a fit.
         range: Name to the least and the largest value seen in a fit, of conditions.
     """
 
     columns: tuple[str, ...]
     log: tuple[str, ...] = ()
-    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
     range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         log = tuple(name for name in self.log if name in self.columns)
-        kept = {name: ends for name, ends in self.bounds.items() if name in self.columns}
-        ends = {name: as_array(v, f"bounds of {name}", (2,)).tolist() for name, v in kept.items()}
-        if set(log) & set(ends):
-            raise ValueError(f"log {log} and bounds {ends} share a column, expected one of them")
         object.__setattr__(self, "log", log)
-        object.__setattr__(self, "bounds", ends)
 
     def with_moments(self, mean: Sequence[float], std: Sequence[float]) -> Scaling:
         """The same scales with these moments of u.
@@ -93,27 +79,25 @@ class Scaling:
         if self.mean is None:
             raise ValueError("this model has seen no galaxies yet: call fit() or load() first")
 
-    def _edges(self) -> dict[str, tuple[float, float]]:
-        """Open intervals of the columns that have one."""
-        return {name: (0.0, np.inf) for name in self.log} | dict(self.bounds)
+    def _places(self) -> list[int]:
+        """Where the columns on a logarithmic scale stand."""
+        return [self.columns.index(name) for name in self.log]
 
     def curve(self, values: np.ndarray) -> np.ndarray:
         """u of values, shape (n, columns), before standardisation.
 
         Raises:
-            ValueError: If a value lies where its column's curve is not defined.
+            ValueError: If a value on a logarithmic scale is not positive.
         """
         curved = np.array(values, dtype=np.float64)
-        for name, (low, high) in self._edges().items():
-            column = curved[:, self.columns.index(name)]
-            outside = np.count_nonzero(~((column > low) & (column < high)))
-            if outside:
+        for name, place in zip(self.log, self._places(), strict=True):
+            column = curved[:, place]
+            if outside := np.count_nonzero(~(column > 0)):
                 raise ValueError(
-                    f"{name} has {outside} values out of range, expected {low:g} < {name} < "
-                    f"{high:g}: remove these rows, or change log or bounds"
+                    f"{name} has {outside} values out of range, expected {name} > 0: remove these "
+                    "rows, or change log"
                 )
-            logs = name in self.log
-            column[:] = np.log10(column) if logs else logit((column - low) / (high - low))
+            column[:] = np.log10(column)
         return curved
 
     def forward(self, values: np.ndarray) -> np.ndarray:
@@ -124,12 +108,11 @@ class Scaling:
     def inverse(self, scaled: np.ndarray) -> np.ndarray:
         """Values in physical units, shape (n, columns), float32, where `forward` takes them."""
         values = np.asarray(scaled, dtype=np.float64) * self.std + self.mean
-        for name, (low, high) in self._edges().items():
-            column = values[:, self.columns.index(name)]
-            with np.errstate(over="ignore"):
-                column[:] = 10.0**column if name in self.log else low + (high - low) * expit(column)
-            # As a float32 number, a value next to an edge may lie on it.
-            np.clip(column, _inside(low, np.inf), _inside(high, -np.inf), out=column)
+        places, limits = self._places(), np.finfo(np.float32)
+        with np.errstate(over="ignore"):
+            values[:, places] = 10.0 ** values[:, places]
+        # A small number would be zero as a float32 number, and have no logarithm.
+        values[:, places] = np.clip(values[:, places], limits.smallest_subnormal, limits.max)
         return values.astype(np.float32)
 
     def log_abs_det(self, values: np.ndarray) -> np.ndarray:
@@ -138,26 +121,19 @@ class Scaling:
         The public code of arXiv:2312.06017 subtracts the log std of the conditions as well, which
         shifts its log-densities by a constant: conditions are given, not transformed variables.
         """
-        values = np.asarray(values, dtype=np.float64)
-        total = np.full(len(values), -np.log(self.std).sum())
-        for name, (low, high) in self._edges().items():
-            column = values[:, self.columns.index(name)]
-            if name in self.log:
-                total -= np.log(column * np.log(10.0))
-            else:
-                total += np.log((high - low) / ((column - low) * (high - column)))
-        return total
+        curved = np.asarray(values, dtype=np.float64)[:, self._places()]
+        return -np.log(self.std).sum() - np.log(curved * np.log(10.0)).sum(axis=1)
 
 
 def scalings(
-    columns: Sequence[str], conditions: Sequence[str], log: Any, bounds: Mapping | None = None
+    columns: Sequence[str], conditions: Sequence[str], log: Any
 ) -> tuple[Scaling, Conditions]:
     """The scales of stars and of conditions from the names that a person gives.
 
     Raises:
-        ValueError: On a name twice, or a name in ``log`` or ``bounds`` that is no column.
+        ValueError: On a name twice, or a name in ``log`` that is no column.
     """
-    columns, conditions, bounds = tuple(columns), tuple(conditions), bounds or {}
+    columns, conditions = tuple(columns), tuple(conditions)
     log = (log,) if isinstance(log, str) else tuple(log)
     for names in (columns, conditions):
         if len(set(names)) < len(names):
@@ -165,9 +141,7 @@ def scalings(
     for name in log:
         # The default of log may stay where there is no such condition.
         as_choice(name, "a name in log", (*columns, *conditions, "M_stars"))
-    for name in bounds:
-        as_choice(name, "a name in bounds", columns)
-    return Scaling(columns, log, bounds), Conditions(conditions, log)
+    return Scaling(columns, log), Conditions(conditions, log)
 
 
 def stars_and_conditions(
@@ -178,13 +152,6 @@ def stars_and_conditions(
         conditions = stars.conditions if conditions is None else conditions
         stars = stars.select(columns).stars
     return as_array(stars, "stars", ("n", len(columns)), columns=columns), conditions
-
-
-def _inside(edge: float, towards: float) -> np.float32:
-    """The float32 number nearest to an edge of an open interval, on the side of ``towards``."""
-    near = np.float32(edge)
-    crossed = near <= edge if towards > edge else near >= edge
-    return np.nextafter(near, np.float32(towards)) if crossed else near
 
 
 class Conditions(Scaling):
@@ -209,12 +176,12 @@ class Conditions(Scaling):
         seen = dict(zip(self.columns, ends, strict=True))
         return replace(self.with_moments(mean, np.sqrt(variance)), range=seen)
 
-    def rows(self, conditions: Any) -> np.ndarray:
-        """Conditions as an array, float64, shape (rows, columns); one row where there is none.
+    def one(self, conditions: Any) -> np.ndarray:
+        """Conditions of one galaxy, float64, shape (columns,).
 
         Args:
-            conditions: A mapping by name, a Galaxy, a table whose columns are matched by name, a
-                sequence in the order of ``columns``, or an array with one row for each star.
+            conditions: A mapping by name, a Galaxy, a table of one row whose columns are matched by
+                name, or a sequence in the order of ``columns``.
 
         Raises:
             ValueError: On missing or unknown names, a wrong length, or values that are not finite
@@ -226,18 +193,9 @@ class Conditions(Scaling):
         for name in conditions if isinstance(conditions, Mapping) else ():
             as_choice(name, "a name in conditions", known)
         if not self.columns:
-            return np.zeros((1, 0))
-        rows = as_array([] if given is None else given, "conditions", columns=self.columns)
-        return as_array(np.atleast_2d(rows), "conditions", ("n", len(self.columns)))
-
-    def one(self, conditions: Any) -> np.ndarray:
-        """Conditions of one galaxy, float64, shape (columns,).
-
-        Raises:
-            ValueError: As :meth:`rows`, or if there are several galaxies.
-        """
-        shape = (1, len(self.columns))
-        return as_array(self.rows(conditions), "conditions of one galaxy", shape)[0]
+            return np.zeros(0)
+        row = as_array([] if given is None else given, "conditions", columns=self.columns)
+        return as_array(np.atleast_2d(row), "conditions of one galaxy", (1, len(self.columns)))[0]
 
     def galaxy(self, stars: np.ndarray, conditions: Any, columns: Sequence[str], id: str) -> Galaxy:
         """Stars drawn at one galaxy's conditions, as a Galaxy.

@@ -50,6 +50,7 @@ def test_training_lowers_the_loss_and_is_reproducible(catalogue, fitted):
     history = again.fit(catalogue, **QUICK, seed=np.int64(0))
     assert np.mean(history.loss[-5:]) < np.mean(history.loss[:5]) - 2
     assert same_weights(again, fitted)
+    assert again.n_parameters == sum(p.numel() for p in again.flow.parameters())
 
 
 @pytest.mark.parametrize("log", [("M_stars",), ("Z", "M_stars")])

@@ -76,6 +76,11 @@ class GalaxyFlow:
             widths = len(self.columns), len(self.condition_columns)
             self.flow = neural_spline_flow(*widths, **self.settings)
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(p.numel() for p in self.flow.parameters())
+
     def to(self, device: str | torch.device) -> GalaxyFlow:
         """Move the flow to a device and return it."""
         self.flow.to(device)

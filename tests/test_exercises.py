@@ -138,6 +138,7 @@ def test_nbgrader_takes_what_is_written_for_it(tmp_path):
         assert answer.metadata.nbgrader.solution
         assert check.metadata.nbgrader.points in (1, 2, 3)
     ids = [cell.metadata.nbgrader.grade_id for cell in marked]
+    assert all(re.fullmatch(r"[\w-]+", found) for found in ids), "nbgrader refuses other names"
     assert len(set(ids)) == len(ids)
 
 

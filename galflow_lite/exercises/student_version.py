@@ -65,7 +65,8 @@ def _graded(cell, stars: int) -> list:
     answer = re.sub(r"# (BEGIN|END) SOLUTION.*", r"### \1 SOLUTION", answer)
     cells = []
     for source, kind in ((answer, "solution"), (check, "grade")):
-        about = {"schema_version": 3, "grade_id": f"{kind}-{number}", "task": False}
+        name = f"{kind}-{number}".replace(".", "-")  # nbgrader knows no dots
+        about = {"schema_version": 3, "grade_id": name, "task": False}
         about |= {"solution": kind == "solution", "grade": kind == "grade"}
         about |= {"locked": kind == "grade"} | ({"points": stars} if kind == "grade" else {})
         cells.append(new_code_cell(source, metadata={"nbgrader": about}))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -63,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from None
 
 
+# What several commands take.
+Out = Annotated[Path, typer.Argument(help="Folder to write to.")]
+Pair = Annotated[str, typer.Argument(help="Notebook (01): the lesson and its audit.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+
+
 @app.command()
 def check(
     offline: Annotated[
@@ -70,10 +73,11 @@ def check(
     ] = False,
 ) -> None:
     """Look at this environment: one line for each thing, OK or FAIL."""
+    from .environment import findings
+
     failed = 0
-    for finding in [*findings(), *([_without_network()] if offline else [])]:
-        ok = "OK" if finding.ok else "FAIL"
-        typer.echo(f"{ok:<5}{finding.what:<27} {finding.found}")
+    for finding in findings(offline):
+        typer.echo(f"{'OK' if finding.ok else 'FAIL':<5}{finding.what:<27} {finding.found}")
         failed += not finding.ok
     if failed:
         typer.echo(f"{failed} of the above failed", err=True)
@@ -86,7 +90,7 @@ def reproduce(
         list[str] | None, typer.Argument(help="Number (01: lesson and audit) or path; or all.")
     ] = None,
     scale: Annotated[
-        str,
+        Literal["lite", "paper"],
         typer.Option(
             envvar="GALFLOW_SCALE",
             help="lite: minutes on a laptop. paper: the paper's settings, on a GPU.",
@@ -108,15 +112,12 @@ def reproduce(
     """
     from . import notebooks as books
 
-    if scale not in ("lite", "paper"):
-        raise ValueError(f"scale {scale!r} is not known: choose lite or paper")
     if seed is not None and store and scale == "lite":
         raise ValueError(
             "--store with --seed would store outputs that the notebook does not give by itself; "
             "leave out one of them"
         )
-    environment = {"GALFLOW_SCALE": scale}
-    environment["GALFLOW_SEED"] = "" if seed is None else str(seed)
+    environment = {"GALFLOW_SCALE": scale, "GALFLOW_SEED": "" if seed is None else str(seed)}
     chosen = books.find_notebooks(notebooks or ())
     failures = 0
     for number in dict.fromkeys(path.name[:2] for path in chosen):
@@ -135,17 +136,16 @@ def reproduce(
 
 def _show(number: str, scale: str, runs: dict[Path, Any], store: bool) -> int:
     """Print and store what the notebooks of a number gave; how many numbers lie outside."""
-    from . import notebooks as books
-    from . import reproduction
+    from .notebooks import store_outputs
     from .reproduction.checks import OUTSIDE
     from .reproduction.repeat_runs import compared, store_run
-    from .reproduction.verdicts import papers, write_report
+    from .reproduction.verdicts import claims, papers, write_report
 
     found = [line for run in runs.values() for line in run.records]
-    if number in papers():
-        typer.echo(reproduction.claims(number))
-    typer.echo(compared(found))
     outside = [line for line in found if line.get("sign") == OUTSIDE]
+    if number in papers():
+        typer.echo(claims(number))
+    typer.echo(compared(found))
     for line in outside:
         typer.echo(f"{line['sign']} {line['id']}: {line['said']}", err=True)
     if runs and number in papers():
@@ -155,11 +155,10 @@ def _show(number: str, scale: str, runs: dict[Path, Any], store: bool) -> int:
     for path, run in runs.items():
         typer.echo(f"{run.notebook.stem}: {run.seconds:.0f} s, {run.notebook} and {run.report}")
         if store and scale == "lite":
-            books.store_outputs(run.notebook, path)
+            store_outputs(run.notebook, path)
             typer.echo(f"stored the outputs in {path.name}")
     if store:
-        stored = store_run(number, found)
-        typer.echo(f"stored {stored} numbers in runs.csv")
+        typer.echo(f"stored {store_run(number, found)} numbers in runs.csv")
     return len(outside)
 
 
@@ -170,46 +169,42 @@ def table(
     everything: Annotated[
         bool, typer.Option("--all", help="Every number of ours as well.")
     ] = False,
-    form: Annotated[str, typer.Option("--format", help="text, markdown, html or csv.")] = "text",
+    form: Annotated[
+        Literal["text", "markdown", "html", "csv"], typer.Option("--format", help="What to print.")
+    ] = "text",
 ) -> None:
     """Print the claims of a paper with verdicts, from stored runs; or the rows behind them."""
     from . import reproduction
     from .reproduction.tables import markdown
 
-    claims, table = reproduction.claims(notebook), None
+    claims = reproduction.claims(notebook)
+    write = {"text": claims.__str__, "markdown": claims.to_markdown, "html": claims.to_html}
+    shown = claims.table()
     if rows or everything:
-        table = reproduction.row_table(notebook, everything=everything)
-    if form == "text":
-        typer.echo(claims if table is None else table.to_string(index=False, max_colwidth=46))
-    elif form == "markdown":
-        typer.echo(claims.to_markdown() if table is None else markdown(table))
-    elif form == "html":
-        typer.echo(claims.to_html() if table is None else table.to_html(index=False))
-    elif form == "csv":
-        typer.echo((claims.table() if table is None else table).to_csv(index=False))
-    else:
-        raise ValueError(f"the format {form!r} is not known: choose text, markdown, html or csv")
+        shown = reproduction.row_table(notebook, everything=everything)
+        write = {
+            "text": lambda: shown.to_string(index=False, max_colwidth=46),
+            "markdown": lambda: markdown(shown),
+            "html": lambda: shown.to_html(index=False),
+        }
+    typer.echo(shown.to_csv(index=False) if form == "csv" else write[form]())
 
 
 @app.command()
 def student(
-    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    out: Out,
     solutions: Annotated[bool, typer.Option("--solutions", help="With solutions.")] = False,
     nbgrader: Annotated[
         bool, typer.Option("--nbgrader", help="Sources of nbgrader assignments.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    force: Force = False,
 ) -> None:
     """Write the lessons without solutions and outputs, to work through or to hand out."""
-    from . import notebooks as books
-    from .exercises.student_version import write_student_version
-    from .files import writable
+    from .teaching import lessons, write_student_version
 
-    lessons = [path for path in books.find_notebooks() if path.parent.name != "audits"]
-    for lesson in lessons:
+    for lesson in lessons():
         _keep_existing(out / lesson.name, force)
-    writable(out)
-    for lesson in lessons:
+    for lesson in lessons():
         target = out / lesson.name
         stubs = write_student_version(lesson, target, solutions=solutions, nbgrader=nbgrader)
         typer.echo(f"{target}: {stubs} cells to fill in")
@@ -217,14 +212,14 @@ def student(
 
 @app.command()
 def classroom(
-    out: Annotated[Path, typer.Argument(help="Folder to write to, such as a USB stick.")],
+    out: Out,
     platform: Annotated[
         list[str] | None, typer.Option(help="windows or macos, or both; left out, this computer's.")
     ] = None,
     python: Annotated[str, typer.Option(help="The class's Python, with a platform.")] = "3.12",
 ) -> None:
-    """Gather wheels, lessons and solutions for a room without a network."""
-    from .classroom import write_classroom
+    """Gather wheels, lessons and solutions for a room without a network, such as on a USB stick."""
+    from .teaching import write_classroom
 
     write_classroom(out, platforms=platform or (), python=python)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
@@ -234,23 +229,23 @@ def classroom(
 @app.command()
 def slides(
     notebook: Annotated[str, typer.Argument(help="Lesson (01).")],
-    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    out: Out,
     reveal: Annotated[
         Path | None, typer.Option(help="Archive of reveal.js, where there is no network.")
     ] = None,
 ) -> None:
     """Write slides of a lesson that play in a browser without a network."""
-    from . import notebooks as books
-    from .slides import write_slides
+    from .notebooks import find_notebooks
+    from .teaching import write_slides
 
-    lesson = books.find_notebooks([notebook])[0]
+    lesson = find_notebooks([notebook])[0]
     count = write_slides(lesson, out, reveal=reveal)
     typer.echo(f"{out / lesson.name[:2]}.html: {count} slides")
 
 
 @app.command()
 def bands(
-    notebook: Annotated[str, typer.Argument(help="Notebook (01): the lesson and its audit.")],
+    notebook: Pair,
     seeds: Annotated[int, typer.Option(help="Runs, with seeds 0, 1, ...; at least 5.")] = 8,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
 ) -> None:
@@ -268,7 +263,7 @@ def bands(
 
 @app.command()
 def faults(
-    notebook: Annotated[str, typer.Argument(help="Notebook (01): the lesson and its audit.")],
+    notebook: Pair,
     only: Annotated[str | None, typer.Option(help="Name of one fault; left out, all.")] = None,
 ) -> None:
     """Plant known faults, one at a time, run the notebook, and list the checks that see each.
@@ -292,18 +287,16 @@ def faults(
 
 @data.command("make")
 def data_make(
-    kind: Annotated[str, typer.Argument(help="galaxies")],
+    kind: Annotated[Literal["galaxies"], typer.Argument()],
     n: Annotated[int, typer.Option("--n", min=1, help="Number of galaxies.")] = 90,
     stars: Annotated[
         int, typer.Option(help="Stars in each galaxy before the cuts; 0: as many as its mass has.")
     ] = 2500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the family.")] = 0,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("galaxies_lite.h5"),
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Make the synthetic family of galaxies, at any size; the defaults make the file that ships."""
-    if kind != "galaxies":
-        raise ValueError(f"data of the kind {kind!r} cannot be made: choose galaxies")
     _keep_existing(out, force)
     from . import __version__, galaxies, synthetic
 
@@ -320,7 +313,7 @@ def data_make(
 def data_convert(
     source: Annotated[Path, typer.Argument(help="Folder with one .npy of shape (11, N) a galaxy.")],
     target: Annotated[Path, typer.Argument(help="HDF5 catalogue to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Convert the published layout into a catalogue, with the paper's cuts."""
     _keep_existing(target, force)
@@ -341,8 +334,7 @@ def data_list() -> None:
     for path in sorted(share("data").rglob("*.h5")):
         typer.echo(f"{path.stem}: ships with the package")
     for name, entry in DATASETS.items():
-        typer.echo(f"{name}: {entry.description}")
-        typer.echo(f"    galflow-lite data fetch {name}")
+        typer.echo(f"{name}: {entry.description}\n    galflow-lite data fetch {name}")
 
 
 @data.command("fetch")
@@ -372,129 +364,3 @@ def _describe(path: Path) -> None:
     from .files import sha256
 
     typer.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB  sha256 {sha256(path)}")
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    ok: bool
-    what: str
-    found: str
-
-
-def findings() -> Iterator[Finding]:
-    """Look at Python, packages, device, kernel, disk, notebooks and data, one after another."""
-    yield from _packages()
-    yield from _devices()
-    yield _kernel()
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
-    advice = "" if free >= 1 else ", expected 1 GB: free some space"
-    yield Finding(not advice, "disk", f"{free:.1f} GB free here{advice}")
-    yield from _files()
-
-
-def _packages() -> Iterator[Finding]:
-    from packaging.requirements import Requirement
-
-    try:
-        about = metadata.metadata("galflow-lite")
-    except metadata.PackageNotFoundError:
-        yield Finding(False, "galflow-lite", "not installed: run pip install -e .")
-        return
-    python = Requirement(f"python{about['Requires-Python']}")
-    yield _against(python, platform.python_version())
-    for requirement in map(Requirement, metadata.requires("galflow-lite") or ()):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            yield _against(requirement, metadata.version(requirement.name))
-        except metadata.PackageNotFoundError:
-            text = f"missing, expected {requirement.specifier}: run pip install -e ."
-            yield Finding(False, requirement.name, text)
-
-
-def _against(wanted: Any, found: str) -> Finding:
-    ok = wanted.specifier.contains(found, prereleases=True)
-    return Finding(ok, wanted.name, found if ok else f"{found}, expected {wanted.specifier}")
-
-
-def _devices() -> Iterator[Finding]:
-    try:
-        import torch
-
-        from .reproduction import hardware
-
-        here = hardware()
-        # A build that imports may still fail at the first operation, on an old processor say.
-        torch.ones(2, 2).matmul(torch.ones(2, 2))
-        yield Finding(True, "cpu", f"{here['cpu']}, {here['cores']} cores, {here['vector']}")
-        if here["gpu"] is None:
-            yield Finding(True, "cuda", "no device: GPU cells show the stored reference")
-            return
-        torch.ones(2, 2, device="cuda").matmul(torch.ones(2, 2, device="cuda"))
-        free, _ = torch.cuda.mem_get_info()
-        yield Finding(True, "cuda", f"{here['gpu']}, {free / 2**30:.1f} GiB free")
-    except Exception as error:
-        yield Finding(False, "torch", f"{type(error).__name__}: {error}".splitlines()[0])
-
-
-def _kernel() -> Finding:
-    """Whether the kernel that Jupyter starts under the name python3 is this Python."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    try:
-        command = KernelSpecManager().get_kernel_spec("python3").argv[0]
-    except NoSuchKernel:
-        return Finding(False, "jupyter kernel", "no kernel python3: run pip install ipykernel")
-    # Jupyter itself replaces a bare name by the Python that it runs on.
-    if Path(command).name == command or Path(command).absolute() == Path(sys.executable):
-        return Finding(True, "jupyter kernel", f"python3, this Python {platform.python_version()}")
-    text = f"python3 is {command}: run {sys.executable} -m ipykernel install --sys-prefix"
-    return Finding(False, "jupyter kernel", text)
-
-
-_OFFLINE = """import socket
-
-def refuse(*words, **more):
-    raise OSError("the network was asked for")
-
-socket.getaddrinfo = refuse
-from galflow_lite import flows, galaxies, plotting, reproduction, samplers
-from galflow_lite.files import share
-from galflow_lite.interpolants.shipped import shipped_models
-reproduction.settings("00")
-galaxies.Catalogue.open(share("data") / "galaxies_lite.h5")[0]
-shipped_models(), flows.neural_spline_flow(2, layers=1).sample(5), reproduction.claims()"""
-
-
-def _without_network() -> Finding:
-    """Whether a notebook runs, from the kernel to the report, where no address is found."""
-    import tempfile
-
-    import nbformat
-
-    from .notebooks import NotebookFailed, execute
-
-    with tempfile.TemporaryDirectory() as folder:
-        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_OFFLINE)])
-        nbformat.write(book, Path(folder) / "offline.ipynb")
-        try:
-            run = execute(Path(folder) / "offline.ipynb", Path(folder) / "out", progress=False)
-        except NotebookFailed as error:
-            return Finding(False, "without a network", str(error))
-    return Finding(True, "without a network", f"a notebook runs, in {run.seconds:.0f} s")
-
-
-def _files() -> Iterator[Finding]:
-    from .files import checksums, sha256, share
-
-    found = sorted(path.name[:2] for path in share("notebooks").rglob("[0-9][0-9]_*.ipynb"))
-    text = ", ".join(dict.fromkeys(found)) or "none: install the package anew"
-    yield Finding(bool(found), "notebooks", text)
-    for path in map(share("data").joinpath, ("SHA256SUMS", "bands.toml", "paper_numbers.toml")):
-        if not (path.is_file() and path.stat().st_size):
-            yield Finding(False, path.name, f"missing or empty in {path.parent}: restore it")
-    for path, expected in checksums().items():
-        digest = sha256(path) if path.is_file() else "missing"
-        advice = "" if digest == expected else f", expected {expected[:12]}: restore it"
-        yield Finding(not advice, path.name, f"sha256 {digest[:12]}{advice}")

@@ -18,6 +18,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pooch
 import tomlkit
 import torch
 from safetensors import safe_open
@@ -231,16 +232,12 @@ def bars_hidden() -> bool:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, read in pieces.
+    """SHA-256 of a file in hexadecimal.
 
     Raises:
         OSError: the file cannot be read.
     """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    return pooch.file_hash(str(path), alg="sha256")
 
 
 def write_state(path: str | Path, state: Mapping[str, Any], *, kind: str) -> None:

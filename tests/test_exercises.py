@@ -11,8 +11,8 @@ import nbformat
 import pytest
 
 from galflow_lite import exercises
-from galflow_lite.exercises import student_version
 from galflow_lite.reproduction.checks import INSIDE
+from galflow_lite.teaching import write_student_version
 
 ROOT = Path(__file__).parents[1]
 LESSONS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("0*.ipynb"))}
@@ -85,7 +85,7 @@ def test_student_version_is_whole_python_without_solutions_that_later_cells_woul
     lesson, tmp_path
 ):
     target = tmp_path / "lesson.ipynb"
-    assert student_version.write_student_version(LESSONS[lesson], target) == len(FILLED[lesson])
+    assert write_student_version(LESSONS[lesson], target) == len(FILLED[lesson])
     before, after = (nbformat.read(path, as_version=4) for path in (LESSONS[lesson], target))
     nbformat.validate(after)
     code = [cell for cell in after.cells if cell.cell_type == "code"]
@@ -116,7 +116,7 @@ def test_stub_of_a_function_and_of_values_and_the_picture_to_expect(tmp_path):
     )
     cell.outputs = [nbformat.v4.new_output("display_data", {"image/png": "aGk="})]
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
-    assert student_version.write_student_version(tmp_path / "a.ipynb", tmp_path / "b.ipynb") == 1
+    assert write_student_version(tmp_path / "a.ipynb", tmp_path / "b.ipynb") == 1
     stub, picture = nbformat.read(tmp_path / "b.ipynb", as_version=4).cells
     assert stub.source == (
         "def f(x):\n    # YOUR TURN: square it\n    raise NotImplementedError('square it')\n\n"
@@ -127,7 +127,7 @@ def test_stub_of_a_function_and_of_values_and_the_picture_to_expect(tmp_path):
 
 def test_nbgrader_takes_what_is_written_for_it(tmp_path):
     target = tmp_path / "lesson.ipynb"
-    student_version.write_student_version(LESSONS["00"], target, nbgrader=True)
+    write_student_version(LESSONS["00"], target, nbgrader=True)
     book = nbformat.read(target, as_version=4)
     nbformat.validate(book)
     marked = [cell for cell in book.cells if "nbgrader" in cell.metadata]

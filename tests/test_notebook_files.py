@@ -18,6 +18,7 @@ import tomlkit
 
 from galflow_lite import reproduction
 from galflow_lite.files import share
+from galflow_lite.notebooks import mathml
 from galflow_lite.reproduction.bands import read_bands
 from galflow_lite.reproduction.checks import INSIDE, OUTSIDE
 
@@ -354,3 +355,13 @@ def test_the_guard_sees_damage(change, message):
     figure = next(c for c in cells if any("image/png" in o.get("data", {}) for o in c.outputs))
     change(book.cells[0], cells[0], verdict, figure)
     assert any(message in text for text in problems(book)), problems(book)
+
+
+FORMULAS = re.compile(r"\$\$(.+?)\$\$|(?<![\\$`])\$(?!\s)([^$`]+?)(?<!\s)\$", flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name[:2]}")
+def test_pages_that_need_no_network_show_each_formula(path):
+    prose = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    formulas = [a or b for a, b in FORMULAS.findall(re.sub(r"`[^`]*`", "", "\n\n".join(prose)))]
+    assert [f for f in formulas if "\\" in mathml(f)] == []

@@ -19,6 +19,7 @@ html_math_renderer = "mathml"
 html_static_path, html_css_files = ["static"], ["style.css"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
+nb_render_markdown_format = "myst"
 nb_execution_mode = "off"
 nb_mime_priority_overrides = [("html", "image/gif", 0)]
 autodoc_typehints, autodoc_member_order = "description", "bysource"

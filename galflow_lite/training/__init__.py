@@ -118,19 +118,20 @@ def fit(
         RuntimeWarning: no validation loss was a number.
     """
     steps = as_whole(steps, "steps", least=1)
-    validate_every = as_whole(validate_every, "validate_every", least=1)
-    callback_every = as_whole(callback_every, "callback_every", least=1)
     if checkpoint_every is None:
         checkpoint_every = max(1, steps // 10)
-    checkpoint_every = as_whole(checkpoint_every, "checkpoint_every", least=1)
+    counts = dict(validate_every=validate_every, callback_every=callback_every)
+    counts |= dict(checkpoint_every=checkpoint_every)
     if patience is not None:
-        patience = as_whole(patience, "patience", least=1)
+        counts["patience"] = patience
         if validation is None:
             raise ValueError("patience is given without validation: pass validation=... as well")
+    for name, count in counts.items():
+        as_whole(count, name, least=1)
     if clip_norm is not None:
-        clip_norm = as_number(clip_norm, "clip_norm", above=0)
+        as_number(clip_norm, "clip_norm", above=0)
     if ema_decay is not None:
-        ema_decay = as_number(ema_decay, "ema_decay", least=0, below=1)
+        as_number(ema_decay, "ema_decay", least=0, below=1)
     if not callable(batches):
         raise TypeError(
             f"batches is a {type(batches).__name__}, expected a callable step -> batch: pass "
@@ -143,9 +144,8 @@ def fit(
     base_rates = [group["lr"] for group in updater.param_groups]
     look_every = 1 if device.type == "cpu" else LOOK_EVERY
     on_cuda = device.type == "cuda" and device.index == torch.cuda.current_device()
-    repeat = None
     keep_memory()
-    start = 0
+    repeat, start = None, 0
     if checkpoint is not None:
         rate = f"cosine over {steps} steps" if schedule == "cosine" else schedule
         named = dict(learning_rate=learning_rate, optimizer=optimizer, schedule=rate)
@@ -204,7 +204,7 @@ def fit(
     except KeyboardInterrupt:
         history.stopped = "interrupted"
         if not weights.finite():
-            weights.put(run.good[0])
+            run.put_back()
     finally:
         bar.close()
         weights.train(False)

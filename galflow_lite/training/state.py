@@ -72,7 +72,7 @@ class TrainingState:
         ema_decay: float | None,
         extra: Mapping[str, Any],
     ) -> None:
-        self.began, self.spent = time.perf_counter(), 0.0
+        self.began = time.perf_counter()
         self.weights = Weights(parameters)
         if not self.weights.trainable:
             raise ValueError(
@@ -81,18 +81,17 @@ class TrainingState:
             )
         self.device = self.weights.trainable[0].device
         self.extra = dict(extra)
-        self.others = [Weights(item) for item in extra.values() if isinstance(item, nn.Module)]
+        others = [Weights(item) for item in extra.values() if isinstance(item, nn.Module)]
+        self.modules = [self.weights, *others]
         self.ema_decay = ema_decay
-        self.average: list[Tensor] | None = None
-        if ema_decay is not None:
-            self.average = [p.detach().clone() for p in self.weights.trainable]
+        self.average = None if ema_decay is None else _copies(self.weights.trainable)
         self.best: list[Tensor] | None = None
-        self.good = self.weights.copy(), [other.copy() for other in self.others]
+        self.good = [module.copy() for module in self.modules]
         self.history = History()
         self._pending: list[tuple[Tensor, Mapping[str, Tensor]]] = []
 
     def seconds(self) -> float:
-        return self.spent + time.perf_counter() - self.began
+        return time.perf_counter() - self.began
 
     def note(self, result: Any) -> Tensor:
         """Keep what the loss returned, as tensors; returns the value to be minimised."""
@@ -125,9 +124,14 @@ class TrainingState:
                 self.history.logs.setdefault(name, []).append(seen)
         self._pending.clear()
         # These weights have given a finite loss; those after the update may not.
-        self.weights.copy_to(self.good[0])
-        for other, kept in zip(self.others, self.good[1], strict=True):
-            other.copy_to(kept)
+        for module, good in zip(self.modules, self.good, strict=True):
+            with torch.no_grad():
+                torch._foreach_copy_(good, module.tensors())
+
+    def put_back(self) -> None:
+        """Give all that is trained its last good weights."""
+        for module, good in zip(self.modules, self.good, strict=True):
+            module.put(good)
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
@@ -149,9 +153,7 @@ class TrainingState:
 
     def diverged(self, found: str, batch: Any) -> TrainingDiverged:
         """Restore the last good weights and say where and, as far as it is known, why it ended."""
-        self.weights.put(self.good[0])
-        for other, values in zip(self.others, self.good[1], strict=True):
-            other.put(values)
+        self.put_back()
         step = len(self.history.loss)
         message = f"{found} at step {step}, and the last good weights are restored"
         return TrainingDiverged(f"{message}: {_advice(step, batch)}", step, self.history)
@@ -181,10 +183,10 @@ class TrainingState:
             for values in (state["average"], state["best"])
         )
         vars(self.history).update(state["history"])
-        self.spent = self.history.seconds
+        self.began -= self.history.seconds
         for name, item in self.extra.items():
             item.load_state_dict(state["extra"][name])
-        self.good = self.weights.copy(), [other.copy() for other in self.others]
+        self.good = [module.copy() for module in self.modules]
         torch.set_rng_state(state["random"]["torch"])
         if self.device.type == "cuda" and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
@@ -196,8 +198,15 @@ class TrainingState:
         state = dict(step=step, fingerprint=self.wanted, weights=weights, best=self.best)
         state |= dict(optimizer=self.updater.state_dict(), average=self.average)
         extra = {name: item.state_dict() for name, item in self.extra.items()}
-        state |= dict(history=vars(self.history), random=random_state(self.device), extra=extra)
+        random = {"torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        state |= dict(history=vars(self.history), random=random, extra=extra)
         write_state(self.path, state, kind=_KIND)
+
+
+def _copies(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
 
 
 def _split(result: Any) -> tuple[Any, Mapping[str, Tensor]]:
@@ -258,11 +267,7 @@ class Weights:
         return self._parameters + [owner._buffers[name] for owner, name, _ in self._slots]
 
     def copy(self) -> list[Tensor]:
-        return [tensor.detach().clone() for tensor in self.tensors()]
-
-    @torch.no_grad()
-    def copy_to(self, target: list[Tensor]) -> None:
-        torch._foreach_copy_(target, self.tensors())
+        return _copies(self.tensors())
 
     @torch.no_grad()
     def put(self, values: Iterable[Tensor]) -> None:
@@ -285,7 +290,7 @@ class Weights:
     def evaluation(self, average: list[Tensor] | None) -> Iterator[None]:
         """Evaluation mode, averaged weights if there are any, no gradients, fixed randomness."""
         device = self.trainable[0].device
-        current = None if average is None else [p.detach().clone() for p in self.trainable]
+        current = None if average is None else _copies(self.trainable)
         self.train(False)
         try:
             if average is not None:
@@ -335,11 +340,3 @@ def require_same(path: Any, found: Mapping[str, Any], wanted: Mapping[str, Any])
             f"the checkpoint {path} belongs to another training, with {name} = {there} where this "
             f"one has {here}: use the same settings, or another file"
         )
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Random states of torch: CPU and, on a CUDA device, CUDA."""
-    state = {"torch": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state

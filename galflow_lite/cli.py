@@ -300,8 +300,7 @@ def data_make(
     _keep_existing(out, force)
     from . import __version__, galaxies, synthetic
 
-    # A bar for a family of seconds would be noise.
-    family = synthetic.galaxy_family(n, stars or None, seed=seed, progress=stars == 0)
+    family = synthetic.galaxy_family(n, stars or None, seed=seed)
     recipe = {"recipe": "galflow_lite.synthetic.galaxy_family", "version": __version__}
     recipe |= {"n_galaxies": n, "stars_per_galaxy": stars or None, "seed": seed}
     galaxies.Catalogue.write(out, family, significant_bits=10, provenance=recipe)

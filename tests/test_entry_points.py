@@ -17,12 +17,7 @@ from nflows.transforms import IdentityTransform
 
 from galflow_lite import flows, images, interpolants, metrics, networks, samplers, targets
 from galflow_lite.flows import masked_autoregressive_flow, neural_spline_flow, real_nvp
-from galflow_lite.galaxies import (
-    Catalogue,
-    ConditionalMixture,
-    Galaxy,
-    GalaxyFlow,
-)
+from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow
 from galflow_lite.mcmc import hmc, langevin, svgd
 from galflow_lite.piecewise import PiecewiseFlow, choose_clusters
 from galflow_lite.plotting.galaxy_figures import sky
@@ -244,7 +239,6 @@ TAKEN_ONCE: list[tuple[str, Callable[[], Any]]] = [
     ("rtol", lambda: interpolants.sample_ode(torch.add, POINTS, method="dopri5", rtol=-1)),
     ("tail_bound", lambda: flows.SplineCoupling([True, False], tail_bound=-1)),
     ("learning_rate", lambda: fit(len, LINEAR, len, 1, learning_rate=np.inf)),
-    ("a name in log", lambda: ConditionalMixture(COLUMNS, (), log="Vx")),
     ("the columns", lambda: GalaxyFlow(("vx", "vx"), ())),
     ("labels", lambda: images.ImageSet(IMAGES, np.arange(N), *PATCH)),
     ("labels", lambda: images.ImageSet(IMAGES, np.full(N, 0.5), *PATCH)),

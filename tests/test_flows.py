@@ -8,7 +8,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from nflows.transforms.coupling import PiecewiseRationalQuadraticCouplingTransform
 from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
 from planar_densities import Grid
 
@@ -199,39 +198,6 @@ def test_spline_equals_that_of_nflows(bins, inverse):
         for a, b in zip(*gradients, strict=True):
             # At the very ends of the interval nflows has one-sided derivatives in other bins.
             torch.testing.assert_close(a[..., 4:], b[..., 4:], rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.filterwarnings("ignore:Inputs to the softmax are not scaled down")
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_spline_coupling_equals_that_of_nflows(dtype, tolerance):
-    class BatchFirst(torch.nn.Module):
-        def forward(self, inputs, context):
-            return ours.conditioner(inputs, context).t()
-
-    torch.manual_seed(1)
-    mask, options = [True, False, True, False], {"tail_bound": 3.0}
-    ours = flows.coupling_layers.SplineCoupling(mask, context_features=2, bins=5, **options)
-    ours = ours.to(dtype).requires_grad_(False)
-    theirs = PiecewiseRationalQuadraticCouplingTransform(
-        torch.tensor(mask).int(), lambda *_: BatchFirst(), num_bins=5, tails="linear", **options
-    )
-    for weight in ours.parameters():
-        weight.mul_(2)
-    x, context = 2 * torch.randn(300, 4, dtype=dtype), torch.randn(300, 2, dtype=dtype)
-    for direction in ("forward", "inverse"):
-        found, expected = (getattr(layer, direction)(x, context) for layer in (ours, theirs))
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-    assert (found[0] - x)[:, mask].abs().mean() > 0.1
-
-
-def test_spline_survives_extreme_parameters():
-    parameters = torch.tensor([80.0, -80.0, 0.0, 1e4, -1e4]).repeat(29)[: 3 * 10 - 1]
-    parameters = parameters[None, :, None].expand(1, -1, 101)
-    x = torch.linspace(-3, 3, 101)[None]
-    y, log_slope = flows.rational_quadratic_spline(x, parameters, bins=10, tail_bound=3.0)
-    assert y.isfinite().all()
-    assert log_slope.isfinite().all()
-    assert (y.diff() >= 0).all()
 
 
 # ---- many flows as one batched model

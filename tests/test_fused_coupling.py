@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from galflow_lite import flows
-from galflow_lite.flows.coupling_layers import SharedContext, SplineCoupling, _fused_coupling
-
-pytest.importorskip("numba")
+from galflow_lite.flows.coupling_layers import SharedContext, SplineCoupling
 
 
 def coupling(features: int, context: int, bins: int, *, scale: float = 1.0) -> SplineCoupling:
@@ -195,15 +193,3 @@ def test_numba_comes_with_the_first_use_and_needs_no_folder_of_its_own(tmp_path)
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file" / "cache")}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=300)
-
-
-def test_without_numba_the_readable_spline_serves(monkeypatch):
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "galflow_lite.flows.fused_coupling", raising=False)
-    _fused_coupling.cache_clear()
-    try:
-        layer, x = coupling(4, 0, 10), torch.randn(50, 4)
-        plain = layer.bend_plainly(x, None, inverse=False)
-        assert all(torch.equal(a, b) for a, b in zip(layer.forward(x), plain, strict=True))
-    finally:
-        _fused_coupling.cache_clear()

@@ -58,7 +58,7 @@ def nihao(raw: Path, product: Path) -> tuple[int, int, int, int]:
         folders = Counter(array.parent for array in found).most_common(1)
         if not folders:
             raise ValueError("no .npy file in it, expected one a galaxy")
-        return tuple(convert_catalogue(folders[0][0], product, progress=False).values())
+        return tuple(convert_catalogue(folders[0][0], product).values())
 
 
 def galaxy_zoo(raw: Path, product: Path, *, count: int) -> tuple[int, ...]:

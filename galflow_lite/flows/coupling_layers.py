@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -81,8 +81,8 @@ class SplineCoupling(_Coupling):
     faster on a CPU. A :class:`ProductConditioner` sets the spline.
 
     In single precision on a CPU, :mod:`.fused_coupling` computes it in compiled loops, unless the
-    environment variable GALFLOW_FUSED is 0 or numba is missing. Everything else, gradients of the
-    inverse and second derivatives too, takes :func:`rational_quadratic_spline`.
+    environment variable GALFLOW_FUSED is 0. Everything else, gradients of the inverse and second
+    derivatives too, takes :func:`rational_quadratic_spline`.
 
     Args:
         transformed: For each feature, whether the spline acts on it.
@@ -119,10 +119,13 @@ class SplineCoupling(_Coupling):
 
     def _bend(self, inputs: Tensor, context: Tensor | SharedContext | None, *, inverse: bool):
         weight = self.conditioner.of_inputs.layers[0].weight
-        fused = _fused_coupling() if _is_simple(inputs, weight, inverse) else None
         # Compiled loops would read beyond a context of fewer rows; torch refuses it.
-        if fused is None or (isinstance(context, Tensor) and len(context) != len(inputs)):
+        short = isinstance(context, Tensor) and len(context) != len(inputs)
+        if short or not _is_simple(inputs, weight, inverse):
             return self.bend_plainly(inputs, context, inverse=inverse)
+        # It imports numba, which takes a second.
+        from .fused_coupling import FusedCoupling
+
         index = self._moved  # not used without conditions
         if isinstance(context, SharedContext):
             context, index = context.rows, index if context.index is None else context.index
@@ -132,7 +135,7 @@ class SplineCoupling(_Coupling):
         linear = [layer for net in nets if net is not None for layer in list(net.layers)[::2]]
         parameters = [v for layer in linear for v in (layer.weight, layer.bias)]
         rows = inputs.t().contiguous()
-        outputs, log_det = fused.apply(self, inverse, rows, context, index, *parameters)
+        outputs, log_det = FusedCoupling.apply(self, inverse, rows, context, index, *parameters)
         return outputs.t(), log_det
 
     def bend_plainly(
@@ -162,16 +165,6 @@ def _is_simple(inputs: Tensor, weight: Tensor, inverse: bool) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and torch.autograd.forward_ad._current_level < 0
     )
-
-
-@cache
-def _fused_coupling():
-    """Imported, and by that numba too, at the first use; None without numba."""
-    try:
-        from .fused_coupling import FusedCoupling
-    except ImportError:
-        return None
-    return FusedCoupling
 
 
 _LOG_SCALE_LIMIT = 3.0

@@ -17,7 +17,7 @@ from ..inputs import as_whole
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy, profile_distance
 from .galaxy import conditions as conditions_of
-from .scaling import Conditions, OutsideTrainingRange, scalings, stars_and_conditions
+from .scaling import Conditions, OutsideTrainingRange, Scaling, stars_and_conditions
 
 # Width of the noise added to the conditions in the fit of the mixture, in their standard
 # deviations: they take few distinct values, on which Gaussians would collapse.
@@ -37,8 +37,7 @@ class NearestGalaxy:
         Raises:
             ValueError: If a condition does not vary.
         """
-        conditions = Conditions(catalogue.condition_names, ("M_stars",))
-        self.conditions = conditions.fitted(catalogue, by_star=False)
+        self.conditions = Conditions(catalogue.condition_names).fitted(catalogue, by_star=False)
         self._table = self.conditions.forward(catalogue.condition_table())
         self.catalogue = catalogue
         return self
@@ -71,7 +70,6 @@ class ConditionalMixture:
         columns: Columns of the stars.
         condition_columns: Conditions.
         components: Number of Gaussians, each with a full covariance.
-        log: Columns and conditions that enter as log10.
         max_stars: Stars drawn from the catalogue for the fit.
         seed: Seed of the draw and of the fit.
     """
@@ -82,11 +80,10 @@ class ConditionalMixture:
         condition_columns: Sequence[str] = CONDITIONS,
         *,
         components: int = 32,
-        log: Sequence[str] = ("M_stars",),
         max_stars: int = 40_000,
         seed: int = 0,
     ) -> None:
-        self.stars, self.conditions = scalings(columns, condition_columns, log)
+        self.stars, self.conditions = Scaling(columns), Conditions(condition_columns)
         self.components = as_whole(components, "components", least=1)
         self.max_stars = as_whole(max_stars, "max_stars", least=1)
         self.seed = as_whole(seed, "seed")

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -303,7 +303,7 @@ class Catalogue:
         return self._part(np.flatnonzero(~out)), self._part(np.flatnonzero(out))
 
     def moments(
-        self, columns: Sequence[str] | None = None, transform: Callable = np.asarray
+        self, columns: Sequence[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean and standard deviation of the columns over all stars, and their farthest values.
 
@@ -313,7 +313,6 @@ class Catalogue:
 
         Args:
             columns: Columns to read; None takes all.
-            transform: Function of stars, shape (n, columns), applied first; keeps the shape.
 
         Returns:
             Mean, standard deviation (division by n) and the value that lies farthest from the mean,
@@ -326,7 +325,7 @@ class Catalogue:
             raise ValueError(f"this part of {self.path} has no galaxies, expected at least one")
         count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
         for position in range(len(self)):
-            stars = transform(self.read_stars(position, columns).astype(np.float64))
+            stars = self.read_stars(position, columns).astype(np.float64)
             n, centre = len(stars), stars.mean(axis=0)
             shift = centre - mean
             within = ((stars - centre) ** 2).sum(axis=0)

@@ -202,7 +202,7 @@ def _published(file: Path, id: str, m_dm: str) -> Galaxy:
     return Galaxy(rows, id=id, masses=rows["mass"], attributes={"M_dm": float(m_dm)})
 
 
-def convert(source: Path | str, target: Path | str, *, progress: bool = True) -> dict[str, int]:
+def convert(source: Path | str, target: Path | str) -> dict[str, int]:
     """Convert a folder of the published layout into a catalogue, with the paper's cuts.
 
     It takes one galaxy at a time. A galaxy that the function `clean` leaves with too few stars is
@@ -211,7 +211,6 @@ def convert(source: Path | str, target: Path | str, *, progress: bool = True) ->
     Args:
         source: Folder, see `published_galaxies`.
         target: HDF5 file to write; an older one is replaced only when all went well.
-        progress: Show a progress bar.
 
     Returns:
         Numbers of galaxies and stars before and after: ``raw_galaxies``, ``raw_stars``,
@@ -222,10 +221,9 @@ def convert(source: Path | str, target: Path | str, *, progress: bool = True) ->
         OSError: If the file cannot be written.
     """
     found, galaxies = Counter(), published_galaxies(source)
-    hidden = not progress or bars_hidden()
 
     def kept() -> Iterator[Galaxy]:
-        for galaxy in tqdm(galaxies, desc="convert", unit=" galaxies", disable=hidden):
+        for galaxy in tqdm(galaxies, desc="convert", unit=" galaxies", disable=bars_hidden()):
             found.update(raw_galaxies=1, raw_stars=len(galaxy))
             try:
                 galaxy = clean(galaxy)

@@ -17,7 +17,7 @@ from ..inputs import as_whole, sent
 from ..training import History, fit
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
-from .scaling import Conditions, Scaling, scalings, stars_and_conditions
+from .scaling import Conditions, Scaling, stars_and_conditions
 
 _KIND = "a galaxy flow"
 # Stars that pass the flow at once: few enough for a processor's cache, enough to fill a GPU.
@@ -47,7 +47,6 @@ class GalaxyFlow:
         condition_columns: Conditions to depend on, any subset of a catalogue's conditions.
         layers, hidden, tail_bound: As in :func:`galflow_lite.flows.neural_spline_flow`; the
             defaults are the paper's.
-        log: Columns and conditions that enter as log10; the paper has the stellar mass alone.
         seed: Seed of the initial weights.
 
     Example:
@@ -65,11 +64,10 @@ class GalaxyFlow:
         layers: int = 14,
         hidden: int = 128,
         tail_bound: float = 3.0,
-        log: Sequence[str] = ("M_stars",),
         seed: int = 0,
     ) -> None:
         self.settings = dict(layers=layers, hidden=hidden, tail_bound=tail_bound)
-        self.stars, self.conditions = scalings(columns, condition_columns, log)
+        self.stars, self.conditions = Scaling(columns), Conditions(condition_columns)
         self.columns, self.condition_columns = self.stars.columns, self.conditions.columns
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(as_whole(seed, "seed"))
@@ -135,7 +133,7 @@ class GalaxyFlow:
         stream = catalogue.batches(**names, **order)
         steps = 9 * len(stream) if steps is None else steps
         if options.get("checkpoint") is not None:  # which refuses to go on with another training
-            model = dict(**names, **self.settings, log=stars.log)
+            model = dict(**names, **self.settings)
             data = dict(catalogue=catalogue.fingerprint(), **order)
             options["settings"] = {**model, **data, **options.get("settings", {})}
         if schedule == "paper":

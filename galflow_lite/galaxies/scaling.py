@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..inputs import as_array, as_choice, warn_of_far_points
+from ..inputs import as_array, as_choice, as_number, warn_of_far_points
 from .catalogue import Catalogue
 from .galaxy import CONDITIONS, UNITS, Galaxy
 
@@ -22,27 +22,24 @@ class OutsideTrainingRange(UserWarning):
 class Scaling:
     """Invertible map of named columns to columns of zero mean and unit variance.
 
-    A column goes to (u - mean) / std, where u is the value, or its log10 for a column in ``log``.
-
     Args:
-        columns: Names of the columns.
-        log: Columns on a logarithmic scale. Names that are not among the columns are passed over.
-        mean, std: Moments of u, shape (len(columns),); None before a fit.
+        columns: Names of the columns, each once.
+        mean, std: Moments, shape (len(columns),); None before a fit.
         range: Name to the least and the largest value seen in a fit, of conditions.
     """
 
     columns: tuple[str, ...]
-    log: tuple[str, ...] = ()
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
     range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        log = tuple(name for name in self.log if name in self.columns)
-        object.__setattr__(self, "log", log)
+        object.__setattr__(self, "columns", tuple(self.columns))
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"found the columns {self.columns}, expected each once: drop others")
 
     def with_moments(self, mean: Sequence[float], std: Sequence[float]) -> Scaling:
-        """The same scales with these moments of u.
+        """The same scales with these moments.
 
         Raises:
             ValueError: If a column is constant.
@@ -58,13 +55,12 @@ class Scaling:
         """The same scales with the moments of the stars of a catalogue.
 
         Raises:
-            ValueError: If the catalogue lacks a column, one does not vary, or stars lie where its
-                curve is not defined.
+            ValueError: If the catalogue lacks a column, or one does not vary.
 
         Warns:
             RuntimeWarning: A single star makes up nearly all variance of a column.
         """
-        mean, std, farthest = catalogue.moments(self.columns, transform=self.curve)
+        mean, std, farthest = catalogue.moments(self.columns)
         fitted, n = self.with_moments(mean, std), int(catalogue.n_stars.sum())
         far = (farthest - mean) / std
         warn_of_far_points(self.columns, fitted.inverse(far[None])[0], far**2 / n, n)
@@ -79,26 +75,9 @@ class Scaling:
         if self.mean is None:
             raise ValueError("this model has seen no galaxies yet: call fit() or load() first")
 
-    def _places(self) -> list[int]:
-        """Where the columns on a logarithmic scale stand."""
-        return [self.columns.index(name) for name in self.log]
-
     def curve(self, values: np.ndarray) -> np.ndarray:
-        """u of values, shape (n, columns), before standardisation.
-
-        Raises:
-            ValueError: If a value on a logarithmic scale is not positive.
-        """
-        curved = np.array(values, dtype=np.float64)
-        for name, place in zip(self.log, self._places(), strict=True):
-            column = curved[:, place]
-            if outside := np.count_nonzero(~(column > 0)):
-                raise ValueError(
-                    f"{name} has {outside} values out of range, expected {name} > 0: remove these "
-                    "rows, or change log"
-                )
-            column[:] = np.log10(column)
-        return curved
+        """Values as they are standardised, shape (n, columns), float64."""
+        return np.asarray(values, dtype=np.float64)
 
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Standardised values, shape (n, columns), float64."""
@@ -106,14 +85,8 @@ class Scaling:
         return (self.curve(values) - self.mean) / self.std
 
     def inverse(self, scaled: np.ndarray) -> np.ndarray:
-        """Values in physical units, shape (n, columns), float32, where `forward` takes them."""
-        values = np.asarray(scaled, dtype=np.float64) * self.std + self.mean
-        places, limits = self._places(), np.finfo(np.float32)
-        with np.errstate(over="ignore"):
-            values[:, places] = 10.0 ** values[:, places]
-        # A small number would be zero as a float32 number, and have no logarithm.
-        values[:, places] = np.clip(values[:, places], limits.smallest_subnormal, limits.max)
-        return values.astype(np.float32)
+        """Values in physical units, shape (n, columns), float32."""
+        return (np.asarray(scaled, dtype=np.float64) * self.std + self.mean).astype(np.float32)
 
     def log_abs_det(self, values: np.ndarray) -> np.ndarray:
         """log |d scaled / d values| of each row, shape (n,): the Jacobian of these columns alone.
@@ -121,27 +94,7 @@ class Scaling:
         The public code of arXiv:2312.06017 subtracts the log std of the conditions as well, which
         shifts its log-densities by a constant: conditions are given, not transformed variables.
         """
-        curved = np.asarray(values, dtype=np.float64)[:, self._places()]
-        return -np.log(self.std).sum() - np.log(curved * np.log(10.0)).sum(axis=1)
-
-
-def scalings(
-    columns: Sequence[str], conditions: Sequence[str], log: Any
-) -> tuple[Scaling, Conditions]:
-    """The scales of stars and of conditions from the names that a person gives.
-
-    Raises:
-        ValueError: On a name twice, or a name in ``log`` that is no column.
-    """
-    columns, conditions = tuple(columns), tuple(conditions)
-    log = (log,) if isinstance(log, str) else tuple(log)
-    for names in (columns, conditions):
-        if len(set(names)) < len(names):
-            raise ValueError(f"found the columns {names}, expected each once: drop the others")
-    for name in log:
-        # The default of log may stay where there is no such condition.
-        as_choice(name, "a name in log", (*columns, *conditions, "M_stars"))
-    return Scaling(columns, log), Conditions(conditions, log)
+        return np.full(len(values), -np.log(self.std).sum())
 
 
 def stars_and_conditions(
@@ -155,7 +108,23 @@ def stars_and_conditions(
 
 
 class Conditions(Scaling):
-    """Named global parameters of galaxies, standardised, with the range seen in training."""
+    """Named global parameters of galaxies, standardised, with the range seen in training.
+
+    The stellar mass enters as log10.
+    """
+
+    def curve(self, values: np.ndarray) -> np.ndarray:
+        """As of a Scaling.
+
+        Raises:
+            ValueError: If a stellar mass is not positive.
+        """
+        curved = np.array(values, dtype=np.float64)
+        if "M_stars" in self.columns:
+            mass = curved[:, self.columns.index("M_stars")]
+            as_number(mass.min(), "M_stars", above=0)
+            mass[:] = np.log10(mass)
+        return curved
 
     def fitted(self, catalogue: Catalogue, *, by_star: bool = True) -> Conditions:
         """The same conditions with moments and range from galaxies.
@@ -213,9 +182,9 @@ class Conditions(Scaling):
         """
         for name, value in zip(self.columns, row, strict=True):
             low, high = self.range[name]
-            # The flow sees a logarithmic condition in dex: that is how far outside it is.
+            # The flow sees the mass in dex: that is how far outside it is.
             ends, unit = np.array([low, value, high]), UNITS.get(name, "")
-            ends, step = (np.log10(ends), "dex") if name in self.log else (ends, unit)
+            ends, step = (np.log10(ends), "dex") if name == "M_stars" else (ends, unit)
             excess, width = -np.diff(ends).min(), ends[2] - ends[0]
             if excess > 0:
                 message = (

@@ -5,13 +5,11 @@ Scaling relations and their scatter; units kpc, Gyr, solar masses, dex.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from tqdm import tqdm
 
-from ..files import bars_hidden
-from ..galaxies import Galaxy, clean, conditions
+from ..galaxies import Galaxy, clean
 from ..inputs import as_number, as_whole
 from .galaxy_model import GalaxyModel
 
@@ -157,30 +155,21 @@ _FEWEST_BEFORE_CLEANING = 600
 _GOLDEN = 0.5 * (5**0.5 - 1)
 
 
-def star_number(log_mass: float) -> int:
-    """Number of stars that a galaxy gets by default: 10^(4.2 + 0.55 (log M* - 9)), 600 to 60000.
-
-    The exponent is that of the star numbers of the paper's simulations, whose particles are
-    more massive in more massive galaxies.
-    """
-    return int(np.clip(10 ** (4.2 + 0.55 * (log_mass - 9)), _FEWEST_BEFORE_CLEANING, 60_000))
-
-
 def galaxy(
     log_mass: float,
     n_stars: int | None = None,
     *,
     seed: int | np.random.SeedSequence | np.random.Generator = 0,
-    cleaned: bool = True,
     id: str = "synthetic",
 ) -> Galaxy:
-    """Draw one synthetic galaxy.
+    """Draw one synthetic galaxy, with the cuts of the paper (`galaxies.clean`).
 
     Args:
         log_mass: log10 of the stellar mass in Msun, 6 to 11.5.
-        n_stars: stars before cleaning; `star_number` of the mass when None.
+        n_stars: stars before the cuts; None takes 10^(4.2 + 0.55 (log M* - 9)), 600 to 60,000. The
+            exponent is that of the star numbers of the paper's simulations, whose particles are
+            more massive in more massive galaxies.
         seed: seed, seed sequence or generator.
-        cleaned: apply the cuts of the paper (`galaxies.clean`) with its defaults.
         id: name of the galaxy.
 
     Returns:
@@ -196,18 +185,17 @@ def galaxy(
         >>> 1850 < len(dwarf) < 1900
         True
     """
-    n = star_number(log_mass) if n_stars is None else n_stars
-    n = as_whole(n, "n_stars", least=_FEWEST_BEFORE_CLEANING)
     rng = np.random.default_rng(seed)
     parameters = draw_parameters(log_mass, rng=rng)
+    default = int(np.clip(10 ** (4.2 + 0.55 * (log_mass - 9)), _FEWEST_BEFORE_CLEANING, 60_000))
+    n = as_whole(default if n_stars is None else n_stars, "n_stars", least=_FEWEST_BEFORE_CLEANING)
     stars, _ = GalaxyModel(parameters).sample(n, rng=rng)
     about = dict(masses=parameters.mass / n, attributes=asdict(parameters))
-    drawn = Galaxy(stars.astype(np.float32), id=id, **about)
-    return clean(drawn) if cleaned else replace(drawn, conditions=conditions(drawn))
+    return clean(Galaxy(stars.astype(np.float32), id=id, **about))
 
 
 def galaxy_family(
-    n_galaxies: int, stars_per_galaxy: int | None = None, *, seed: int = 0, progress: bool = False
+    n_galaxies: int, stars_per_galaxy: int | None = None, *, seed: int = 0
 ) -> list[Galaxy]:
     """Draw a family of synthetic galaxies of 10^6.5 to 10^11 Msun, with the cuts of the paper.
 
@@ -224,9 +212,8 @@ def galaxy_family(
 
     Args:
         n_galaxies: at least 1.
-        stars_per_galaxy: stars of each galaxy before cleaning; None takes `star_number`.
+        stars_per_galaxy: stars of each galaxy before the cuts; None as in `galaxy`.
         seed: of the whole family.
-        progress: show a progress bar.
 
     Returns:
         Galaxies named synthetic_000, synthetic_001, ...; see `galaxy`.
@@ -237,17 +224,10 @@ def galaxy_family(
     root = np.random.SeedSequence(as_whole(seed, "seed"))
     offset = np.random.default_rng(root).random()
     children = root.spawn(as_whole(n_galaxies, "n_galaxies", least=1))
-    bar = tqdm(children, disable=not progress or bars_hidden())
-    masses = (
-        6.5 + (11.0 - 6.5) * _rising((offset + i * _GOLDEN) % 1) for i in range(len(children))
-    )
+    places = [(offset + i * _GOLDEN) % 1 for i in range(len(children))]
+    # The inverse of the cumulative distribution of a density 1 + 2 s on [0, 1].
+    masses = [6.5 + (11.0 - 6.5) * (np.sqrt(1 + 8 * u) - 1) / 2 for u in places]
     return [
         galaxy(log_mass, stars_per_galaxy, seed=child, id=f"synthetic_{i:03d}")
-        for i, (log_mass, child) in enumerate(zip(masses, bar, strict=True))
+        for i, (log_mass, child) in enumerate(zip(masses, children, strict=True))
     ]
-
-
-def _rising(u: float) -> float:
-    """Inverse of the cumulative distribution of a density 1 + 2 s on [0, 1]."""
-    k = 2.0
-    return (np.sqrt(1 + 2 * k * u * (1 + k / 2)) - 1) / k

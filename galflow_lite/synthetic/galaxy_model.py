@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.integrate import cumulative_trapezoid
 
 from .kinematics import (
     NFW,
@@ -161,7 +162,7 @@ def birth_times(
     t = np.linspace(start, end, 400)
     rate = (t - start + 0.05) * np.exp(-(t - start) / tau)
     rate *= 1 + (recent - 1) / (1 + np.exp(-(t - (AGE_OF_UNIVERSE - 2.0)) / 0.3))
-    cumulative = np.append(0.0, np.cumsum(0.5 * (rate[1:] + rate[:-1])))
+    cumulative = cumulative_trapezoid(rate, initial=0)
     return np.interp(rng.random(n) * cumulative[-1], cumulative, t)
 
 
@@ -282,7 +283,11 @@ class GalaxyModel:
         if name == "halo":
             target = p.oxygen - 0.8 + rng.normal(0, _HALO_SPREAD, len(R))
         else:
-            target = p.oxygen + _GRADIENT * (_saturate(R / p.disc_length) - 1.5)
+            # Unbounded, the gradient would take the outermost stars to absurd abundances; a hard
+            # limit would pile them up at one value.
+            scales = R / p.disc_length
+            levelled = scales / (1 + (scales / _OUTERMOST) ** 4) ** 0.25
+            target = p.oxygen + _GRADIENT * (levelled - 1.5)
         if name == "bulge":
             target += 0.1
         eta = outflow_for_equilibrium(target)
@@ -295,12 +300,3 @@ class GalaxyModel:
         start = [_DILUTION * x for x in (*left, type_ia_rate(p.thin_onset, **early))]
         late = dict(tau_star=2.5, tau_sfh=p.thin_tau + 3, start=start)
         return enrichment(np.maximum(time - p.thin_onset, 0), eta=eta, **late)
-
-
-def _saturate(radius: np.ndarray) -> np.ndarray:
-    """Radius in scale lengths, levelling off smoothly at `_OUTERMOST`.
-
-    An unbounded gradient would take the outermost stars to absurd abundances; a hard limit would
-    pile them up at one value.
-    """
-    return radius / (1 + (radius / _OUTERMOST) ** 4) ** 0.25

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.integrate import cumulative_trapezoid
 from scipy.ndimage import map_coordinates
 
 G = 4.30091e-6
@@ -183,9 +184,7 @@ def _look_up(table: np.ndarray, *indices: np.ndarray) -> np.ndarray:
 
 def _integral_outwards(values: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """Trapezoidal integral along the last axis from each node to the last one."""
-    steps = 0.5 * (values[..., 1:] + values[..., :-1]) * np.diff(nodes)
-    total = np.cumsum(steps[..., ::-1], axis=-1)[..., ::-1]
-    return np.concatenate([total, np.zeros_like(total[..., :1])], axis=-1)
+    return -cumulative_trapezoid(values[..., ::-1], nodes[::-1], initial=0)[..., ::-1]
 
 
 class DiscKinematics:

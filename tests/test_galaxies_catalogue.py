@@ -286,15 +286,6 @@ def test_any_step_in_a_new_object_gives_the_same_batch(numbered):
     assert not torch.equal(expected[0], numbered.batches(100, seed=1)(0)[0])
 
 
-def test_order_is_uniform(numbered):
-    # Mean place of the stars of one galaxy in 60 epochs: uniform within its standard error.
-    batches = numbered.subset(["g0", "g2"]).batches(510)
-    places = [torch.nonzero(batches(epoch)[0][:, 1] == 2).flatten() for epoch in range(60)]
-    assert {len(found) for found in places} == {10}
-    error = 510 / np.sqrt(12 * 600)
-    assert abs(torch.cat(places).float().mean() - 254.5) < 4 * error
-
-
 def test_cap_takes_the_same_uniform_subset_of_each_galaxy_in_all_epochs(numbered):
     batches = numbered.batches(50, stars_per_galaxy=400)
     assert batches.n_stars == sum(min(n, 400) for n in SIZES)

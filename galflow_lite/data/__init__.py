@@ -103,9 +103,8 @@ def _write(product: Path, images: Iterable[bytes], classes: Any, numbers: Any) -
     x = np.stack([central_square(image, size=64) for image in images])
     # An open file, since numpy would add .npz to the temporary name.
     with product.open("wb") as file:
-        np.savez_compressed(
-            file, x=x, y=np.array(classes, np.uint8), objid=np.array(numbers, np.int64)
-        )
+        about = dict(y=np.array(classes, np.uint8), objid=np.array(numbers, np.int64))
+        np.savez_compressed(file, x=x, **about)
     return x.shape
 
 

@@ -52,12 +52,12 @@ def neural_spline_flow(
         >>> flow.sample(7, torch.zeros(3, 4)).shape
         torch.Size([3, 7, 10])
     """
-    _check(features, context_features, layers, hidden, least=2)
+    features = as_whole(features, "features", least=2)  # one to keep, one to transform
     first_half = [i < (features + 1) // 2 for i in range(features)]
     settings = dict(context_features=context_features, hidden=hidden)
     settings |= dict(bins=bins, tail_bound=tail_bound)
     transforms: list[Transform] = []
-    for _ in range(layers):
+    for _ in range(as_whole(layers, "layers", least=1)):
         transforms += [
             RandomPermutation(features),
             LULinear(features),
@@ -93,20 +93,13 @@ def masked_autoregressive_flow(
         >>> masked_autoregressive_flow(2).log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
     """
-    _check(features, context_features, layers, hidden)
+    features, hidden = as_whole(features, "features", least=1), as_whole(hidden, "hidden", least=1)
+    settings = dict(context_features=context_features or None, num_blocks=1)
+    settings |= dict(use_residual_blocks=False, activation=torch.tanh)
     transforms: list[Transform] = []
-    for _ in range(layers):
-        transforms += [
-            MaskedAffineAutoregressiveTransform(
-                features,
-                hidden,
-                context_features=context_features or None,
-                num_blocks=1,
-                use_residual_blocks=False,
-                activation=torch.tanh,
-            ),
-            ReversePermutation(features),
-        ]
+    for _ in range(as_whole(layers, "layers", least=1)):
+        transforms.append(MaskedAffineAutoregressiveTransform(features, hidden, **settings))
+        transforms.append(ReversePermutation(features))
     return Flow(CompositeTransform(transforms), features, context_features, base=base)
 
 
@@ -138,28 +131,15 @@ def real_nvp(
         >>> real_nvp(2).sample(5).shape
         torch.Size([5, 2])
     """
-    _check(features, context_features, layers, hidden, least=2)
+    features = as_whole(features, "features", least=2)  # one to keep, one to transform
     transforms: list[Transform] = []
-    for layer in range(layers):
+    for layer in range(as_whole(layers, "layers", least=1)):
         half = [i % 2 == layer % 2 for i in range(features)]
         transforms.append(AffineCoupling(half, context_features=context_features, hidden=hidden))
         if act_norm:
             transforms.append(ActNorm(features))
-    base = None
-    if resampled is not None:
-        width = as_whole(resampled, "resampled", least=1)
-        base = ResampledBase(features, hidden=(width, width))
+    base = None if resampled is None else ResampledBase(features, hidden=(resampled, resampled))
     return Flow(CompositeTransform(transforms), features, context_features, base=base)
-
-
-def _check(
-    features: int, context_features: int, layers: int, hidden: int, *, least: int = 1
-) -> None:
-    """A coupling needs two features at least, one to keep and one to transform."""
-    as_whole(features, "features", least=least)
-    as_whole(context_features, "context_features")
-    as_whole(layers, "layers", least=1)
-    as_whole(hidden, "hidden", least=1)
 
 
 class StackedFlows(nn.Module):
@@ -221,7 +201,7 @@ class StackedFlows(nn.Module):
     @torch.no_grad()
     def copy_to(self, flows: Sequence[Flow]) -> None:
         """Write the parameters into flows of the same architecture and number."""
-        values = {name.replace("/", "."): value for name, value in self.named_parameters()}
+        values = _dotted(self.named_parameters())
         for index, flow in enumerate(flows):
             for name, parameter in flow.named_parameters():
                 parameter.copy_(values[name][index])

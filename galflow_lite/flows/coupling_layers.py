@@ -37,28 +37,20 @@ class ProductConditioner(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, context: int, *, hidden: int) -> None:
         super().__init__()
-        build = partial(
-            MLP,
-            out_features=outputs,
-            hidden=(hidden, hidden, hidden),
-            activation=partial(nn.LeakyReLU, LEAK, inplace=True),
-            final_activation=True,
-        )
-        self.of_inputs = build(inputs)
-        self.of_context = build(context) if context else None
+        activation = partial(nn.LeakyReLU, LEAK, inplace=True)
+        options = dict(hidden=(hidden,) * 3, activation=activation, final_activation=True)
+        self.of_inputs = MLP(inputs, outputs, **options)
+        self.of_context = MLP(context, outputs, **options) if context else None
 
     def forward(self, inputs: Tensor, context: Tensor | SharedContext | None = None) -> Tensor:
         """Return parameters with the batch last, shape (outputs, batch)."""
         parameters = _batch_last(self.of_inputs.layers, inputs)
         if self.of_context is None:
             return parameters
-        if not isinstance(context, SharedContext):
-            return parameters * _batch_last(self.of_context.layers, context)
-        # The network of the context sees each distinct condition once, not once for each star.
-        factors = _batch_last(self.of_context.layers, context.rows)
-        if context.index is not None:
-            factors = factors.index_select(1, context.index)
-        return parameters * factors
+        # The network of a shared context sees each condition once, not once for each star.
+        rows, index = context if isinstance(context, SharedContext) else (context, None)
+        factors = _batch_last(self.of_context.layers, rows)
+        return parameters * (factors if index is None else factors.index_select(1, index))
 
 
 class _Coupling(Transform):
@@ -187,14 +179,10 @@ class AffineCoupling(_Coupling):
         self, transformed: Sequence[bool], *, context_features: int = 0, hidden: int = 32
     ) -> None:
         super().__init__(transformed)
-        self.conditioner = MLP(
-            len(self._kept),
-            2 * len(self._moved),
-            hidden=(hidden, hidden),
-            context_features=context_features,
-        )
-        nn.init.zeros_(self.conditioner.layers[-1].weight)
-        nn.init.zeros_(self.conditioner.layers[-1].bias)
+        options = dict(hidden=(hidden, hidden), context_features=context_features)
+        self.conditioner = MLP(len(self._kept), 2 * len(self._moved), **options)
+        for parameter in self.conditioner.layers[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map (batch, features) to outputs of the same shape and log|det J|, shape (batch,)."""

@@ -28,11 +28,8 @@ _BLOCK = 256
 _ONE, _TWO, _HALF, _ZERO = (np.float32(v) for v in (1, 2, 0.5, 0))
 _LEAST, _FLOOR, _SLOPE = (np.float32(v) for v in (MIN_BIN_SIZE, MIN_DERIVATIVE, LEAK))
 # All that keeps NaN a NaN: only the order of sums and products is free.
-_OPTIONS = {
-    "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"},
-    "error_model": "numpy",
-    "nogil": True,
-}
+_FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
+_OPTIONS = dict(fastmath=_FAST, error_model="numpy", nogil=True)
 
 
 def _compiled(function):
@@ -206,13 +203,11 @@ def _bend(x, z, bias, factor, index, moved, axis, bound, out, log_det):
     for first in range(0, x.shape[1], _BLOCK):
         n = min(_BLOCK, x.shape[1] - first)
         rows = slice(first, first + n)
-        total = log_det[rows]
+        total, here = log_det[rows], index[rows]
         total[:] = _ZERO
         for f in range(len(moved)):
             xf, of = x[moved[f], rows], out[moved[f], rows]
-            _locate(
-                xf, z[f], rows, bias[f], factor[f], index[rows], axis, bound, p, s, units, factors
-            )
+            _locate(xf, z[f], rows, bias[f], factor[f], here, axis, bound, p, s, units, factors)
             if axis == 0:
                 for i in range(n):
                     xi[i] = (scaled[i] - left[i]) / w[i]

@@ -68,9 +68,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace files that exist."
 
 @app.command()
 def check(
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Also run a notebook that no network is open to.")
-    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Also without a network.")] = False,
 ) -> None:
     """Look at this environment: one line for each thing, OK or FAIL."""
     from .environment import findings
@@ -91,19 +89,14 @@ def reproduce(
     ] = None,
     scale: Annotated[
         Literal["lite", "paper"],
-        typer.Option(
-            envvar="GALFLOW_SCALE",
-            help="lite: minutes on a laptop. paper: the paper's settings, on a GPU.",
-        ),
+        typer.Option(envvar="GALFLOW_SCALE", help="lite: a laptop. paper: its settings, on a GPU."),
     ] = "lite",
     seed: Annotated[
         int | None,
         typer.Option(min=0, envvar="GALFLOW_SEED", help="In place of the notebook's own."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for reports and new runs.")] = Path("runs"),
-    store: Annotated[
-        bool, typer.Option("--store", help="Store outputs in the notebooks, numbers in data/.")
-    ] = False,
+    store: Annotated[bool, typer.Option("--store", help="Store outputs and numbers.")] = False,
 ) -> None:
     """Execute lesson and audit, write them with a report each, print the claims of the paper.
 
@@ -166,9 +159,7 @@ def _show(number: str, scale: str, runs: dict[Path, Any], store: bool) -> int:
 def table(
     notebook: Annotated[str | None, typer.Argument(help="Notebook (01); left out, all.")] = None,
     rows: Annotated[bool, typer.Option("--rows", help="Each number that a paper states.")] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every number of ours as well.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every number of ours, too.")] = False,
     form: Annotated[
         Literal["text", "markdown", "html", "csv"], typer.Option("--format", help="What to print.")
     ] = "text",
@@ -194,18 +185,16 @@ def table(
 def student(
     out: Out,
     solutions: Annotated[bool, typer.Option("--solutions", help="With solutions.")] = False,
-    nbgrader: Annotated[
-        bool, typer.Option("--nbgrader", help="Sources of nbgrader assignments.")
-    ] = False,
+    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="As assignments.")] = False,
     force: Force = False,
 ) -> None:
     """Write the lessons without solutions and outputs, to work through or to hand out."""
     from .teaching import lessons, write_student_version
 
-    for lesson in lessons():
-        _keep_existing(out / lesson.name, force)
-    for lesson in lessons():
-        target = out / lesson.name
+    targets = {lesson: out / lesson.name for lesson in lessons()}
+    for target in targets.values():
+        _keep_existing(target, force)
+    for lesson, target in targets.items():
         stubs = write_student_version(lesson, target, solutions=solutions, nbgrader=nbgrader)
         typer.echo(f"{target}: {stubs} cells to fill in")
 
@@ -213,9 +202,7 @@ def student(
 @app.command()
 def classroom(
     out: Out,
-    platform: Annotated[
-        list[str] | None, typer.Option(help="windows or macos, or both; left out, this computer's.")
-    ] = None,
+    platform: Annotated[list[str] | None, typer.Option(help="windows, macos or both.")] = None,
     python: Annotated[str, typer.Option(help="The class's Python, with a platform.")] = "3.12",
 ) -> None:
     """Gather wheels, lessons and solutions for a room without a network, such as on a USB stick."""
@@ -230,9 +217,7 @@ def classroom(
 def slides(
     notebook: Annotated[str, typer.Argument(help="Lesson (01).")],
     out: Out,
-    reveal: Annotated[
-        Path | None, typer.Option(help="Archive of reveal.js, where there is no network.")
-    ] = None,
+    reveal: Annotated[Path | None, typer.Option(help="Archive of reveal.js, offline.")] = None,
 ) -> None:
     """Write slides of a lesson that play in a browser without a network."""
     from .notebooks import find_notebooks
@@ -340,10 +325,7 @@ def data_list() -> None:
 def data_fetch(
     name: Annotated[str, typer.Argument(help="A name that `galflow-lite data list` shows.")],
     folder: Annotated[Path | None, typer.Option(help="Where to put it.")] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option(help="The raw file, or the folder of several, if you have them already."),
-    ] = None,
+    source: Annotated[Path | None, typer.Option(help="Raw file or folder, if here.")] = None,
 ) -> None:
     """Download published data, check and convert them."""
     from .data import fetch

@@ -295,9 +295,8 @@ def as_choice(value: Any, name: str, choices: Collection[str]) -> str:
 
 def column_names(value: Any) -> list | None:
     """Names of the columns of a table (DataFrame, structured array, mapping); else None."""
-    if isinstance(value, Mapping):
-        return list(value)
     labels = getattr(value, "columns", getattr(getattr(value, "dtype", None), "names", None))
+    labels = value if isinstance(value, Mapping) else labels
     return None if labels is None else list(labels)
 
 
@@ -340,8 +339,7 @@ def child_seed(seed: int, *names: str | int) -> int:
     Returns:
         A number below 2^32, for torch, numpy or another call.
     """
-    words = (zlib.crc32(str(name).encode()) for name in names)
-    return mixed_seed(seed, *words)
+    return mixed_seed(seed, *(zlib.crc32(str(name).encode()) for name in names))
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -406,7 +404,7 @@ def _require_shape(found: Sequence[int], name: str, shape: Sequence[int | str] |
 def _where(bad: np.ndarray, columns: Sequence[str] | None) -> str:
     if columns is None or bad.ndim != 2:
         return ""
-    return f" in column {', '.join(c for c, any_ in zip(columns, bad.any(0), strict=True) if any_)}"
+    return f" in column {', '.join(np.asarray(columns)[bad.any(0)])}"
 
 
 def _refuse(bad: np.ndarray, name: str, columns: Sequence[str] | None, infinite: bool) -> None:
@@ -424,16 +422,14 @@ def _warn_if_coarse(
     found: np.ndarray, result: np.ndarray, name: str, columns: Sequence[str] | None
 ) -> None:
     """Warn where rounding eats the differences between the values of a column."""
-    if found.ndim == 0 or len(found) < 2:
-        return
-    columns_of = found.reshape(len(found), -1)
-    low, high = columns_of.min(0), columns_of.max(0)
+    rows = found.reshape(len(found), -1) if found.ndim else found.reshape(1, 1)
+    low, high = rows.min(0), rows.max(0)
     # In the type of the input: identifiers above 2^53 differ there, and not in float64.
     spread = (high - low).astype(np.float64)
     size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
-    coarse = (spread > 0) & (size * np.finfo(result.dtype).eps > 1e-3 * spread)
-    if coarse.any():
-        worst = int(np.argmax(np.where(coarse, size / np.maximum(spread, 1e-300), 0)))
+    ratio = np.divide(size, spread, out=np.zeros_like(size), where=spread > 0)
+    worst = int(ratio.argmax())
+    if ratio[worst] * np.finfo(result.dtype).eps > 1e-3:
         label = columns[worst] if columns is not None and found.ndim == 2 else worst
         warnings.warn(
             f"{name} differs by {spread[worst]:.3g} at most in column {label}, around "

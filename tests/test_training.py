@@ -32,11 +32,13 @@ def train(model: nn.Module, steps: int, loss=None, batches=None, **options) -> H
     return fit(loss or square_loss(model), model, batches, steps, progress=False, **options)
 
 
-def descend(weight: Tensor, steps: int, loss=None, *, rate: float = 1.0, **options) -> History:
+def descend(
+    weight: nn.Parameter, steps: int, loss=None, *, rate: float = 1.0, **options
+) -> History:
     """Plain gradient descent; by default the gradient is 1 and the weight falls by 1 a step."""
     return fit(
         loss or (lambda _: weight.sum()),
-        [weight],
+        nn.ParameterList([weight]),
         options.pop("batches", lambda step: None),
         steps,
         optimizer=options.pop("optimizer", lambda p: torch.optim.SGD(p, lr=rate)),
@@ -73,7 +75,7 @@ def test_updates_are_those_of_a_plain_loop():
 
 
 def test_average_of_weights_by_hand():
-    value, seen = torch.tensor([1.0], requires_grad=True), []
+    value, seen = nn.Parameter(torch.tensor([1.0])), []
     history = descend(
         value,
         4,
@@ -92,7 +94,7 @@ def test_average_of_weights_by_hand():
 
 
 def test_average_is_what_stays_without_validation():
-    value = torch.tensor([1.0], requires_grad=True)
+    value = nn.Parameter(torch.tensor([1.0]))
     descend(value, 1, ema_decay=0.9)
     assert value.item() == pytest.approx(0.1 * 1 + 0.9 * 0)
 
@@ -101,7 +103,7 @@ def test_average_is_what_stays_without_validation():
     ("gradient", "moved"), [((3.0, 4.0), (0.6, 0.8)), ((0.3, 0.4), (0.3, 0.4))]
 )
 def test_clipping_limits_the_norm_over_all_parameters(gradient, moved):
-    value = torch.zeros(2, requires_grad=True)
+    value = nn.Parameter(torch.zeros(2))
     descend(value, 1, lambda _: (torch.tensor(gradient) * value).sum(), clip_norm=1.0)
     assert (-value).tolist() == pytest.approx(moved, rel=1e-5)
 
@@ -115,7 +117,7 @@ def test_clipping_limits_the_norm_over_all_parameters(gradient, moved):
     ],
 )
 def test_schedule_scales_the_updates(schedule, expected):
-    value, where = torch.zeros(1, requires_grad=True), []
+    value, where = nn.Parameter(torch.zeros(1)), []
     loss = lambda _: where.append(value.item()) or value.sum()  # noqa: E731
     descend(value, 4, loss, rate=8.0, schedule=schedule)
     assert [*where, value.item()] == pytest.approx(expected)
@@ -193,7 +195,7 @@ def test_neither_validation_nor_callback_changes_the_training():
 
 
 def test_infinite_validation_is_never_the_best():
-    values, weight = iter([math.inf, 2.0, math.nan, 3.0]), torch.zeros(1, requires_grad=True)
+    values, weight = iter([math.inf, 2.0, math.nan, 3.0]), nn.Parameter(torch.zeros(1))
     history = descend(weight, 4, validation=lambda: next(values), validate_every=1)
     assert (history.best_step, history.best_loss, weight.item()) == (2, 2.0, -2.0)
     with pytest.warns(RuntimeWarning, match="none of 2 validation losses is a number"):
@@ -221,7 +223,7 @@ def test_nan_stops_with_its_step_and_the_last_good_weights_of_all_modules():
 
 
 def test_infinite_gradient_of_a_finite_loss_leaves_good_weights():
-    weight = torch.tensor([1.0], requires_grad=True)
+    weight = nn.Parameter(torch.tensor([1.0]))
     # sqrt has an infinite slope at 0, times 0 gives NaN.
     loss = lambda _: (weight * 1.0).sum() + (weight * 0).sqrt().sum()  # noqa: E731
     for steps, message in ((1, "the gradient is not finite at step 0"), (5, "loss is nan at st")):
@@ -231,7 +233,7 @@ def test_infinite_gradient_of_a_finite_loss_leaves_good_weights():
 
 
 def test_nan_in_a_batch_is_named():
-    weight = torch.zeros(3, requires_grad=True)
+    weight = nn.Parameter(torch.zeros(3))
     rows = [torch.ones(4, 3), torch.full((4, 3), math.nan)]
     with pytest.raises(TrainingDiverged, match="the batch itself holds NaN or infinite values"):
         descend(weight, 2, lambda b: (b - weight).square().mean(), batches=rows.__getitem__)
@@ -264,7 +266,7 @@ def test_interrupt_keeps_the_best_weights(source):
 
 
 def test_gradients_of_the_trained_weights_alone_and_logs_of_every_step():
-    weight, critic = torch.ones(1, requires_grad=True), nn.Linear(1, 1)
+    weight, critic = nn.Parameter(torch.ones(1)), nn.Linear(1, 1)
     loss = lambda step: (critic(weight).sum(), {"step": torch.tensor(float(step))})  # noqa: E731
     options = {"extra_state": {"critic": critic}, "validation": [0]}
     history = descend(weight, 5, loss, batches=lambda step: step, **options)
@@ -336,4 +338,4 @@ def test_iteration_is_one_pass_in_order_with_no_row_dropped():
 
 def test_batches_that_are_no_function_are_refused():
     with pytest.raises(TypeError, match="batches is a Tensor, expected a callable"):
-        descend(torch.zeros(1, requires_grad=True), 7, batches=torch.zeros(9, 3))
+        descend(nn.Parameter(torch.zeros(1)), 7, batches=torch.zeros(9, 3))

@@ -36,7 +36,7 @@ LOOK_EVERY = 20
 
 def fit(
     loss: Callable[[Any], Tensor | tuple[Tensor, Mapping[str, Tensor]]],
-    parameters: nn.Module | Iterable[Tensor],
+    module: nn.Module,
     batches: Callable[[int], Any],
     steps: int,
     *,
@@ -67,7 +67,7 @@ def fit(
         loss: takes a batch, returns a scalar tensor, or a pair of it and a mapping of further
             scalars, which are kept in `History.logs`. It may train something of its own first,
             such as a critic, which then belongs in `extra_state`.
-        parameters: the module (preferred: its buffers are kept with its weights) or its tensors.
+        module: what is trained; its buffers are kept with its weights.
         batches: a callable step -> batch, such as `TensorBatches`.
         steps: number of updates.
         learning_rate: before the schedule's factor; not used when `optimizer` is a callable.
@@ -88,7 +88,7 @@ def fit(
             at the end as well.
         extra_state: named objects with `state_dict` and `load_state_dict` that the loss changes
             itself, for example a critic and its optimiser: checkpointed with the rest. Gradients
-            are then computed for `parameters` alone, and modules get back their last good weights
+            are then computed for `module` alone, and modules get back their last good weights
             when the training diverges.
         settings: what else makes this training what it is (columns, seeds, architecture), as plain
             values: a checkpoint with other settings, weights or batches is refused.
@@ -137,7 +137,7 @@ def fit(
             f"batches is a {type(batches).__name__}, expected a callable step -> batch: pass "
             "TensorBatches(..., batch_size=...), or a function"
         )
-    run = TrainingState(parameters, ema_decay, extra_state or {})
+    run = TrainingState(module, ema_decay, extra_state or {})
     weights, history, device = run.weights, run.history, run.device
     factor = _rate_factor(schedule, steps)
     updater = _make_optimizer(optimizer, weights.trainable, learning_rate)
@@ -157,7 +157,7 @@ def fit(
     trained = weights.trainable if run.extra else None
     hidden = not progress or bars_hidden()
     bar = tqdm(total=steps, initial=start, desc=description, disable=hidden)
-    weights.train(True)
+    module.train()
     try:
         if start == 0 and callback is not None:
             with weights.evaluation(run.average):
@@ -207,7 +207,7 @@ def fit(
             run.put_back()
     finally:
         bar.close()
-        weights.train(False)
+        module.eval()
     if history.validation_loss and run.best is None:
         warnings.warn(
             f"none of {len(history.validation_loss)} validation losses is a number, so the last "

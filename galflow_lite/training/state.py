@@ -68,12 +68,12 @@ class TrainingState:
 
     def __init__(
         self,
-        parameters: nn.Module | Iterable[Tensor],
+        module: nn.Module,
         ema_decay: float | None,
         extra: Mapping[str, Any],
     ) -> None:
         self.began = time.perf_counter()
-        self.weights = Weights(parameters)
+        self.weights = Weights(module)
         if not self.weights.trainable:
             raise ValueError(
                 f"none of the {len(self.weights.names)} parameters requires a gradient, expected "
@@ -215,16 +215,14 @@ def _split(result: Any) -> tuple[Any, Mapping[str, Tensor]]:
 
 def _validate(loss: Callable, validation: Any) -> float:
     """Mean over all rows of all batches."""
+    if not isinstance(validation, Iterable):
+        return float(validation())
     total, count = 0.0, 0
-    if isinstance(validation, Iterable):
-        for batch in validation:
-            first = next(iter(batch.values())) if isinstance(batch, Mapping) else batch
-            first = first[0] if isinstance(first, tuple | list) else first
-            rows = len(first) if isinstance(first, Tensor) and first.ndim else 1
-            total += float(_split(loss(batch))[0]) * rows
-            count += rows
-    else:
-        total, count = float(validation()), 1
+    for batch in validation:
+        first = batch[0] if isinstance(batch, tuple | list) else batch
+        rows = len(first) if isinstance(first, Tensor) and first.ndim else 1
+        total += float(_split(loss(batch))[0]) * rows
+        count += rows
     if not count:
         raise ValueError(
             "validation gave no batches, expected at least one: pass TensorBatches or a list, "
@@ -246,25 +244,20 @@ def _advice(step: int, batch: Any) -> str:
 class Weights:
     """The parameters and buffers that a training changes."""
 
-    def __init__(self, parameters: nn.Module | Iterable[Tensor]):
-        self.module = parameters if isinstance(parameters, nn.Module) else None
-        if self.module is None:
-            named = {str(index): tensor for index, tensor in enumerate(parameters)}
-            self._slots: list[tuple[nn.Module, str, str]] = []
-        else:
-            named = dict(self.module.named_parameters())
-            # Modules may replace a buffer instead of filling it, so its place is kept.
-            self._slots = [
-                (owner, name, f"{prefix}.{name}" if prefix else name)
-                for prefix, owner in self.module.named_modules()
-                for name, buffer in owner.named_buffers(recurse=False)
-            ]
-        self._parameters = list(named.values())
+    def __init__(self, module: nn.Module):
+        self.module, named = module, dict(module.named_parameters())
+        # Modules may replace a buffer instead of filling it, so its place is kept.
+        slots = {
+            f"{prefix}.{name}".lstrip("."): (owner, name)
+            for prefix, owner in module.named_modules()
+            for name, _ in owner.named_buffers(recurse=False)
+        }
+        self._parameters, self._slots = list(named.values()), list(slots.values())
         self.trainable = [p for p in self._parameters if p.requires_grad]
-        self.names = [*named, *(full for _, _, full in self._slots)]
+        self.names = [*named, *slots]
 
     def tensors(self) -> list[Tensor]:
-        return self._parameters + [owner._buffers[name] for owner, name, _ in self._slots]
+        return self._parameters + [owner._buffers[name] for owner, name in self._slots]
 
     def copy(self) -> list[Tensor]:
         return _copies(self.tensors())
@@ -282,16 +275,12 @@ class Weights:
         with torch.no_grad():
             return bool(torch.stack(torch._foreach_norm(self.trainable)).isfinite().all())
 
-    def train(self, mode: bool) -> None:
-        if self.module is not None:
-            self.module.train(mode)
-
     @contextmanager
     def evaluation(self, average: list[Tensor] | None) -> Iterator[None]:
         """Evaluation mode, averaged weights if there are any, no gradients, fixed randomness."""
         device = self.trainable[0].device
         current = None if average is None else _copies(self.trainable)
-        self.train(False)
+        self.module.eval()
         try:
             if average is not None:
                 self.put_trainable(average)
@@ -301,7 +290,7 @@ class Weights:
         finally:
             if current is not None:
                 self.put_trainable(current)
-            self.train(True)
+            self.module.train()
 
 
 def fingerprint(weights: Weights, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,20 +6,13 @@ import math
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
 from galflow_lite.inputs import as_array, as_tensor, as_whole, child_seed
 
 ROWS = np.array([[1.0, 20.0], [2.0, 30.0], [4.0, 50.0]])
-
-
-class Frame(dict):
-    """What the door sees of a DataFrame: columns by name."""
-
-    @property
-    def columns(self):
-        return list(self)
 
 
 STRUCTURED = np.array([(20.0, 1.0), (30.0, 2.0), (50.0, 4.0)], dtype=[("b", ">f4"), ("a", "<f8")])
@@ -39,7 +32,7 @@ SAME = {
     "objects": ROWS.astype(object),
 }
 BY_NAME = {
-    "table in another order": Frame(b=ROWS[:, 1], c=[0, 0, 0], a=ROWS[:, 0]),
+    "table in another order": pandas.DataFrame({"b": ROWS[:, 1], "c": [0, 0, 0], "a": ROWS[:, 0]}),
     "structured": STRUCTURED,
     "mapping": {"b": [20, 30, 50], "a": ROWS[:, 0]},
 }
@@ -57,10 +50,8 @@ def test_all_kinds_of_arrays_are_the_same(convert, kind):
     np.testing.assert_array_equal(np.asarray(found, dtype=float), ROWS)
 
 
-def test_a_frame_of_pandas_is_matched_by_name():
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+def test_a_series_is_an_array_and_a_missing_value_is_named_with_its_column():
     frame = pandas.DataFrame({"b": ROWS[:, 1], "a": ROWS[:, 0]}, index=[7, 8, 9])
-    np.testing.assert_array_equal(as_array(frame, "x", columns=("a", "b")), ROWS)
     np.testing.assert_array_equal(as_array(frame["a"], "x", ("n",)), ROWS[:, 0])
     frame.loc[8, "a"] = None
     with pytest.raises(ValueError, match="1 of 3 rows in column a"):

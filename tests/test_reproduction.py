@@ -126,8 +126,7 @@ def test_numbers_that_are_not_judged_are_kept(data, capsys):
 # ---- bands ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("law", ["normal", "lognormal"])
-@pytest.mark.parametrize("n", [5, 8])
+@pytest.mark.parametrize(("n", "law"), [(5, "normal"), (8, "lognormal")])
 def test_a_new_run_falls_in_the_interval_as_often_as_stated(n, law):
     """Coverage by simulation; leaving out the 1/n or a tail would be seen at this size."""
     trials, coverage = 400_000, COVERAGE
@@ -136,17 +135,6 @@ def test_a_new_run_falls_in_the_interval_as_often_as_stated(n, law):
     low, high = prediction_interval(draws[:, :n], allowance=0.0, law=law)
     covered = ((low <= draws[:, n]) & (draws[:, n] <= high)).mean()
     assert abs(covered - coverage) < 4 * math.sqrt(coverage * (1 - coverage) / trials)
-
-
-def test_the_allowance_covers_a_machine_that_shifts_the_mean():
-    trials, shift = 100_000, 0.017
-    draws = np.random.default_rng(2).normal(5.0, 0.001, size=(trials, 9))
-    low, high = prediction_interval(draws[:, :8])
-    for sign in (-1, 1):
-        moved = draws[:, 8] * (1 + sign * shift)
-        assert ((low <= moved) & (moved <= high)).mean() > 0.999
-        moved = draws[:, 8] * (1 + sign * 2 * shift)
-        assert ((low <= moved) & (moved <= high)).mean() < 0.001
 
 
 def test_a_band_ends_where_the_quantity_does_and_excludes_its_null():
@@ -236,13 +224,6 @@ def test_a_decision_is_students_t():
     assert found.p == pytest.approx(stats.ttest_1samp(a, 1.75, alternative="less")[1])
     assert math.isnan(decide(Summary(1, 1.0, 0.0, 0.0), 2.0).p)
     assert [decide(Summary.of([1, 1, 1]), end).below for end in (1, 2)] == [False, True]
-
-
-def test_a_decision_errs_as_often_as_it_says():
-    draws = np.random.default_rng(1).normal(size=(4000, 2, 3))
-    errors = np.mean([decide(Summary.of(a), Summary.of(b, (7, 8, 9))).below for a, b in draws])
-    # Two standard errors of a difference of three runs and three would err in 6 of 100 one-sided.
-    assert errors == pytest.approx(0.05, abs=0.017)
 
 
 # ---- claims -----------------------------------------------------------------------------------

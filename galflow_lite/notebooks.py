@@ -244,7 +244,7 @@ def mathml(formula: str, *, block: bool = False) -> str:
     """A formula of LaTeX as MathML, which browsers draw without a script."""
     from latex2mathml.converter import convert
 
-    # It knows \\big( and not \\big\\{.
+    # It knows the size of a bracket, and not of an escaped one.
     formula = re.sub(r"\\[Bb]igg?[lmr]?(?=\\)", "", formula)
     found = convert(formula, display="block" if block else "inline")
     return re.sub(r'<mi mathvariant="([a-z-]+)">([A-Za-z])</mi>', _letter, found)

@@ -9,8 +9,7 @@ couplings on 10 features with 10 bins, conditioner the product of an MLP of the 
 of the 4 conditions. A batch holds 1024 stars of 85 galaxies, as in training. nflows runs the very
 same function; zuko has no product conditioner and takes one MLP of both with as many parameters;
 flowjax (skipped where it is not installed) has 8 couplings of 10 knots with one MLP of both, and
-fewer parameters. All train with Adam. Two further comparisons: a context of its own for every star,
-and the paper's size beside its own matrix products.
+fewer parameters. All train with Adam.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from galflow_lite import flows
 from galflow_lite.networks import MLP
 
 LITE = {"layers": 4, "hidden": 32}
-PAPER = {"layers": 14, "hidden": 128}
 FEATURES, CONDITIONS, BATCH, DRAWN, GALAXIES = 10, 4, 1024, 8192, 85
 TASKS = {"train": 15, "evaluate": 15, "sample": 3}
 TURNS = 4
@@ -48,14 +46,10 @@ class Product(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        build = partial(
-            MLP,
-            out_features=outputs,
-            hidden=(LITE["hidden"],) * 3,
-            activation=partial(nn.LeakyReLU, 0.2),
-            final_activation=True,
+        options = {"hidden": (LITE["hidden"],) * 3, "activation": partial(nn.LeakyReLU, 0.2)}
+        self.of_inputs, self.of_context = (
+            MLP(width, outputs, **options, final_activation=True) for width in (inputs, CONDITIONS)
         )
-        self.of_inputs, self.of_context = build(inputs), build(CONDITIONS)
 
     def forward(self, inputs, context):
         return self.of_inputs(inputs) * self.of_context(context)
@@ -78,30 +72,25 @@ def nflows_flow() -> NflowsFlow:
 class Case:
     """A torch library: its flow, and the same three calls."""
 
-    def __init__(self, name: str, *, own_context: bool = False, **size: int) -> None:
+    def __init__(self, name: str) -> None:
         torch.manual_seed(0)
-        self.name, self.own_context, size = name, own_context, size or LITE
+        self.name = name
         self.x, self.rows = torch.randn(BATCH, FEATURES), torch.randn(GALAXIES, CONDITIONS)
         self.index = torch.randint(GALAXIES, (BATCH,))
         self.context = self.rows[self.index]
         if name == "nflows":
             self.flow = nflows_flow()
         elif name == "zuko":
-            self.flow = zuko.flows.NSF(
-                *(FEATURES, CONDITIONS),
-                bins=size.get("bins", 10),
-                transforms=2 * size["layers"],
-                hidden_features=(size["hidden"],) * 5,
-                passes=2,
-            )
+            size = {"transforms": 2 * LITE["layers"], "hidden_features": (LITE["hidden"],) * 5}
+            self.flow = zuko.flows.NSF(FEATURES, CONDITIONS, bins=10, passes=2, **size)
         else:
-            self.flow = flows.neural_spline_flow(FEATURES, CONDITIONS, **size)
+            self.flow = flows.neural_spline_flow(FEATURES, CONDITIONS, **LITE)
         self.optimizer = torch.optim.Adam(self.flow.parameters(), fused=True)
 
     def log_prob(self):
         if self.name == "zuko":
             return self.flow(self.context).log_prob(self.x)
-        if self.name == "nflows" or self.own_context:
+        if self.name == "nflows":
             return self.flow.log_prob(self.x, self.context)
         return self.flow.log_prob(self.x, self.rows, self.index)
 
@@ -192,75 +181,16 @@ def milliseconds(calls: dict[str, dict[str, object]]) -> dict[str, dict[str, flo
     return best
 
 
-def show(capsys, title: str, best: dict[str, dict[str, float]]) -> None:
-    with capsys.disabled():
-        print(f"\n{title}, milliseconds on one core")
-        for task, found in best.items():
-            print(f"  {task:10}" + "".join(f"  {name} {v:.1f}" for name, v in found.items()))
-
-
-def test_lite_size(capsys, monkeypatch):
+def test_lite_size(capsys):
     cases = {name: Case(name) for name in ("galflow_lite", "nflows", "zuko")}
     try:
         cases["flowjax"] = Flowjax()
     except ImportError:
         pass
-    plain = Case("galflow_lite")
-
-    def plainly(task):
-        monkeypatch.setenv("GALFLOW_FUSED", "0")
-        getattr(plain, task)()
-        monkeypatch.delenv("GALFLOW_FUSED")
-
-    calls = {task: {name: getattr(c, task) for name, c in cases.items()} for task in TASKS}
-    for task in TASKS:
-        calls[task]["without numba"] = partial(plainly, task)
-    best = milliseconds(calls)
-    show(capsys, "lite size", best)
-    for task, found in best.items():
-        ours, rival = found["galflow_lite"], min(found["nflows"], found["zuko"])
-        with capsys.disabled():
-            jax = f", to flowjax {found['flowjax'] / ours:.1f}" if "flowjax" in found else ""
-            plain_ratio = rival / found["without numba"]
-            print(
-                f"  {task:10}  ratio to the better of nflows and zuko {rival / ours:.1f} (without "
-                f"numba {plain_ratio:.1f}){jax}"
-            )
-        assert ours < rival
-
-
-def test_a_context_of_its_own_for_every_star(capsys):
-    size = {"layers": 6, "hidden": 64, "bins": 8}
-    calls = {name: Case(name, own_context=True, **size).train for name in ("galflow_lite", "zuko")}
-    best = milliseconds({"train": calls})
-    show(capsys, "a context for every star", best)
+    best = milliseconds({t: {name: getattr(c, t) for name, c in cases.items()} for t in TASKS})
     with capsys.disabled():
-        print(f"  ratio to zuko {best['train']['zuko'] / best['train']['galflow_lite']:.1f}")
-    assert best["train"]["galflow_lite"] < best["train"]["zuko"]
-
-
-def test_paper_size_beside_its_matrix_products(capsys):
-    case = Case("galflow_lite", **PAPER)
-    shapes = [(layer.out_features, layer.in_features) for layer in linear_layers(case.flow)]
-    weights = [torch.randn(shape) for shape in shapes]
-    inputs = {width: torch.randn(width, BATCH) for shape in shapes for width in shape}
-
-    def products() -> None:
-        for weight in weights:
-            out, into = inputs[len(weight)], inputs[weight.shape[1]]
-            torch.mm(weight, into), torch.mm(weight.t(), out), torch.mm(out, into.t())
-
-    best = milliseconds({"train": {"galflow_lite": case.train, "its products": products}})
-    show(capsys, "paper size", best)
-    with capsys.disabled():
-        share = best["train"]["galflow_lite"] / best["train"]["its products"]
-        print(f"  a step takes {share:.1f} times its own matrix products")
-
-
-def linear_layers(flow) -> list[nn.Linear]:
-    """The layers that see every star: those of the context see each galaxy once."""
-    return [
-        layer
-        for name, layer in flow.named_modules()
-        if isinstance(layer, nn.Linear) and "of_context" not in name
-    ]
+        for task, found in best.items():
+            ours = found.pop("galflow_lite")
+            ratios = "".join(f"  {name} {other / ours:.1f}" for name, other in found.items())
+            print(f"\n{task:10} {ours:6.1f} ms, ratio of others: {ratios}")
+            assert ours < min(found["nflows"], found["zuko"])

@@ -130,7 +130,7 @@ _PAGE = """<!doctype html>
 .reveal {{ font-size: 28px; }}
 .reveal h1, .reveal h2 {{ font-size: 1.5em; text-transform: none; }}
 .reveal .slides section {{ text-align: left; max-height: 690px; overflow-y: auto; }}
-.reveal .slides section img {{ display: block; margin: auto; max-height: 500px; max-width: 100%; }}
+.reveal .slides section img {{ display: block; margin: auto; max-height: 420px; max-width: 100%; }}
 .reveal pre {{ font-size: 19px; width: 100%; box-shadow: none; }}
 .reveal .prompt {{ display: none; }}
 .reveal blockquote {{ width: 95%; font-style: normal; }}

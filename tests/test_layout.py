@@ -24,8 +24,6 @@ FILES = {
 PAPERS = {"galaxies", "piecewise", "interpolants", "samplers"}
 # Files inside a room that README and notebooks import by themselves.
 ROOMS_IN_ROOMS = {"interpolants.shipped", "samplers.recipes"}
-# Names under which README knows a room.
-ALIASES = {"neural_samplers"}
 
 
 def imported(name: str) -> set[str]:
@@ -123,6 +121,5 @@ def test_public_names_exist_and_are_few():
         module = importlib.import_module(f"galflow_lite.{name}")
         assert len(module.__all__) == len(set(module.__all__)), name
         assert not [item for item in module.__all__ if not hasattr(module, item)], name
-        if name not in ALIASES:
-            public |= set(module.__all__)
+        public |= set(module.__all__)
     assert len(public) <= 220

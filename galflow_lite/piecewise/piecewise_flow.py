@@ -244,7 +244,7 @@ class PiecewiseFlow(nn.Module):
                 total = sum(float(loss(batch)) * len(batch[0]) for batch in validation)
             options = dict(learning_rate=learning_rate, schedule="cosine", clip_norm=5.0)
             options |= dict(validation=validation, validate_every=max(1, steps // 10))
-            trained = [logits, *stack.parameters()]
+            trained = nn.ModuleList([nn.ParameterList([logits]), stack])
             history = fit(loss, trained, train, steps, **options, progress=False)
         before = total / int(held_out.sum())
         if history.best_loss is None or history.best_loss >= before:

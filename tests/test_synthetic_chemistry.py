@@ -19,7 +19,6 @@ from galflow_lite.synthetic.galaxy_model import (
     SOLAR_OXYGEN,
     TAU_IA,
     enrichment,
-    metal_fraction,
     outflow_for_equilibrium,
     type_ia_rate,
 )
@@ -122,7 +121,3 @@ def test_outflow_sets_the_equilibrium_abundance():
     oxygen, _ = enrichment(50.0, eta=eta, tau_star=1.0, tau_sfh=1e4)
     np.testing.assert_allclose(np.log10(oxygen / SOLAR_OXYGEN), target, atol=1e-3)
     assert outflow_for_equilibrium(5.0) == 0
-
-
-def test_solar_composition_has_solar_metals():
-    assert metal_fraction(SOLAR_OXYGEN, SOLAR_IRON) == pytest.approx(0.0134)

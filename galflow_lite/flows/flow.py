@@ -303,11 +303,9 @@ class LULinear(_NflowsLULinear):
         # Where the entries of L and of U stand among: lower, upper, diagonal, 0 and 1.
         half = len(self.lower_entries)
         place = torch.full((2, features, features), 2 * half + features)
-        rows, columns = torch.tril_indices(features, features, -1)
-        place[0, rows, columns] = torch.arange(half)
+        place[0][self.lower_indices] = torch.arange(half)
         place[0].diagonal().fill_(2 * half + features + 1)
-        rows, columns = torch.triu_indices(features, features, 1)
-        place[1, rows, columns] = torch.arange(half, 2 * half)
+        place[1][self.upper_indices] = torch.arange(half, 2 * half)
         place[1].diagonal().copy_(torch.arange(2 * half, 2 * half + features))
         self.register_buffer("_place", place.flatten(), persistent=False)
         self.register_buffer("_constants", torch.tensor([0.0, 1.0]), persistent=False)

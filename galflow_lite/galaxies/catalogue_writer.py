@@ -124,15 +124,14 @@ def read_group(group: h5py.Group) -> tuple[dict[str, Any], dict[str, np.ndarray]
 
 def _write_stars(group: h5py.Group, galaxy: Galaxy, bits: int) -> None:
     name, rows = f"the table of galaxy {galaxy.id!r}", min(len(galaxy), _CHUNK_STARS)
+    mass = f"the mass [Msun] in {name}"
     stars = as_array(galaxy.stars, name, dtype=np.float32, columns=galaxy.columns)
     group.create_dataset("stars", data=round_mantissa(stars, bits), chunks=(rows, 1), **_PACKED)
-    shared = not isinstance(galaxy.masses, np.ndarray)
-    if galaxy.masses is not None:
-        dtype = np.float64 if shared else np.float32
-        masses = as_array(galaxy.masses, f"the mass [Msun] in {name}", dtype=dtype)
-        packed = {} if shared else dict(chunks=(rows,), **_PACKED)
-        masses = masses if shared else round_mantissa(masses, bits)
-        group.create_dataset("masses", data=masses, **packed)
+    if isinstance(galaxy.masses, np.ndarray):
+        masses = round_mantissa(as_array(galaxy.masses, mass, dtype=np.float32), bits)
+        group.create_dataset("masses", data=masses, chunks=(rows,), **_PACKED)
+    elif galaxy.masses is not None:
+        group.create_dataset("masses", data=as_array(galaxy.masses, mass))
 
 
 def _json(value: Any) -> str:

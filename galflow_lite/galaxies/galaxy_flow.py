@@ -44,7 +44,8 @@ class GalaxyFlow:
 
     Args:
         columns: Columns of the stars to model, any subset of a catalogue's columns.
-        condition_columns: Conditions to depend on, any subset of a catalogue's conditions.
+        condition_columns: Conditions to depend on, any subset of a catalogue's conditions; M_stars
+            enters as log10.
         layers, hidden, tail_bound: As in :func:`galflow_lite.flows.neural_spline_flow`; the
             defaults are the paper's.
         seed: Seed of the initial weights.

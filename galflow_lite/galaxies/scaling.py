@@ -122,7 +122,7 @@ class Conditions(Scaling):
         curved = np.array(values, dtype=np.float64)
         if "M_stars" in self.columns:
             mass = curved[:, self.columns.index("M_stars")]
-            as_number(mass.min(), "M_stars", above=0)
+            as_number(float(mass.min()), "the least M_stars", above=0)
             mass[:] = np.log10(mass)
         return curved
 

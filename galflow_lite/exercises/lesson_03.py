@@ -1,1 +1,170 @@
 """The exercises of lesson 03."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from ..interpolants import downsample
+from . import Wrong, exercise
+
+
+@exercise("03.1", "Turn the picture by 45 degrees: what changes?", "Which arrow stays itself then?")
+def _centre(velocity):
+    """The velocity in the centre of the ring: two numbers."""
+    found = np.asarray(velocity, dtype=float).ravel()
+    if found.shape != (2,):
+        raise Wrong(f"Found {found.size} numbers, expected two: a velocity in the plane.")
+    if np.isclose(np.hypot(*found), 2):
+        raise Wrong("That leads to one of the spots, and the other seven pull as much.")
+    if not np.allclose(found, 0, atol=1e-3):
+        raise Wrong("A turn by 45 degrees leaves ring and noise as they are, but not this arrow.")
+    return "Zero: lines go out in all directions, and the mean of their slopes vanishes."
+
+
+@exercise(
+    "03.2",
+    "Where is the point, and what time is it, after half a step?",
+    "half = x + velocity(x, t) / (2 * steps), then look at half, at t + 1 / (2 * steps).",
+    "The whole step starts at x and not at half.",
+)
+def _midpoint(answer):
+    """A function of a velocity, points and the number of steps."""
+    looks = []
+
+    def velocity(x, t):
+        if getattr(t, "shape", None) != (len(x),):
+            raise Wrong("The velocity wants one time for each point: torch.full((len(x),), ...).")
+        looks.append(float(t[0]))
+        return x * (1 - 3 * t[:, None])
+
+    def ends(rule, steps=4):
+        x, h = torch.tensor([[1.0, -2.0], [0.5, 3.0]]).double(), 1 / steps
+        for n in range(steps):
+            t = torch.full((2,), n * h).double()
+            x = rule(x, t, h)
+        return x
+
+    def half(x, t, h):
+        return x + velocity(x, t) * h / 2
+
+    usual = {
+        "That is Euler: one look a step. Look again half-way.": (
+            lambda x, t, h: x + h * velocity(x, t)
+        ),
+        "The second look is at the old time: half a step later it is t + 1 / (2 * steps).": (
+            lambda x, t, h: x + h * velocity(half(x, t, h), t)
+        ),
+        "The second look is a whole step later: go half-way only.": (
+            lambda x, t, h: x + h * velocity(x + h * velocity(x, t), t + h)
+        ),
+        "You go on from the half-way point: the whole step starts at x.": (
+            lambda x, t, h: half(x, t, h) + h * velocity(half(x, t, h), t + h / 2)
+        ),
+    }
+    right = ends(lambda x, t, h: x + h * velocity(half(x, t, h), t + h / 2))
+    mistakes = {said: ends(rule) for said, rule in usual.items()}
+    looks.clear()
+    found = answer(velocity, torch.tensor([[1.0, -2.0], [0.5, 3.0]]).double(), 4)
+    if found.shape != right.shape:
+        raise Wrong(f"The shape is {tuple(found.shape)}: hand back the last points alone.")
+    for said, wrong in mistakes.items():
+        if torch.allclose(found, wrong, atol=1e-5):
+            raise Wrong(said)
+    if not torch.allclose(found, right, atol=1e-5):
+        raise Wrong(f"Other points come out; you looked at the times {np.round(looks, 3)}.")
+    return "Twice the looks a step, and an error that falls with the square of the step."
+
+
+@exercise("03.3", "The line: I_t = x0 + t (x1 - x0).", "x1 - I_t = (1 - t)(x1 - x0).")
+def _factor(answer):
+    """A function of the time."""
+    t = np.array([0.2, 0.5, 0.8])
+    found = np.array([float(answer(s)) for s in t])
+    told = {
+        "That is the other mistake, the factor forgotten: it halves every velocity.": 0.5,
+        "At t = 0 the whole way lies ahead: the factor is largest there.": t,
+        "That would undo the mistake: the way that is left shrinks with t.": 1 / (1 - t),
+        "Then nothing would be wrong. How far is it from I_t to x1?": 1.0,
+    }
+    for said, wrong in told.items():
+        if np.allclose(found, wrong):
+            raise Wrong(said)
+    if not np.allclose(found, 1 - t):
+        raise Wrong("Put I_t = (1 - t) x0 + t x1 into x1 - I_t, and compare with x1 - x0.")
+    return "1 - t: particles slow down before they arrive, and never do."
+
+
+@exercise(
+    "03.4",
+    "low = interpolants.downsample(x1, 4) has 8 x 8 pixels.",
+    "low.repeat_interleave(4, dim=2) repeats rows; dim=3 repeats columns.",
+)
+def _sharpening(answer):
+    """A function of images, noise and its width."""
+    generator = torch.Generator().manual_seed(3)
+    x1, noise = torch.randn(2, 5, 1, 32, 32, generator=generator)
+    low, found = downsample(x1, 4), answer(x1, noise, 0.25)
+    if found.shape == low.shape:
+        raise Wrong("The shape is that of the small images: U is missing.")
+    if found.shape != x1.shape:
+        raise Wrong(f"The shape is {tuple(found.shape)}, expected {tuple(x1.shape)}.")
+    enlarged = low.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    told = {
+        "The noise is missing: without it there is no density to start from.": enlarged,
+        "The noise has width 1: multiply by sigma.": enlarged + noise,
+        "sigma is the width of the noise, not its variance.": enlarged + 0.25**2 * noise,
+        "You start from the sharp image itself: the answer would be known.": x1 + 0.25 * noise,
+        "`repeat` lays the small image out like tiles: repeat_interleave each pixel.": (
+            low.repeat(1, 1, 4, 4) + 0.25 * noise
+        ),
+    }
+    for said, wrong in told.items():
+        if torch.allclose(found, wrong, atol=1e-4):
+            raise Wrong(said)
+    if not torch.allclose(found, enlarged + 0.25 * noise, atol=1e-4):
+        raise Wrong("Not the enlarged image plus sigma times the noise: check D, then U.")
+    return "This is where the flow of super-resolution starts; the paper gives no sigma."
+
+
+@exercise(
+    "03.5",
+    "Let v be the variance of an answer. The mean of 16 has v / 16, and so much is the truth off.",
+    "The truth scatters as well, by v: v (1 + 1/16) against 2 v, in squares.",
+)
+def _gain(value):
+    """Error of the mean of 16 answers over that of one."""
+    told = {
+        0.25: "That holds if the truth were the exact mean: it scatters like an answer.",
+        (1 + 1 / 16) / 2: "That is the ratio of the squares: take the root.",
+        (1 + 1 / 16) ** 0.5: "That is in units of the scatter: one answer has an error of root 2.",
+        0.5**0.5: "That holds for very many answers: the mean of 16 still scatters a little.",
+    }
+    for wrong, said in told.items():
+        if math.isclose(value, wrong, rel_tol=0.01):
+            raise Wrong(said)
+    if not math.isclose(value, (17 / 32) ** 0.5, rel_tol=0.02):
+        raise Wrong("Add the variance of the truth to that of a mean of 16, then to that of one.")
+    return "0.73: a smooth mean beats every real-looking sky in this score."
+
+
+@exercise(
+    "03.6",
+    "mask = torch.ones(60, 1, 32, 32), and 0 in [:, :, 8:24, 8:24].",
+    "replies = many_answers(sky, mask): error of replies.mean(0) and replies.var(0), in the hole.",
+    "Divide the mean square of the error by (1 + 1/16) and by the mean variance; take the root.",
+)
+def _beyond(value):
+    """The calibration of answers in one large hole."""
+    value = float(value)
+    if not math.isfinite(value) or value == 0:
+        raise Wrong(
+            "Nothing scatters where you look: a mask is 1 where pixels are known, 0 in holes."
+        )
+    if value > 1.3:
+        raise Wrong("Is this the error of single answers? That of their mean is asked for.")
+    if value < 0.7:
+        raise Wrong("The error comes out far below the scatter: variances or their roots?")
+    return "Still about right: the holes are new, but each looks at the sky around it."

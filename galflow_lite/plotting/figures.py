@@ -253,15 +253,11 @@ def _looks(centres: np.ndarray) -> list[tuple[str, str]]:
     return looks
 
 
-# Dots an inch, margins for names and titles, and the gap between images, in dots.
-_DPI, _LEFT, _TOP, _GAP = 100, 120, 30, 8
-
-
 def image_rows(
     rows: Mapping[str, Any],
     *,
     columns: Sequence[str] | None = None,
-    width: float = 0.72,
+    width: float = 1.9,
     maps: Mapping[str, tuple[str, float, float]] | None = None,
 ) -> Figure:
     """Draw images in rows, each with its name at the left.
@@ -270,50 +266,31 @@ def image_rows(
         rows: name to images, shape (n, height, width), (n, 1, height, width), or
             (n, 3, height, width) for colour, -1 black and 1 white; the same n in all rows.
         columns: a title over each column.
-        width: of an image, in inches; without `maps` rounded so that at 100 dots an inch every
-            pixel of the largest images covers a whole number of dots: it keeps noise as it is, and
-            files small.
-        maps: rows that are not images but maps of something: colour map and limits by name; each
-            gets a colour bar.
+        width: of an image, in inches.
+        maps: rows that are not images but maps of something, such as an answer less the truth:
+            colour map and limits by name; each gets a colour bar.
     """
     arrays = {name: _images(name, row) for name, row in rows.items()}
-    n = len(next(iter(arrays.values())))
-    maps = maps or {}
-    figure, axes = plt.subplots(
-        len(arrays), n, squeeze=False, figsize=(1.3 + width * n, 0.3 + width * len(arrays))
-    )
+    n, maps = len(next(iter(arrays.values()))), maps or {}
+    size = (0.3 + 0.6 * bool(maps) + width * n, 0.3 * bool(columns) + width * len(arrays))
+    figure, axes = plt.subplots(len(arrays), n, squeeze=False, figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     for (name, row), line in zip(arrays.items(), axes, strict=True):
         cmap, low, high = maps.get(name, ("gray", -1.0, 1.0))
         for image, axis in zip(row, line, strict=True):
             # Colour images take no limits: they are scaled here.
             shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
             # Rows as in memory, whatever the style says of maps.
-            style = {"origin": "upper", "aspect": "equal" if maps else "auto", "cmap": cmap}
-            drawn = axis.imshow(shown, vmin=low, vmax=high, interpolation="nearest", **style)
+            drawn = axis.imshow(shown, cmap, vmin=low, vmax=high, origin="upper")
+            drawn.set_interpolation("nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        line[0].set_ylabel(name, fontsize=11)
         if name in maps:
-            figure.colorbar(drawn, ax=list(line), shrink=0.9, pad=0.01)
+            figure.colorbar(drawn, cax=line[-1].inset_axes([1.04, 0.05, 0.06, 0.9]))
     for axis, title in zip(axes[0], columns or [""] * n, strict=True):
-        axis.set_title(title, fontsize=8)
-    if not maps:
-        _place(axes, max((row[0].shape[:2] for row in arrays.values()), key=max), width)
+        axis.set_title(title, fontsize=11)
     return figure
-
-
-def _place(axes: np.ndarray, shape: tuple[int, int], width: float) -> None:
-    """Put the axes where pixels of images of this shape fall on whole dots."""
-    rows, columns = axes.shape
-    scale = max(1, round(width * _DPI / shape[1]))
-    height, side = scale * shape[0], scale * shape[1]
-    total = (_LEFT + columns * (side + _GAP), _TOP + rows * (height + _GAP))
-    axes[0, 0].figure.set_size_inches(total[0] / _DPI, total[1] / _DPI)
-    for (i, j), axis in np.ndenumerate(axes):
-        x, y = _LEFT + j * (side + _GAP), total[1] - _TOP - (i + 1) * height - i * _GAP
-        # Matplotlib before 3.11 gives a box that rounding makes larger than that one more dot.
-        box = (x, y, side - 1e-6, height - 1e-6)
-        axis.set_position(np.divide(box, total * 2))
 
 
 def _images(name: str, row: Any) -> np.ndarray:

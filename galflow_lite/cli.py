@@ -186,6 +186,7 @@ def student(
     out: Out,
     solutions: Annotated[bool, typer.Option("--solutions", help="With solutions.")] = False,
     nbgrader: Annotated[bool, typer.Option("--nbgrader", help="As assignments.")] = False,
+    colab: Annotated[str, typer.Option(help="To open there, from owner/repository@tag.")] = "",
     force: Force = False,
 ) -> None:
     """Write the lessons without solutions and outputs, to work through or to hand out."""
@@ -195,7 +196,8 @@ def student(
     for target in targets.values():
         _keep_existing(target, force)
     for lesson, target in targets.items():
-        stubs = write_student_version(lesson, target, solutions=solutions, nbgrader=nbgrader)
+        options = {"solutions": solutions, "nbgrader": nbgrader, "colab": colab}
+        stubs = write_student_version(lesson, target, **options)
         typer.echo(f"{target}: {stubs} cells to fill in")
 
 

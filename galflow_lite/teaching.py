@@ -45,8 +45,31 @@ _EXPECTED = """<details><summary>The picture to expect</summary>
 </details>"""
 
 
+_BADGE = """
+
+[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({page})"""
+_INSTALL = """# In Colab this installs what is missing, and leaves torch and numpy as they are.
+import importlib.metadata
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("galflow_lite") is None:
+    kept = [f"{{name}}=={{importlib.metadata.version(name)}}" for name in ("torch", "numpy")]
+    pathlib.Path("kept.txt").write_text("\\n".join(kept))
+    source = "galflow-lite @ git+https://github.com/{repository}@{tag}"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "kept.txt", source]
+    subprocess.run(pip, check=True)"""
+
+
 def write_student_version(
-    lesson: Path, target: Path, *, solutions: bool = False, nbgrader: bool = False
+    lesson: Path,
+    target: Path,
+    *,
+    solutions: bool = False,
+    nbgrader: bool = False,
+    colab: str = "",
 ) -> int:
     """Write a lesson without solutions and outputs; a picture that an answer makes stays, folded.
 
@@ -57,11 +80,14 @@ def write_student_version(
         solutions: whether the solutions stay, for those who teach.
         nbgrader: whether to write the source of an assignment: solutions between nbgrader's marks,
             and each check in a cell of its own that gives a point for each star of the task.
+        colab: ``owner/repository@tag`` on GitHub, which holds the package and will hold the
+            folder of ``target``: the lesson gets a badge, and a cell that installs the package.
 
     Returns:
         The number of cells to fill in.
 
     Raises:
+        ValueError: ``colab`` has another form.
         OSError: a file cannot be read or written.
     """
     book, cells, stubs = nbformat.read(lesson, as_version=4), [], 0
@@ -82,6 +108,13 @@ def write_student_version(
                 if picture:
                     attached = {"expected.png": {"image/png": picture}}
                     cells.append(new_markdown_cell(_EXPECTED, attachments=attached))
+    if colab:
+        where = re.fullmatch(r"([\w.-]+/[\w.-]+)@([\w.-]+)", colab)
+        if where is None:
+            raise ValueError(f"--colab is {colab!r}, expected owner/repository@tag")
+        place = f"{where[1]}/blob/{where[2]}/{target.resolve().parent.name}/{target.name}"
+        cells[0].source += _BADGE.format(page=f"https://colab.research.google.com/github/{place}")
+        cells.insert(1, new_code_cell(_INSTALL.format(repository=where[1], tag=where[2])))
     book.cells = cells
     write_aside(target, nbformat.writes(book) + "\n")
     return stubs

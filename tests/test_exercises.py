@@ -142,6 +142,25 @@ def test_nbgrader_takes_what_is_written_for_it(tmp_path):
     assert len(set(ids)) == len(ids)
 
 
+def test_a_lesson_opens_in_colab_and_installs_nothing_where_the_package_is(tmp_path, monkeypatch):
+    target = tmp_path / "course" / LESSONS["00"].name
+    with pytest.raises(ValueError, match="expected owner/repository@tag"):
+        write_student_version(LESSONS["00"], target, colab="somewhere")
+    write_student_version(LESSONS["00"], target, colab="me/flows@v1")
+    title, install = nbformat.read(target, as_version=4).cells[:2]
+    assert f"/github/me/flows/blob/v1/course/{target.name})" in title.source
+    calls = []
+    monkeypatch.setattr("subprocess.run", lambda *call, **options: calls.append(call[0]))
+    monkeypatch.chdir(tmp_path)
+    exec(install.source, {})
+    assert calls == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    exec(install.source, {})
+    assert calls[0][-1] == "galflow-lite @ git+https://github.com/me/flows@v1"
+    kept = (tmp_path / "kept.txt").read_text().split()
+    assert [line.split("==")[0] for line in kept] == ["torch", "numpy"]
+
+
 @exercises.exercise("99.1", "look", "look again")
 def _double(answer):
     if answer(2) == 2:

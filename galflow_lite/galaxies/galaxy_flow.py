@@ -247,7 +247,7 @@ class GalaxyFlow:
             dict(vars(scale), mean=scale.mean.tolist(), std=scale.std.tolist())
             for scale in (self.stars, self.conditions)
         ]
-        state = dict(settings=self.settings, scales=scales, weights=self.flow.state_dict())
+        state = dict(settings=self.settings, scalings=scales, weights=self.flow.state_dict())
         write_state(path, state, kind=_KIND)
 
     @classmethod
@@ -259,7 +259,7 @@ class GalaxyFlow:
             ValueError: If the file is damaged or of another kind.
         """
         state = read_state(path, kind=_KIND)
-        stars, conditions = state["scales"]
+        stars, conditions = state["scalings"]
         model = cls(stars["columns"], conditions["columns"], **state["settings"])
         model.stars = Scaling(**stars).with_moments(stars["mean"], stars["std"])
         model.conditions = Conditions(**conditions).with_moments(

@@ -113,20 +113,24 @@ def execute(
         raise ValueError(f"{path} would be overwritten by its own run: choose another folder")
     writable(out_folder)
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder) / "work"
+        work, lines = Path(folder) / "work", Path(folder) / "records.jsonl"
         work.mkdir()
-        runs, lines = os.environ.get("GALFLOW_RUNS") or out_folder, Path(folder) / "records.jsonl"
-        environment = {**os.environ, "GALFLOW_QUIET": "1", "GALFLOW_RECORD": str(lines)}
-        environment |= {"GALFLOW_RUNS": str(Path(runs).resolve()), **(env or {})}
+        runs = Path(os.environ.get("GALFLOW_RUNS") or out_folder).resolve()
+        environment = {**os.environ, "GALFLOW_QUIET": "1", "GALFLOW_RUNS": str(runs), **(env or {})}
+        environment["GALFLOW_RECORD"] = str(lines)
         begin = time.perf_counter()
         try:
             _run(notebook, name, work, environment, progress)
         finally:
             seconds = time.perf_counter() - begin
             write_aside(target, nbformat.writes(notebook) + "\n")
-        records = tuple(read_records(Path(environment["GALFLOW_RECORD"])))
-    page = _report(notebook, target.with_suffix(".html")) if report else None
-    return Execution(target, page, seconds, records)
+        records = lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else ()
+    page = target.with_suffix(".html") if report else None
+    if page:
+        # One page that needs no network.
+        whole = _as_html(notebook, page.stem, mathjax_url="", require_js_url="")
+        write_aside(page, _NETWORK.sub("", whole))
+    return Execution(target, page, seconds, tuple(map(json.loads, records)))
 
 
 def _run(notebook: Any, name: str, folder: Path, env: Mapping[str, str], progress: bool) -> None:
@@ -189,20 +193,12 @@ def _sections(notebook: Any) -> list[str]:
 _FORMULA = re.compile(r"\$\$(?P<display>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+?)\$", flags=re.S)
 
 
-def _report(notebook: Any, path: Path) -> Path:
-    """One page that needs no network."""
-    page = _as_html(notebook, path.stem, mathjax_url="", require_js_url="")
-    write_aside(path, _NETWORK.sub("", page))
-    return path
-
-
 def fragment(cells: list[Any]) -> str:
     """Cells as HTML that stands inside a page, such as a slide."""
     from nbformat.v4 import new_notebook
 
-    return _as_html(
-        new_notebook(cells=cells), "slide", template_name="basic", exclude_anchor_links=True
-    )
+    options = {"template_name": "basic", "exclude_anchor_links": True}
+    return _as_html(new_notebook(cells=cells), "slide", **options)
 
 
 def _as_html(notebook: Any, name: str, **options: Any) -> str:
@@ -276,13 +272,6 @@ def figures_of(cell: Any) -> Iterator[tuple[str, str]]:
     for output, after in zip(cell.outputs, [*cell.outputs, {}][1:], strict=True):
         if picture := as_image(output):
             yield picture, after.get("data", {}).get("text/markdown", "")
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read the lines that ``check`` and ``record`` appended to the file in ``GALFLOW_RECORD``."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def store_outputs(executed: Path, target: Path) -> None:

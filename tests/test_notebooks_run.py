@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -160,11 +160,11 @@ def bands_of(tmp_path, monkeypatch):
     def make(lines):
         def execute(path, folder, *, env, **options):
             assert env["GALFLOW_JOBS"] == "1"
-            with open(env["GALFLOW_RECORD"], "a") as file:
-                for line in lines(path.parent.name == "audits", int(env["GALFLOW_SEED"])):
-                    line = dict(zip(("id", "value", "checked", "null"), line, strict=False))
-                    more = {"scale": "lite", "seed": int(env["GALFLOW_SEED"])}
-                    file.write(json.dumps({**line, **more, "standard_error": None}) + "\n")
+            seed, records = int(env["GALFLOW_SEED"]), []
+            for line in lines(path.parent.name == "audits", seed):
+                line = dict(zip(("id", "value", "checked", "null"), line, strict=False))
+                records.append({**line, "scale": "lite", "seed": seed, "standard_error": None})
+            return SimpleNamespace(records=records)
 
         monkeypatch.setattr(bands, "execute", execute)
         return bands.make_bands("97", seeds=5, jobs=1)

@@ -15,7 +15,7 @@ import tomlkit
 from tqdm import tqdm
 
 from ..files import bars_hidden, read_toml, share, writable, write_aside
-from ..notebooks import execute, find_notebooks, read_records
+from ..notebooks import execute, find_notebooks
 from .settings import about
 from .summaries import ALLOWANCE, COVERAGE, prediction_interval
 from .tables import rows, store
@@ -170,13 +170,11 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
 
 
 def _one_seed(paths: Sequence[Path], seed: int, folder: Path) -> dict[str, dict[str, Any]]:
-    """What a run checked or recorded: name to the line of the file of records."""
-    lines = folder / f"{seed}.jsonl"
+    """What a run checked or recorded, by name."""
     environment = {"GALFLOW_SEED": str(seed), "GALFLOW_SCALE": "lite", "GALFLOW_JOBS": "1"}
-    environment |= {"GALFLOW_RECORD": str(lines), "OMP_NUM_THREADS": "1"}
-    for path in paths:
-        execute(path, folder / str(seed), progress=False, env=environment, report=False)
-    found = [line for line in read_records(lines) if line["scale"] == "lite"]
+    options = {"env": {**environment, "OMP_NUM_THREADS": "1"}, "progress": False, "report": False}
+    runs = [execute(path, folder / str(seed), **options) for path in paths]
+    found = [line for run in runs for line in run.records if line["scale"] == "lite"]
     # Of a number that was recorded too, the line that was checked counts.
     return {line["id"]: line for line in sorted(found, key=lambda line: line["checked"])}
 

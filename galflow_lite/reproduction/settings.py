@@ -126,7 +126,6 @@ def hardware() -> dict[str, str | int | None]:
         "vector": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": f"{platform.system()} {platform.machine()}",
     }
 
 

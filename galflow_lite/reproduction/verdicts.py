@@ -20,22 +20,11 @@ from .tables import row_table, runs, stored
 if TYPE_CHECKING:
     import pandas as pd
 
-HOLDS, DIRECTION, ONLY_WITH, FAILS, UNTESTED = (
-    "holds",
-    "holds in direction",
-    "holds only with",
-    "does not hold here",
-    "not testable here",
-)
+HOLDS, DIRECTION, ONLY_WITH = "holds", "holds in direction", "holds only with"
+FAILS, UNTESTED = "does not hold here", "not testable here"
 SIGNS = {HOLDS: "✔", DIRECTION: "~", ONLY_WITH: "◐", FAILS: "✘", UNTESTED: "–"}
 # Dark enough on white for small text; told apart by the signs as well.
-COLORS = {
-    HOLDS: "#00664d",
-    DIRECTION: "#0b5394",
-    ONLY_WITH: "#8a5a00",
-    FAILS: "#a61c00",
-    UNTESTED: "#555555",
-}
+COLORS = dict(zip(SIGNS, ("#00664d", "#0b5394", "#8a5a00", "#a61c00", "#555555"), strict=True))
 _WIDTHS = (2, 40, 11, 22, 21)
 
 

@@ -22,7 +22,7 @@ class Finding(NamedTuple):
     found: str
 
 
-def findings(offline: bool) -> Iterator[Finding]:
+def findings(offline: bool = False) -> Iterator[Finding]:
     """Look at one thing after another; ``offline`` also runs a notebook without a network."""
     yield from _packages()
     yield from _devices()
@@ -38,7 +38,11 @@ def findings(offline: bool) -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
-    about = metadata.metadata("galflow-lite")
+    try:
+        about = metadata.metadata("galflow-lite")
+    except metadata.PackageNotFoundError:
+        yield Finding(False, "galflow-lite", "not installed: run pip install -e .")
+        return
     wanted = [f"python{about['Requires-Python']}", *(metadata.requires("galflow-lite") or ())]
     for requirement in map(Requirement, wanted):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):

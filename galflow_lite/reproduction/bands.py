@@ -15,6 +15,7 @@ import tomlkit
 from tqdm import tqdm
 
 from ..files import bars_hidden, read_toml, share, writable, write_aside
+from ..inputs import as_whole
 from ..notebooks import execute, find_notebooks
 from .settings import about
 from .summaries import ALLOWANCE, COVERAGE, prediction_interval
@@ -124,17 +125,14 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
         galflow_lite.notebooks.NotebookFailed: a run failed; the file is left as it was.
         OSError: ``data/`` cannot be written to, as in an installed package.
     """
-    if seeds < FEWEST:
-        raise ValueError(f"bands need {FEWEST} or more seeds and got {seeds}; raise --seeds")
+    as_whole(seeds, "seeds", least=FEWEST)
     paths, target = find_notebooks([notebook]), writable(share("data")) / "bands.toml"
     number = paths[0].name[:2]
+    bar = {"desc": f"bands {number}", "total": seeds, "unit": "run", "disable": bars_hidden()}
     with tempfile.TemporaryDirectory() as folder:
-        done = joblib.Parallel(n_jobs=jobs, return_as="generator", idle_worker_timeout=10)(
-            joblib.delayed(_one_seed)(paths, seed, Path(folder)) for seed in range(seeds)
-        )
-        runs = list(
-            tqdm(done, desc=f"bands {number}", total=seeds, unit="run", disable=bars_hidden())
-        )
+        call = joblib.delayed(_one_seed)
+        pool = joblib.Parallel(n_jobs=jobs, return_as="generator", idle_worker_timeout=10)
+        runs = list(tqdm(pool(call(paths, seed, Path(folder)) for seed in range(seeds)), **bar))
     new, exact = {}, {name for name, row in rows().items() if row.expected is not None}
     for name in dict.fromkeys(line["id"] for run in runs for line in run.values()):
         lines = [run[name] for run in runs if name in run]
@@ -146,9 +144,7 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
         law = "lognormal" if any(line.get("positive") for line in lines) else "normal"
         within, null = (lines[0].get(key) for key in ("within", "null"))
         if null is None:
-            raise ValueError(
-                f"{name}: found no null, expected check(..., null=what it must not be)"
-            )
+            raise ValueError(f"{name}: found no null, expected check(..., null=a rival's number)")
         if isinstance(null, str):
             null = float(np.mean([run[null]["value"] for run in runs]))
         try:

@@ -1,7 +1,8 @@
 """The one door for what people hand over: arrays, tables, tensors, numbers and names.
 
 Every public entry point passes its arguments through these functions once. What comes out has one
-type, byte order and memory layout, so the code behind it checks nothing again.
+type, byte order and memory layout, so the code behind it checks nothing again. What nobody can mean
+raises a ValueError of one sentence: what was found, what was expected, and what to do.
 """
 
 from __future__ import annotations
@@ -79,11 +80,6 @@ def as_array(
 
     Warns:
         RuntimeWarning: ``dtype`` is too coarse for the differences between the values.
-
-    Example:
-        >>> as_array({"b": [3, 4], "a": [1, 2]}, "x", ("n", 2), columns=("a", "b"))
-        array([[1., 3.],
-               [2., 4.]])
     """
     dtype = np.dtype(dtype)
     found = _plain(value, name, columns)
@@ -130,11 +126,7 @@ def as_tensor(
         dtype: in place of the type of ``like``. Without either, a tensor of single or double
             precision keeps its type, half precision becomes single, all else double.
 
-    Returns:
-        A tensor; gradients flow back to ``value`` where it is a tensor.
-
-    Raises:
-        ValueError: as in `as_array`.
+    Gradients flow back to ``value`` where it is a tensor.
     """
     if isinstance(like, nn.Module):
         like = next(like.parameters(), None)
@@ -151,9 +143,8 @@ def as_tensor(
     _require_shape(value.shape, name, shape)
     wanted = dtype or (like.dtype if like is not None else None)
     if wanted is None:
-        half = value.dtype in (torch.half, torch.bfloat16)
-        floating = torch.float32 if half else value.dtype
-        wanted = floating if value.is_floating_point() else torch.float64
+        wanted = value.dtype if value.is_floating_point() else torch.float64
+        wanted = torch.float32 if wanted in (torch.half, torch.bfloat16) else wanted
     result = value.to(dtype=wanted, device=value.device if like is None else like.device)
     # NaN and infinity spread into the extremes, which need no memory of their own.
     look = finite and result.numel() and may_look(result)
@@ -166,8 +157,7 @@ def as_tensor(
 def as_values(value: Any, name: str, shape: Sequence[int | str] | None = None, **reading) -> Tensor:
     """As `as_tensor`, for stretched images, whose values are about -1 to 1.
 
-    Raises:
-        ValueError: as in `as_array`; whole numbers or values beyond 100, which are no such images.
+    Whole numbers or values beyond 100 are no such images.
     """
     dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
     images = as_tensor(value, name, shape, **reading)
@@ -186,9 +176,6 @@ def as_hole(mask: Any, x: Tensor) -> Tensor:
     Args:
         mask: boolean or of zeros and ones, of the shape of `x` up to axes of length 1.
         x: images, or points with known coordinates, shape (batch, *dim).
-
-    Raises:
-        ValueError: another shape, or other values, which nobody could tell from known pixels.
     """
     mask = as_tensor(mask, "mask", like=x)
     fits = mask.ndim == x.ndim and all(
@@ -204,11 +191,7 @@ def as_hole(mask: Any, x: Tensor) -> Tensor:
 
 
 def shaped_as(x: Tensor, found: Tensor, name: str) -> Tensor:
-    """`found`, what a velocity, a coupling or a base returned, if it has the shape of `x`.
-
-    Raises:
-        ValueError: it has not; torch would broadcast it.
-    """
+    """`found`, what a velocity, a coupling or a base returned: torch broadcasts other shapes."""
     if not isinstance(found, Tensor) or found.shape != x.shape:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(
@@ -219,11 +202,7 @@ def shaped_as(x: Tensor, found: Tensor, name: str) -> Tensor:
 
 
 def as_whole(value: Any, name: str, *, least: int = 0) -> int:
-    """A size or a seed as an int of at least ``least``; numpy integers are welcome, bools not.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """A size or a seed as an int of at least ``least``; numpy integers are welcome, bools not."""
     try:
         number = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
@@ -244,11 +223,7 @@ def as_number(
     least: float = -math.inf,
     most: float = math.inf,
 ) -> float:
-    """A finite float within bounds; numpy and torch scalars are welcome, bools are not.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """A finite float within bounds; numpy and torch scalars are welcome, bools are not."""
     try:
         number = math.nan if isinstance(value, bool | np.bool_ | str) else float(value)
     except (TypeError, ValueError):
@@ -266,8 +241,7 @@ def as_index(
 ) -> Tensor:
     """Whole numbers from ``least`` to less than ``below``, such as classes, on a device, as int64.
 
-    Raises:
-        ValueError: another shape, or other values, which would be rounded or count from the end.
+    Others would be rounded, or count from the end.
     """
     found = value if isinstance(value, Tensor) else torch.tensor(as_array(value, name))
     _require_shape(found.shape, name, shape)
@@ -281,11 +255,7 @@ def as_index(
 
 
 def as_choice(value: Any, name: str, choices: Collection[str]) -> str:
-    """``value`` itself, if it is one of ``choices``.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """``value`` itself, if it is one of ``choices``."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}: choose one"
@@ -310,9 +280,6 @@ def warn_of_far_points(
         values: of each column the value farthest from the mean, shape (columns,).
         shares: its part of the sum of squared deviations, shape (columns,).
         rows: number of values of a column; of ten or fewer, one may well be such.
-
-    Warns:
-        RuntimeWarning: there is one; shown where the caller of the caller was called.
     """
     for name, value, share in zip(columns, values, shares, strict=True):
         # NaN is the share of a value whose square overflows.
@@ -330,14 +297,7 @@ def child_seed(seed: int, *names: str | int) -> int:
 
     Generators that get the same seed draw the same numbers: a network and the noise it is trained
     with, or a start and the momenta of a chain, must not. Neighbouring seeds are no help where
-    runs are repeated with neighbouring seeds.
-
-    Args:
-        seed: a whole number from 0 up.
-        names: what the stream is for.
-
-    Returns:
-        A number below 2^32, for torch, numpy or another call.
+    runs are repeated with neighbouring seeds. ``names`` say what the stream is for.
     """
     return mixed_seed(seed, *(zlib.crc32(str(name).encode()) for name in names))
 

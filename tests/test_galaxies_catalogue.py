@@ -114,15 +114,10 @@ def test_bad_galaxies_leave_the_old_file_and_nothing_else(path):
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("damage", ["short", "chunk"])
-def test_damaged_files_are_noticed(path, damage):
-    content = bytearray(Catalogue.write(path, some_galaxies(2, 5000)).read_bytes())
-    with h5py.File(path) as file:
-        where = file["galaxies/g1/stars"].id.get_chunk_info(4)
-    content[where.byte_offset + where.size // 2] ^= 0xFF
-    path.write_bytes(content if damage == "chunk" else content[:5000])
+def test_a_file_that_is_cut_short_is_noticed(path):
+    path.write_bytes(Catalogue.write(path, some_galaxies(2)).read_bytes()[:5000])
     with pytest.raises(ValueError, match="galaxies.h5 cannot be read .*fetch or write it anew"):
-        Catalogue.open(path)["g1"]
+        Catalogue.open(path)
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,8 @@ class Exercise:
     hints: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Whether an answer is right; true or false, and silent at the end of a cell."""
-
-    right: bool
-
-    def __bool__(self) -> bool:
-        return self.right
+class Outcome(int):
+    """Whether an answer is right: 1 or 0, and silent at the end of a cell."""
 
     def _ipython_display_(self) -> None:
         """Nothing: the line that was printed says it all."""
@@ -74,10 +68,9 @@ def find(number: str) -> Exercise:
         importlib.import_module(f".lesson_{number[:2]}", __name__)
         return _known[number]
     except (ImportError, KeyError, TypeError) as error:
-        known = (
-            ", ".join(sorted(n for n in _known if n[:2] == str(number)[:2])) or "01.1, 01.2, ..."
-        )
-        raise ValueError(f"found no exercise {number!r}, expected one of {known}") from error
+        known = sorted(n for n in _known if n[:2] == str(number)[:2]) or ["01.1", "01.2", "..."]
+        expected = f"expected one of {', '.join(known)}"
+        raise ValueError(f"found no exercise {number!r}, {expected}") from error
 
 
 def check(number: str, *answers: Any) -> Outcome:

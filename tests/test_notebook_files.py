@@ -257,14 +257,8 @@ def test_notebook_is_as_it_should_be(path):
     assert path.stat().st_size < MOST_BYTES
 
 
-# Lessons that are audits still.
-NOT_YET = {"02"}
-
-
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name[:2])
 def test_a_student_finishes_the_lesson(path):
-    if path.name[:2] in NOT_YET:
-        pytest.xfail("not rewritten yet")
     found = size(read(path))
     assert {name: value for name, value in found.items() if value > MOST[name]} == {}
     assert found["exercises"] >= (3 if path.name.startswith("00") else 6)

@@ -90,7 +90,7 @@ def test_contours_hold_the_shares_of_the_stars():
     plotting.contours(axis, x + 99, y, limits=((-4, 4), (-4, 4)))  # no star in sight
 
 
-# --- densities and clusters in the plane --------------------------------------------------------
+# --- densities in the plane ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -98,7 +98,6 @@ def axis():
     figure, axis = plt.subplots()
     yield axis
     figure.canvas.draw()
-    # Both kinds of figures lie in the plane.
     assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_aspect()) == ("$x_1$", "$x_2$", 1.0)
 
 
@@ -122,32 +121,6 @@ def test_a_density_is_drawn_at_the_centres_of_the_pixels(axis):
     assert (10.0**drawn).sum() * 0.2**2 == pytest.approx(1, abs=2e-3)
     assert image.get_extent() == [-4, 4, -4, 4]
     assert image.origin == "lower"
-
-
-# --- clusters ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [torch.tensor, list])
-def test_every_cluster_is_drawn_with_its_number(axis, kind):
-    x = np.array([[0.0, 0.0], [1.0, 0.0], [0.4, 0.1], [5.0, 5.0], [6.0, 6.0]])
-    drawn = plotting.clusters(axis, x, kind([7, 7, 7, -1, 2]))
-    assert [each.get_label() for each in drawn] == ["-1", "2", "7"]
-    for each, own in zip(drawn, (x[3:4], x[4:5], x[:3]), strict=True):
-        assert np.array_equal(each.get_offsets(), own)
-    texts = {text.get_text(): tuple(text.xy) for text in axis.texts}
-    assert texts == {"-1": (5, 5), "2": (6, 6), "7": (0.4, 0.1)}
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_twenty_clusters_differ_and_the_nearest_ones_in_colour(axis, seed):
-    angles = np.random.default_rng(seed).permutation(20) * math.pi / 10
-    x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    drawn = plotting.clusters(axis, x, list(range(20)))
-    colors = [tuple(each.get_facecolor()[0]) for each in drawn]
-    shapes = [each.get_paths()[0].vertices.tobytes() for each in drawn]
-    assert len(set(zip(colors, shapes, strict=True))) == 20
-    around = [colors[i] for i in np.argsort(angles)]
-    assert all(one != other for one, other in zip(around, around[1:] + around[:1], strict=True))
 
 
 # --- rows of images ---------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from .figures import (
     COLORS,
     animate,
-    clusters,
     density_map,
     image_rows,
     show,
@@ -18,7 +17,6 @@ __all__ = [
     "COLORS",
     "LABELS",
     "animate",
-    "clusters",
     "contours",
     "corner",
     "density_map",

@@ -16,10 +16,8 @@ import tomlkit
 import torch
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patheffects import withStroke
 from PIL import Image as PillowImage
 from torch import Tensor
 
@@ -160,10 +158,6 @@ def _line(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
-_HUES = tuple(COLORS.values())
-_SHAPES = ("o", "s", "^", "D", "v", "*", "<", ">", "p", "h", "d")
-
-
 def density_map(
     axis: Axes,
     log_prob: Callable[[Tensor], Tensor],
@@ -204,53 +198,6 @@ def density_map(
     image = draw_map(axis, shown, extent, vmin=top - decades, vmax=top, cmap=DENSITY_MAP)
     axis.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     return image
-
-
-def clusters(axis: Axes, x: Any, labels: Any, *, size: float = 10.0) -> list[PathCollection]:
-    """Draw labelled points; clusters differ by colour, shape and a number written on them.
-
-    There are fewer colours than clusters: those that share one lie far apart and have other shapes.
-    The number stands at the point that is nearest to the mean of the cluster, so that it lies on
-    the cluster even where that is bent.
-
-    Args:
-        axis: where to draw.
-        x: points, shape (n, 2).
-        labels: one whole number a point; about 20 different ones can be told apart.
-        size: area of a marker in square points.
-
-    Returns:
-        The drawn points of each cluster, in the order of the labels.
-    """
-    points = as_array(x, "x", ("n", 2))
-    labels = as_array(labels, "labels", (len(points),), dtype=np.int64)
-    names = np.unique(labels)
-    drawn = []
-    looks = _looks(np.array([points[labels == name].mean(0) for name in names]))
-    for name, (color, shape) in zip(names, looks, strict=True):
-        own = points[labels == name]
-        drawn.append(axis.scatter(*own.T, s=size, color=color, marker=shape, lw=0, label=str(name)))
-        style = {"ha": "center", "va": "center", "weight": "bold", "zorder": 3}
-        style["path_effects"] = [withStroke(linewidth=3, foreground="white")]
-        axis.annotate(str(name), own[((own - own.mean(0)) ** 2).sum(1).argmin()], **style)
-    axis.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
-    return drawn
-
-
-def _looks(centres: np.ndarray) -> list[tuple[str, str]]:
-    """Colour and shape for each centre, one by one; the colour is that whose nearest centre so far
-    is farthest."""
-    taken: dict[str, list[np.ndarray]] = {hue: [] for hue in _HUES}
-    looks = []
-    for centre in centres:
-        room = {
-            hue: min((float(np.hypot(*(centre - other))) for other in others), default=math.inf)
-            for hue, others in taken.items()
-        }
-        _, _, hue = max((room[hue], -len(taken[hue]), hue) for hue in _HUES)
-        looks.append((hue, _SHAPES[(_HUES.index(hue) + len(taken[hue])) % len(_SHAPES)]))
-        taken[hue].append(centre)
-    return looks
 
 
 def image_rows(

@@ -20,6 +20,12 @@ def smooth(t):
     return torch.sin(torch.pi * t) ** 4
 
 
+def trigonometric(gamma_squared=None):
+    """α = cos(πt/2), β = sin(πt/2); the shifted argument makes α_1 exactly zero."""
+    alpha, beta = lambda t: torch.sin(torch.pi / 2 * (1 - t)), lambda t: torch.sin(torch.pi / 2 * t)
+    return Schedule(alpha, beta, gamma_squared)
+
+
 class ExactMixture(MixtureInterpolant):
     """Also score, denoiser and coupled draws."""
 

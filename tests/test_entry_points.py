@@ -92,8 +92,7 @@ POINTS_ENTER: dict[str, Callable[[Any], Any]] = {
     "mode_weights": lambda x: metrics.mode_weights(x, targets.CircleOfGaussians()).shares,
 }
 IMAGES_ENTER: dict[str, Callable[[Any], Any]] = {
-    "spectrum_ratio": lambda x: metrics.spectrum_ratio(x, IMAGES[::-1]).value,
-    "masked_error": lambda x: metrics.masked_error(x, IMAGES + 1, np.zeros_like(IMAGES)).value,
+    "power_spectrum": lambda x: metrics.power_spectrum(x)[2],
 }
 GOOD: dict[str, Callable[[np.ndarray], Any]] = {
     "big-endian": lambda x: x.astype(">f8"),
@@ -223,7 +222,6 @@ TAKEN_ONCE: list[tuple[str, Callable[[], Any]]] = [
     ("max_samples", lambda: metrics.sliced_wasserstein(POINTS, OTHERS, max_samples=-1)),
     ("n_projections", lambda: metrics.sliced_wasserstein(POINTS, OTHERS, n_projections=0)),
     ("resamplings", lambda: metrics.frechet_distance(IMAGES, IMAGES, features=len, resamplings=0)),
-    ("resamplings", lambda: metrics.spectrum_ratio(IMAGES, IMAGES[::-1], resamplings=0)),
     ("keep_every", lambda: svgd(target(), POINTS, steps=2, keep_every=0)),
     ("context_features", lambda: networks.MLP(2, 1, hidden=(4,), context_features=-1)),
     ("a width", lambda: networks.MLP(2, 1, hidden=(0,))),
@@ -281,7 +279,6 @@ BYTES = random.integers(0, 256, (N, 1, 16, 16)).astype(np.uint8)
 FLAT = images.Stretch("linear")
 PICTURES_ENTER: dict[str, Callable[[Any], Any]] = {
     "ImageSet": lambda x: images.ImageSet(x, np.zeros(N), ("a",), "bytes", "train", FLAT),
-    "flux_conservation": lambda x: metrics.flux_conservation(x, BYTES / 256, FLAT),
     "frechet_distance": lambda x: metrics.frechet_distance(x, BYTES / 256, resamplings=2),
 }
 

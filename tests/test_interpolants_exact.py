@@ -6,7 +6,16 @@ import math
 
 import pytest
 import torch
-from exact_mixtures import MODES, WIDTH, ExactMixture, brownian, figure_two, from_noise, smooth
+from exact_mixtures import (
+    MODES,
+    WIDTH,
+    ExactMixture,
+    brownian,
+    figure_two,
+    from_noise,
+    smooth,
+    trigonometric,
+)
 
 from galflow_lite.interpolants import GaussianBase, Schedule
 from galflow_lite.interpolants.sampling import score_from_velocity
@@ -16,7 +25,7 @@ LINEAR = Schedule.linear()
 SCHEDULES = {
     "linear": LINEAR,
     "brownian": Schedule.linear(brownian),
-    "trigonometric": Schedule.trigonometric(smooth),
+    "trigonometric": trigonometric(smooth),
     "own": Schedule(
         lambda t: (1 - t) ** 2, lambda t: t**3, lambda t: t**2 * torch.sin(math.pi * t) ** 2
     ),

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from exact_mixtures import trigonometric
 
 from galflow_lite import interpolants
 from galflow_lite.files import share, write_state
@@ -72,7 +73,7 @@ def test_models_are_given_the_same_problem(galaxies, models, task):
 
 def test_a_seed_fixes_a_training_and_the_schedule_reaches_the_loss(galaxies, models):
     coupling = COUPLINGS["inpainting", "dependent"]
-    curved = interpolants.Schedule.trigonometric()
+    curved = trigonometric()
     first = models["inpainting", "dependent"].velocity.state_dict()
     same = {"seed": np.int64(0)}, {"seed": 1}, {"seed": 0, "schedule": curved}
     for settings, equal in zip(same, (True, False, False), strict=True):

@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from exact_mixtures import ExactMixture, brownian, figure_two, hole_of_a_normal, seeded, smooth
+from exact_mixtures import (
+    ExactMixture,
+    brownian,
+    figure_two,
+    hole_of_a_normal,
+    seeded,
+    smooth,
+    trigonometric,
+)
 from torch import nn
 
 from galflow_lite.interpolants import (
@@ -67,7 +75,7 @@ def test_numbers_of_figure_2(schedule, panel, energy):
     [
         BROWNIAN,
         Schedule(lambda t: ((1 - t) * (1 + t)).sqrt(), lambda t: t.clone()),
-        Schedule.trigonometric(lambda t: 0.01 * t * (1 - t)),
+        trigonometric(lambda t: 0.01 * t * (1 - t)),
         Schedule(lambda t: 1 - t, lambda t: t**0.5),
     ],
 )
@@ -80,7 +88,7 @@ def test_bound_is_infinite_where_a_rate_is_not_square_integrable(schedule):
     "schedule",
     [
         LINEAR,
-        Schedule.trigonometric(smooth),
+        trigonometric(smooth),
         # An integrable singularity, t^(-1/2).
         Schedule(lambda t: 1 - t, lambda t: t**0.75),
     ],
@@ -131,7 +139,7 @@ def test_chain_of_proposition_3_1_and_a_cost_that_differs():
     assert found.transport_cost.value < found.kinetic_energy.value < bound.value
 
 
-@pytest.mark.parametrize("schedule", [LINEAR, Schedule.trigonometric(smooth)])
+@pytest.mark.parametrize("schedule", [LINEAR, trigonometric(smooth)])
 def test_least_loss_is_minus_the_kinetic_energy(schedule):
     mixture = figure_two(schedule, "independent")
     x0, x1, _ = mixture.sample_pairs(100_000, generator=seeded())

@@ -1,4 +1,4 @@
-"""Errors of images: pixels in holes, flux, spectra, Frechet distance; by hand and over repeats."""
+"""Spectra of images and the Frechet distance; by hand and over repeats."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ from torch import Tensor
 
 from galflow_lite.images import PARAMETERS, ImageSet, Stretch, hubble_patches, parametric_galaxies
 from galflow_lite.interpolants import tile_mask
-from galflow_lite.metrics import (
-    flux_conservation,
-    frechet_distance,
-    gaussian_frechet,
-    masked_error,
-    spectrum_ratio,
-)
-from galflow_lite.metrics.image_errors import ring_power
+from galflow_lite.metrics import frechet_distance, gaussian_frechet, power_spectrum
 from galflow_lite.networks import FeatureNetwork
 
 LINEAR = Stretch("linear", low=-10.0, high=10.0)
@@ -47,67 +40,13 @@ def spread_over_claim(found: list) -> float:
     return spread / np.mean([estimate.standard_error for estimate in found])
 
 
-# --- pixels of holes --------------------------------------------------------------------------
-
-
-def test_masked_error_by_hand():
-    truth = torch.zeros(2, 1, 2, 2)
-    sample = torch.tensor([[[[3.0, 9.0], [0.0, 9.0]]], [[[1.0, 9.0], [9.0, 9.0]]]])
-    mask = torch.tensor([[[[0, 1], [0, 1]]], [[[0, 1], [1, 1]]]])
-    estimate = masked_error(sample, truth, mask)
-    assert estimate.value == pytest.approx(math.sqrt((9 + 0 + 1) / 3))
-    # Residuals of the ratio 10 / 3: 9 - 20 / 3 and 1 - 10 / 3, over the mean of 1.5 pixels.
-    spread = np.std([(9 - 20 / 3) / 1.5, (1 - 10 / 3) / 1.5], ddof=1) / math.sqrt(2)
-    assert estimate.standard_error == pytest.approx(spread / (2 * estimate.value))
-
-
-def test_known_pixels_and_colours_under_one_mask():
-    truth, mask = normal(30, 3, 16, 16), tile_mask(30, 16, tiles=4)
-    sample = torch.where(mask > 0, truth, truth + 0.5)
-    assert masked_error(sample, truth, mask).value == pytest.approx(0.5, rel=1e-6)
-    far = torch.where(mask > 0, truth + 100, truth)
-    exact = masked_error(far, truth, mask)
-    assert (exact.value, exact.standard_error) == (0.0, 0.0)
-
-
-def test_errors_of_pixels_and_flux_are_the_spread_over_repeated_sets():
-    found = []
-    for seed in range(120):
-        truth = 2 + normal(200, 1, 8, 8, seed=seed)
-        scale = 0.5 + normal(200, 1, 1, 1, seed=1000 + seed).abs()
-        sample = truth + scale * normal(200, 1, 8, 8, seed=2000 + seed)
-        mask = tile_mask(200, 8, tiles=4, generator=torch.Generator().manual_seed(seed))
-        flux = flux_conservation(sample, truth, LINEAR, mask=mask)
-        found.append((masked_error(sample, truth, mask), flux.bias, flux.scatter))
-    for estimates in zip(*found, strict=True):
-        # The spread of 120 values is known to 7 %. The scale makes heavy tails, under which the
-        # error of a root mean square comes out low: a tenth for 200 images, a quarter for 40.
-        assert 0.8 <= spread_over_claim(estimates) <= 1.25
-
-
-# --- flux -------------------------------------------------------------------------------------
-
-
-def test_flux_is_compared_without_the_stretch():
-    flux = 0.2 + normal(50, 1, 8, 8).abs()
-    for kind in ("square root", "arcsinh", "linear"):
-        stretch = Stretch(kind, high=9.0)
-        error = flux_conservation(stretch(1.1 * flux), stretch(flux), stretch)
-        assert error.bias.value == pytest.approx(0.1, rel=1e-9)
-        assert error.bias.standard_error == pytest.approx(0, abs=1e-12)
-        assert error.bias.null == 0
-        total = flux.sum((1, 2, 3))
-        expected = 0.1 * float(total.square().mean().sqrt() / total.mean())
-        assert error.scatter.value == pytest.approx(expected, rel=1e-9)
-
-
 # --- spectra ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(16, 16), (15, 15), (12, 20), (9, 31), (2, 40)])
 def test_power_adds_up_to_the_mean_square(size):
     images = 0.7 + normal(5, 2, *size)
-    frequency, modes, power = ring_power(images)
+    frequency, modes, power = power_spectrum(images)
     assert int(modes.sum()) == size[0] * size[1]
     torch.testing.assert_close((power * modes).sum(1), images.square().mean((1, 2, 3)))
     assert frequency[0] == 0
@@ -119,7 +58,7 @@ def test_power_adds_up_to_the_mean_square(size):
 def test_a_wave_has_its_power_at_its_frequency():
     wave = torch.cos(2 * math.pi * 5 * torch.arange(32, dtype=torch.float64) / 32)
     for images in (wave.expand(3, 1, 32, 32), wave[:, None].expand(3, 1, 32, 32)):
-        frequency, modes, power = ring_power(images)
+        frequency, modes, power = power_spectrum(images)
         ring = int(power[0].argmax())
         assert abs(float(frequency[ring]) - 5 / 32) < 0.5 / 32
         assert float(power[0, ring] * modes[ring]) == pytest.approx(0.5, rel=1e-12)
@@ -130,28 +69,15 @@ def test_blur_multiplies_the_spectrum_by_the_square_of_its_transfer():
     truth = normal(300, 1, 32, 32)
     blurred = (truth.roll(1, 3) + 2 * truth + truth.roll(-1, 3)) / 4
     blurred = (blurred.roll(1, 2) + 2 * blurred + blurred.roll(-1, 2)) / 4
-    found = spectrum_ratio(blurred, truth, paired=True)
+    ratio = power_spectrum(blurred)[2].mean(0) / power_spectrum(truth)[2].mean(0)
     wave = (0.5 + 0.5 * torch.cos(2 * math.pi * torch.fft.fftfreq(32).double())).square()
     transfer = (wave[:, None] * wave[None, :]).flatten()
     grid = torch.fft.fftfreq(32).double() * 32
     ring = torch.hypot(grid[:, None], grid[None, :]).round().long().flatten()
     expected = ring.bincount(weights=transfer) / ring.bincount()
-    assert ((found.value - expected).abs() <= 5 * found.standard_error + 1e-12).all()
-    assert found.value[0] == pytest.approx(1)
-    assert float(found.value[-1]) < 1e-3
-
-
-def test_the_errors_of_a_ratio_are_its_spread():
-    found = []
-    for seed in range(100):
-        scale = normal(60, 1, 1, 1, seed=3000 + seed).exp()
-        truth = scale * normal(60, 1, 8, 8, seed=seed)
-        found.append(spectrum_ratio(normal(50, 1, 8, 8, seed=1000 + seed), truth, resamplings=100))
-    spread = torch.stack([s.value for s in found]).log().std(0)
-    claimed = torch.stack([s.standard_error / s.value for s in found]).mean(0)
-    assert ((0.6 <= spread / claimed) & (spread / claimed <= 1.6)).all()
-    again = spectrum_ratio(normal(50, 1, 8, 8, seed=1099), truth, resamplings=100)
-    assert torch.equal(again.standard_error, found[-1].standard_error)
+    assert ((ratio - expected).abs() <= 0.03).all()
+    assert ratio[0] == pytest.approx(1)
+    assert float(ratio[-1]) < 1e-3
 
 
 # --- Frechet distance: the formula ------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..inputs import as_number, as_tensor, may_look, shaped_as
+from ..inputs import as_tensor, may_look, shaped_as
 
 Random = torch.Generator | None
 Condition = Tensor | Mapping[str, Any] | None
@@ -214,16 +214,9 @@ class Custom(Coupling):
     """A user's function; see `custom`."""
 
     function: Callable[[Tensor, Condition], Tensor]
-    mean: Callable[[Tensor, Condition], Tensor] | None
-    sigma: float | None
-
-    def base(self, x1: Tensor, condition: Condition = None) -> GaussianBase | None:
-        if self.mean is None:
-            return None
-        return GaussianBase(shaped_as(x1, self.mean(x1, condition), "mean"), self.sigma)
 
     def draw(self, x1: Tensor, condition: Condition, generator: Random):
-        return self.function(x1, condition), self.base(x1, condition)
+        return self.function(x1, condition), None
 
 
 def independent() -> Coupling:
@@ -242,25 +235,17 @@ def optimal_transport() -> Coupling:
     return OptimalTransport()
 
 
-def custom(
-    function: Callable[[Tensor, Condition], Tensor],
-    *,
-    mean: Callable[[Tensor, Condition], Tensor] | None = None,
-    sigma: float | None = None,
-) -> Coupling:
+def custom(function: Callable[[Tensor, Condition], Tensor]) -> Coupling:
     """A user's coupling, any function (x1, condition) -> x0.
+
+    The law of x0 given the condition is not known then: no score follows from the velocity. A
+    subclass of `Coupling` that writes `base` has it.
 
     Args:
         function: draws x0, of the shape of x1, with torch's global generator. A coupling is given
             back as it is.
-        mean: m, if x0 = m + σζ with ζ ~ N(0, I) independent of x1 given the condition: a function
-            (x1, condition) -> m whose result depends on the condition alone in law. It makes the
-            score follow from the velocity, and a likelihood possible.
-        sigma: σ; needed with `mean`.
     """
-    if isinstance(function, Coupling):
-        return function
-    return Custom(function, mean, None if mean is None else as_number(sigma, "sigma", least=0))
+    return function if isinstance(function, Coupling) else Custom(function)
 
 
 def normal(x: Tensor, generator: Random) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -91,11 +90,6 @@ class Schedule:
         """α = 1-t, β = t: the schedule of the paper's experiments (with γ = 0)."""
         return Schedule(_falling, _rising, gamma_squared)
 
-    @staticmethod
-    def trigonometric(gamma_squared: TimeFunction | None = None) -> Schedule:
-        """α = cos(πt/2), β = sin(πt/2)."""
-        return Schedule(_cosine, _sine, gamma_squared)
-
     @property
     def has_noise(self) -> bool:
         """Whether γ is not identically zero."""
@@ -163,15 +157,6 @@ def _falling(t: Tensor) -> Tensor:
 
 def _rising(t: Tensor) -> Tensor:
     return t.clone()
-
-
-def _cosine(t: Tensor) -> Tensor:
-    # The shifted argument makes α_1 exactly zero in floating point.
-    return torch.sin(math.pi / 2 * (1 - t))
-
-
-def _sine(t: Tensor) -> Tensor:
-    return torch.sin(math.pi / 2 * t)
 
 
 def _along(t: Tensor | float, x: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from .divergences import (
     reverse_kl,
     self_normalised_kl,
 )
-from .image_errors import flux_conservation, masked_error, spectrum_ratio
 from .kernels import energy_distance, ksd, ksd_floor, linear_mmd
+from .power_spectrum import power_spectrum
 from .wasserstein import frechet_distance, gaussian_frechet, sliced_wasserstein
 
 __all__ = [
@@ -23,17 +23,15 @@ __all__ = [
     "c2st",
     "effective_sample_size",
     "energy_distance",
-    "flux_conservation",
     "forward_kl",
     "frechet_distance",
     "gaussian_frechet",
     "ksd",
     "ksd_floor",
     "linear_mmd",
-    "masked_error",
     "mode_weights",
+    "power_spectrum",
     "reverse_kl",
     "self_normalised_kl",
     "sliced_wasserstein",
-    "spectrum_ratio",
 ]

@@ -202,15 +202,8 @@ def test_checkpoint_of_another_training(tmp_path, changes, message):
     assert (tmp_path / "run.safetensors").read_bytes() == before
 
 
-def test_checkpoint_of_other_data(tmp_path):
-    model = nn.Linear(2, 1)
-    options = {"checkpoint": tmp_path / "run.safetensors", "progress": False}
-
-    def run(x):
-        batches = TensorBatches(x, batch_size=4)
-        fit(lambda batch: model(batch[0]).square().mean(), model, batches, 3, **options)
-
-    for _ in range(2):
-        run(torch.ones(8, 2))
-    with pytest.raises(ValueError, match="with batches = 8 rows with checksum"):
-        run(torch.ones(8, 2) + torch.eye(8, 2) / 1e6)
+def test_data_that_differ_in_their_last_digits_are_other_data():
+    x = torch.ones(8, 2)
+    described = [TensorBatches(x + e * torch.eye(8, 2), batch_size=4).settings for e in (0, 1e-6)]
+    assert described[0].startswith("8 rows with checksum")
+    assert described[0] != described[1]

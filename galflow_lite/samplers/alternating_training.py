@@ -64,8 +64,8 @@ def train_sampler(
 
     Args:
         target: what to sample; a density of your own as `targets.FromLogDensity`.
-        method: "dft" (`dft_loss`), "pseudo-huber" (the same with that distance), "fisher"
-            (`fisher_loss` of the same noised law), "kl" (`kl_loss`), or a loss of your own with
+        method: "dft" (`dft_loss`), "fisher" (`fisher_loss` of the same noised law), "kl"
+            (`kl_loss`), or a loss of your own with
             the arguments of `dft_loss`, such as `partial(dft_loss, alpha=1.0)`; in several
             trainings these have the members on a leading axis, as the module `losses` says.
         steps: of the sampler.
@@ -243,14 +243,13 @@ def _loss_of(method: str | Callable[..., Tensor], stochastic: bool) -> Callable[
     losses = {
         # Squares the score: one estimate of it would add its variance.
         "dft": partial(dft_loss, independent_scores=True) if stochastic else dft_loss,
-        "pseudo-huber": partial(dft_loss, distance="pseudo-huber"),
         "fisher": _at_noised_points(fisher_loss),
         "kl": _at_noised_points(kl_loss),
     }
     as_choice(method, "method", losses)
-    if stochastic and method in ("fisher", "pseudo-huber"):
+    if stochastic and method == "fisher":
         raise ValueError(
-            f"the target's score is stochastic, which biases method {method!r}: use 'kl', 'dft' or "
+            "the target's score is stochastic, which biases method 'fisher': use 'kl', 'dft' or "
             "the score of all data"
         )
     return losses[method]

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..inputs import as_choice, as_number, as_whole
+from ..inputs import as_number, as_whole
 
 Schedule = float | Callable[[int], float]
 
@@ -98,8 +98,6 @@ def dft_loss(
     sigma: float | Tensor,
     *,
     alpha: float = 0.5,
-    distance: str = "squared",
-    c: float = 1.0,
     independent_scores: bool = False,
     weight: Tensor | None = None,
 ) -> Tensor:
@@ -125,9 +123,6 @@ def dft_loss(
             alone the gradient of the divergence. 1 freezes the law under the expectation (the
             second term alone); 1.2 is the default of score identity distillation (SiD). Both vanish
             at the optimum, but need not descend.
-        distance: "squared", or "pseudo-huber" for sqrt(|u|^2 + c^2) - c in the place of |u|^2
-            (as in arXiv:2410.16794), which has neither another alpha nor independent scores.
-        c: of the pseudo-Huber distance, positive.
         independent_scores: call `target_score` twice and put two independent, unbiased estimates
             u1, u2 in the place of u: E[u1^T u2 + (u1 + u2)^T (s_phi + eps / sigma)]. With one
             mini-batch the loss would gain the variance of the estimate and be biased.
@@ -136,12 +131,6 @@ def dft_loss(
     Returns:
         Scalar, mean over points.
     """
-    as_choice(distance, "distance", ("squared", "pseudo-huber"))
-    if distance == "pseudo-huber" and (alpha != 0.5 or independent_scores):
-        raise ValueError(
-            f"found distance 'pseudo-huber' with alpha {alpha} and independent_scores "
-            f"{independent_scores}, for which it is not known: use distance='squared'"
-        )
     x = x0 + sigma * noise
     direction = noise / sigma
     p = score_network(x)
@@ -151,9 +140,6 @@ def dft_loss(
         b = target_score(x)
         v = b - p
         terms = (u * (b + direction) + v * (a + direction) - 2 * alpha * u * v).sum(-1)
-    elif distance == "pseudo-huber":
-        root = (u.square().sum(-1) + c**2).sqrt()
-        terms = root - c + (u * (p + direction)).sum(-1) / root
     elif alpha == 0.5:
         terms = (u * (u + 2 * (p + direction))).sum(-1)
     else:
@@ -166,7 +152,6 @@ def fisher_loss(
     score_network: Score,
     x: Tensor,
     *,
-    probes: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
     r"""Fisher training with divergences: E[H_q - H_phi], :math:`H_s = |s|^2 + 2 \nabla \cdot s`.
@@ -178,25 +163,19 @@ def fisher_loss(
         target_score: s_q, takes points (n, d) and returns (n, d); twice differentiable.
         score_network: s_phi, alike.
         x: samples with their graph, shape (n, d): of the sampler or, as in DFT, noised ones.
-        probes: of Hutchinson's unbiased estimate of the trace, independent entries +1 and -1, shape
-            (k, n, d), one backward pass for each of the k; None takes the exact trace in d passes.
         weight: of each point, shape (n,).
 
     Returns:
         Scalar, mean over points.
     """
     x = x if x.requires_grad else x.detach().requires_grad_()
-    share = 1.0 if probes is None else 1 / len(probes)
-    if probes is None:
-        probes = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        probes = probes.view(-1, *[1] * (x.ndim - 1), x.shape[-1]).expand(-1, *x.shape)
     a, p = target_score(x), score_network(x)
     # The divergence of the difference is the difference of the divergences.
     u = a - p
     terms = (a.square() - p.square()).sum(-1)
-    for probe in probes:
-        (product,) = torch.autograd.grad(u, x, probe, create_graph=True)
-        terms = terms + 2 * share * (product * probe).sum(-1)
+    for k in range(x.shape[-1]):
+        (slope,) = torch.autograd.grad(u[..., k].sum(), x, create_graph=True)
+        terms = terms + 2 * slope[..., k]
     return _mean(terms, weight)
 
 

@@ -6,7 +6,9 @@ Each lesson has a file, ``lesson_01.py``, with one function an exercise: it take
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +94,7 @@ def check(number: str, *answers: Any) -> Outcome:
     try:
         if any(answer is ... for answer in answers):
             raise NotImplementedError("replace the dots")
-        sign, said = INSIDE, judge(*answers)
+        sign, said = INSIDE, judge(*map(_with_return, answers))
     except NotImplementedError as error:
         sign, said = OPEN, f"not filled in yet: {error}"
     except Wrong as error:
@@ -105,6 +107,20 @@ def check(number: str, *answers: Any) -> Outcome:
         said += f'  (stuck? exercises.hint("{number}"))'
     print(f"exercise {number}   {sign} {said}")
     return Outcome(sign == INSIDE)
+
+
+def _with_return(answer: Any) -> Any:
+    """A learner's function that says so where it returns nothing; any other answer as it is."""
+    if not inspect.isfunction(answer):
+        return answer
+
+    @functools.wraps(answer)
+    def returning(*args: Any, **options: Any) -> Any:
+        if (found := answer(*args, **options)) is None:
+            raise Wrong("your function returns nothing: is there a missing `return`?")
+        return found
+
+    return returning
 
 
 def hint(number: str) -> None:

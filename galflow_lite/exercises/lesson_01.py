@@ -151,6 +151,8 @@ def _invent(answer):
     score = linear_mmd(stars, fake, std=stars.std(axis=0))
     if np.allclose(fake.mean(axis=0), 0, atol=0.5):
         raise Wrong("Your stars lie around zero: move them to the means of the galaxy.")
+    if np.allclose(fake.mean(), stars.mean(), atol=1e-6) and score.value > 1e-6:
+        raise Wrong("The mean of all is right, that of each column is not: mean(axis=0).")
     if score.value > 1e-6:
         raise Wrong("Close, but the means differ by chance: subtract the mean of the noise itself.")
     return "A perfect score for stars that nobody would take for a galaxy."
@@ -158,11 +160,13 @@ def _invent(answer):
 
 @exercise(
     "01.7",
-    "KDTree(known).query(points)[0] gives distances; stack the stars of all training galaxies.",
+    "KDTree(np.concatenate([g.stars for g in train]) / scales).query(points)[0] gives distances.",
     "Real stars have to be held-out ones: a training star has itself as its neighbour.",
 )
 def _memorised(ratio):
     """Median distance to the training stars, of drawn over real stars."""
+    if np.size(ratio) > 1:
+        raise Wrong("There is a value for each star: take the medians, then one ratio.")
     ratio = float(ratio)
     if not np.isfinite(ratio):
         raise Wrong("The distances of the real stars are zero: are they training stars?")

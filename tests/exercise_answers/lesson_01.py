@@ -20,6 +20,11 @@ def _from_bent(coupling, kept, bent, c):
     return _bent(coupling, bent, bent, c)[0].T
 
 
+def _centred_as_a_whole(stars, rng):
+    noise = rng.standard_normal(stars.shape)
+    return noise - noise.mean() + stars.mean()
+
+
 WRONG: dict[str, list] = {
     "01.1": [((5,), "whole galaxies"), ((90,), "training too"), ((17,), "other stars")],
     "01.2": [
@@ -52,6 +57,12 @@ WRONG: dict[str, list] = {
         ((lambda stars, rng: rng.permutation(stars),), "galaxy itself"),
         ((lambda stars, rng: 0.1 * rng.standard_normal(stars.shape),), "around zero"),
         ((lambda stars, rng: stars.mean(0) + rng.standard_normal(stars.shape),), "by chance"),
+        ((_centred_as_a_whole,), "each column"),
     ],
-    "01.7": [((0.0,), "swap"), ((25.0,), "same scales"), ((np.inf,), "training stars?")],
+    "01.7": [
+        ((0.0,), "swap"),
+        ((25.0,), "same scales"),
+        ([[1.0, 1.1]], "each star"),
+        ((np.inf,), "training stars?"),
+    ],
 }

@@ -142,8 +142,10 @@ def _stub(found: re.Match[str], after: str) -> str:
     head = f"{indent}# YOUR TURN: {task}\n"
     if indent:
         return f"{head}{indent}raise NotImplementedError({task!r})\n"
-    names = (node for node in ast.walk(ast.parse(found["body"])) if isinstance(node, ast.Name))
+    body = ast.parse(found["body"])
+    names = (node for node in ast.walk(body) if isinstance(node, ast.Name))
     assigned = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    assigned |= {node.name for node in body.body if isinstance(node, ast.FunctionDef)}
     wanted = dict.fromkeys(name for name in re.findall(r"\w+", after) if name in assigned)
     return head + "".join(f"{name} = ...\n" for name in wanted)
 

@@ -96,6 +96,9 @@ def test_student_version_is_whole_python_without_solutions_that_later_cells_woul
         if "BEGIN SOLUTION" not in solution.source:
             continue
         assert "raise NotImplementedError(" in stub.source or "= ...\n" in stub.source
+        there = set(re.findall(r"^(?:def )?(\w+)(?: = |\()", stub.source, flags=re.MULTILINE))
+        answers = re.search(r'exercises\.check\("[\d.]+", (.+?)\)', stub.source)[1]
+        assert set(answers.split(", ")) <= there, "the student's version would stop here"
         own = {node.id for node in names(solution.source) if isinstance(node.ctx, ast.Store)}
         own |= {n.name for n in ast.walk(ast.parse(solution.source)) if hasattr(n, "name")}
         later = solved[solved.index(solution) + 1 :]
@@ -112,7 +115,8 @@ def names(source: str) -> list[ast.Name]:
 def test_stub_of_a_function_and_of_values_and_the_picture_to_expect(tmp_path):
     cell = nbformat.v4.new_code_cell(
         "def f(x):\n    # BEGIN SOLUTION: square it\n    return x * x\n    # END SOLUTION\n\n"
-        "# BEGIN SOLUTION: numbers\na = 1\nb, c = a + 1, 2\n# END SOLUTION\nprint(c, b)"
+        "# BEGIN SOLUTION: numbers\na = 1\nb, c = a + 1, 2\n"
+        "def g():\n    return 1\n# END SOLUTION\nprint(c, b, g)"
     )
     cell.outputs = [nbformat.v4.new_output("display_data", {"image/png": "aGk="})]
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
@@ -120,7 +124,7 @@ def test_stub_of_a_function_and_of_values_and_the_picture_to_expect(tmp_path):
     stub, picture = nbformat.read(tmp_path / "b.ipynb", as_version=4).cells
     assert stub.source == (
         "def f(x):\n    # YOUR TURN: square it\n    raise NotImplementedError('square it')\n\n"
-        "# YOUR TURN: numbers\nc = ...\nb = ...\nprint(c, b)"
+        "# YOUR TURN: numbers\nc = ...\nb = ...\ng = ...\nprint(c, b, g)"
     )
     assert picture.attachments == {"expected.png": {"image/png": "aGk="}}
 

@@ -159,4 +159,6 @@ def _beyond(value):
         raise Wrong("Is this the error of single answers? That of their mean is asked for.")
     if value < 0.7:
         raise Wrong("The error comes out far below the scatter: variances or their roots?")
+    if value < 0.85:
+        raise Wrong("Is the middle missing, or all but the middle? A mask is 0 in holes.")
     return "Still about right: the holes are new, but each looks at the sky around it."

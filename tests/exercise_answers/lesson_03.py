@@ -74,5 +74,10 @@ WRONG: dict[str, list] = {
         ((math.sqrt(0.5),), "very many"),
         ((2,), "Add the variance"),
     ],
-    "03.6": [((math.nan,), "1 where pixels are known"), ((1.41,), "single"), ((0.2,), "far below")],
+    "03.6": [
+        ((math.nan,), "1 where pixels are known"),
+        ((1.41,), "single"),
+        ((0.2,), "far below"),
+        ((0.8,), "all but the middle"),
+    ],
 }

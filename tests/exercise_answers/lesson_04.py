@@ -37,6 +37,8 @@ WRONG: dict[str, list] = {
         ((lambda x, a: _pulls(_right(1), a)(x),), "log-odds are not"),
         ((_one_sided,), "pulls too"),
         ((lambda x, a: _pulls(_right(2), a)(x)[:, 0],), "expected (n, 2)"),
+        ((lambda x, a: torch.sigmoid(2 * a * x[:, 0]) * x,), "is a column"),
+        ((lambda x, a: 2 * a * torch.sigmoid(2 * a * x[:, :1]) - a - x,), "both centres are at 0"),
         ((lambda x, a: -2 * x,), "differ from the gradient"),
     ],
     "04.3": [
@@ -67,12 +69,14 @@ WRONG: dict[str, list] = {
         ((lambda h: (1 / (1 - h / 2)) ** 0.5,), "square it"),
         ((lambda h: 2 * h,), "adds 2 h"),
         ((lambda h: 2 * h / (1 - (1 - h)),), "the square of that"),
+        ((lambda h: (1 - h) ** 2 + 2 * h,), "as it went in"),
         ((lambda h: 1 + h,), "4/3"),
     ],
     "04.7": [
         ((0,), "shares differ"),
         ((0.5 * math.log(0.25 / 0.09),), "averages over the samples"),
         ((0.531,), "bits"),
+        ((0.529,), "part of one mode"),
         ((-0.368,), "not negative"),
         ((math.log(1.8),), "counts too"),
         ((3,), "for both modes"),

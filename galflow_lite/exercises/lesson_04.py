@@ -206,6 +206,8 @@ def _nats(value):
 )
 def _astray(points):
     """How far the worst mode of chains from (3, 1) is off, in points."""
+    if hasattr(points, "largest_deviation"):
+        raise Wrong("These are all shares: its `largest_deviation`, times 100, is asked for.")
     points = float(points)
     if 0.05 < points < 0.6:
         raise Wrong("A share? Give points: times 100.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import torch
 
@@ -81,5 +82,10 @@ WRONG: dict[str, list] = {
         ((math.log(1.8),), "counts too"),
         ((3,), "for both modes"),
     ],
-    "04.8": [((0.29,), "times 100"), ((1.1,), "start at (3, 1)"), ((87.5,), "Hardly any")],
+    "04.8": [
+        ((SimpleNamespace(largest_deviation=0.29),), "all shares"),
+        ((0.29,), "times 100"),
+        ((1.1,), "start at (3, 1)"),
+        ((87.5,), "Hardly any"),
+    ],
 }

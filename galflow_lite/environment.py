@@ -129,7 +129,7 @@ def _files() -> Iterator[Finding]:
     from .files import checksums, sha256, share
 
     found = sorted(path.name[:2] for path in share("notebooks").rglob("[0-9][0-9]_*.ipynb"))
-    text = ", ".join(dict.fromkeys(found)) or "none: install the package anew"
+    text = ", ".join(dict.fromkeys(found)) or "none: install the package again"
     yield Finding(bool(found), "notebooks", text)
     for path in map(share("data").joinpath, ("SHA256SUMS", "bands.toml", "paper_numbers.toml")):
         if not (path.is_file() and path.stat().st_size):

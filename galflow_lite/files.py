@@ -55,7 +55,7 @@ def share(name: str) -> Path:
     if (home / name).is_dir():
         return home / name
     raise FileNotFoundError(
-        f"there is no folder {home / name}, expected the one that ships: install the package anew"
+        f"there is no folder {home / name}, expected the one that ships: install the package again"
     )
 
 
@@ -102,7 +102,7 @@ def shipped_file(name: str) -> Path:
     path = share("data") / name
     if checksums().get(path) != sha256(path):
         raise ValueError(
-            f"{path} is not the file that data/SHA256SUMS names: restore both, or install anew"
+            f"{path} is not the file that data/SHA256SUMS names: restore both, or install again"
         )
     return path
 
@@ -134,7 +134,7 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read ({error}), expected {expected}: use another file, or delete "
-            "this one and fetch or write it anew"
+            "this one and fetch or write it again"
         ) from error
 
 

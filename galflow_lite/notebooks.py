@@ -106,7 +106,7 @@ def execute(
         "".join(cell.source for cell in notebook.cells)
     except (ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:
         reason = f"{path} is no notebook ({str(error).splitlines()[0]:.100})"
-        raise ValueError(f"{reason}, expected one that Jupyter opens: save it anew") from error
+        raise ValueError(f"{reason}, expected one that Jupyter opens: save it again") from error
     name = f"audit_{path.stem}" if path.parent.name == "audits" else path.stem
     target = out_folder / f"{name}.ipynb"
     if target.resolve() == path.resolve():

@@ -116,7 +116,7 @@ def test_bad_galaxies_leave_the_old_file_and_nothing_else(path):
 
 def test_a_file_that_is_cut_short_is_noticed(path):
     path.write_bytes(Catalogue.write(path, some_galaxies(2)).read_bytes()[:5000])
-    with pytest.raises(ValueError, match="galaxies.h5 cannot be read .*fetch or write it anew"):
+    with pytest.raises(ValueError, match="galaxies.h5 cannot be read .*fetch or write it again"):
         Catalogue.open(path)
 
 

@@ -145,7 +145,7 @@ def gas(path: Path) -> TabularData:
 
     The published sizes are those of a quarter of the raw file, and the published code hints that
     the quarter was drawn at random. Which rows it holds is on record only in a pickle, a format
-    that can run any code and is never loaded here. So a quarter is drawn anew: scores are
+    that can run any code and is never loaded here. So a quarter is drawn again: scores are
     comparable with published ones, but the rows are not the same.
 
     Where this departs from good practice: the test rows take part in the standardisation; and of a

@@ -181,7 +181,7 @@ class Flow(_NflowsFlow):
     ) -> None:
         if base is not None and base.features != features:
             raise ValueError(
-                f"base has {base.features} features, the flow {features}: build the base anew"
+                f"base has {base.features} features, the flow {features}: build the base again"
             )
         normal = StandardNormal([features])
         # A buffer in double precision, which a GPU of Apple refuses.

@@ -170,7 +170,7 @@ def conditions(galaxy: Galaxy) -> dict[str, float]:
 
 
 def clean(galaxy: Galaxy) -> Galaxy:
-    """Apply the cuts of the paper, in its order, and compute the conditions anew.
+    """Apply the cuts of the paper, in its order, and compute the conditions again.
 
     The galaxy must be centred and seen face-on in the x-y plane already: the paper's code does
     neither. A step that needs an absent column is skipped. The steps, with the numbers of the

@@ -62,7 +62,7 @@ def extend(condition: Condition, name: str, make: Callable[[], Tensor]) -> Condi
 
 @dataclass(frozen=True)
 class GaussianBase:
-    """x0 = m + σζ: the law of x0 given the condition, eqs. 18-19 of arXiv:2310.03725.
+    """x0 = m + σζ: the distribution of x0 given the condition, eqs. 18-19 of arXiv:2310.03725.
 
     Attributes:
         mean: m, shape (batch, *dim).
@@ -112,7 +112,7 @@ class Pair:
         x0: base, shape (batch, *dim).
         x1: data, of the same shape.
         condition: what the model sees beside x_t and t.
-        base: law of x0 given the condition; None where it is not known.
+        base: distribution of x0 given the condition; None where it is not known.
     """
 
     x0: Tensor
@@ -179,7 +179,7 @@ class Coupling:
         return Uncoupled(self)
 
     def draw(self, x1: Tensor, condition: Condition, generator: Random):
-        """x0, and its law given the condition."""
+        """x0, and its distribution given the condition."""
         base = self.base(x1, condition)
         return base.sample(generator=generator), base
 
@@ -238,8 +238,8 @@ def optimal_transport() -> Coupling:
 def custom(function: Callable[[Tensor, Condition], Tensor]) -> Coupling:
     """A user's coupling, any function (x1, condition) -> x0.
 
-    The law of x0 given the condition is not known then: no score follows from the velocity. A
-    subclass of `Coupling` that writes `base` has it.
+    The distribution of x0 given the condition is not known then: no score follows from the
+    velocity. A subclass of `Coupling` that writes `base` has it.
 
     Args:
         function: draws x0, of the shape of x1, with torch's global generator. A coupling is given

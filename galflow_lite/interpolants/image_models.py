@@ -96,7 +96,7 @@ class Inpainting(Coupling):
     needs = "mask"
 
     def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
-        """The mask ξ: kept if it is there, else drawn anew for each sample."""
+        """The mask ξ: kept if it is there, else drawn again for each sample."""
 
         def draw() -> Tensor:
             options = {"tiles": self.tiles, "hole_probability": self.hole_probability}

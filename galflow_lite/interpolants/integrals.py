@@ -61,7 +61,7 @@ def log_likelihood(
             which no sample depends on another (no batch normalisation in training mode).
         x1: data, shape (batch, *dim); cast to the type of a `velocity` that is a module.
         condition: passed on to the velocity.
-        base: law of x0 given the condition.
+        base: distribution of x0 given the condition.
         trace: "exact", with one backward pass for each moving dimension (up to about 100 of them),
             or "hutchinson", a random estimate without bias from vectors of ±1.
         probes: random vectors of "hutchinson"; two or more give a standard error.

@@ -1,6 +1,6 @@
-"""X_1 from X_0 by dX = b dt or dX = (b + ε s) dt + √(2ε) dW, of the same law for every ε_t ≥ 0.
+"""X_1 from X_0 by dX = b dt or dX = (b + ε s) dt + √(2ε) dW: for every ε_t ≥ 0 equally distributed.
 
-The score s = ∇log ρ_t follows from the velocity b where the law of the base is known: from
+The score s = ∇log ρ_t follows from the velocity b where the distribution of the base is known: from
 x = α η0 + β η1 + γ g and b = α̇ η0 + β̇ η1 + γ̇ g with η_i = E[x_i | x_t = x] and g = E[z|x_t]
 (eqs. 4.4-4.5 of arXiv:2303.08797), s = -g/γ (eq. 6 of arXiv:2310.03725) and, where
 x0 = m + σζ with a known m, η0 = m - α σ² s.
@@ -258,9 +258,9 @@ def sample_sde(
 ) -> Samples:
     """Solve the stochastic equation of Corollary 3.1 of arXiv:2310.03725, without gradients.
 
-    The score comes from the velocity alone and the law of x0 (`score_from_velocity`). It may be
-    singular at the ends: within 0.001 of them ε is taken as zero. A last step that ends at t = 1 is
-    x + (1-t) b: the mean E[x1 | x_t] of the linear schedule, without noise.
+    The score comes from the velocity alone and the distribution of x0 (`score_from_velocity`). It
+    may be singular at the ends: within 0.001 of them ε is taken as zero. A last step that ends at t
+    = 1 is x + (1-t) b: the mean E[x1 | x_t] of the linear schedule, without noise.
 
     Args:
         velocity: callable (x, t, condition) -> tensor of the shape of x.
@@ -268,8 +268,8 @@ def sample_sde(
         condition: passed on to the velocity.
         schedule: that the velocity was learned with.
         diffusion: ε_t as a function of a number t, or one number; such as `decreasing(1.0)`.
-        base: law of x0 given the condition, for example `coupling.base(x1, condition)`. Only
-            pixels in its hole move.
+        base: distribution of x0 given the condition, for example `coupling.base(x1, condition)`.
+            Only pixels in its hole move.
         steps: equal steps of Euler and Maruyama.
         start: time of `x0`.
         end: time of the result; before `start` the backward equation is solved (eqs. 13-14).

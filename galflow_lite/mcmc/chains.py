@@ -68,7 +68,7 @@ def split_r_hat(path: Tensor) -> Tensor:
 
     With W the mean variance within the m half chains of n steps and B / n the variance of their
     means, :math:`\hat R = \sqrt{(n - 1) / n + (B / n) / W}`. It is 1 up to noise where all of them
-    have seen the same law, and above where some have not, or drift.
+    have seen the same distribution, and above where some have not, or drift.
 
     Args:
         path: positions, shape (steps, chains, dim), at least 4 steps; of an odd number of steps
@@ -187,11 +187,11 @@ def langevin(
     r"""Langevin chains, all in one tensor.
 
     Proposal: :math:`x' = x + \epsilon\, s(x) + \sqrt{2 \epsilon}\, \xi`. Unadjusted, it is always
-    taken, at one gradient a step; the law of the chain is then off by O(epsilon): a unit Gaussian
-    gets the variance 1 / (1 - epsilon / 2). Adjusted (MALA: Roberts and Tweedie, 1996), it is
-    accepted or rejected so that the target is kept exactly, at one gradient a step and one for the
-    start. With a stochastic target the unadjusted chain is stochastic-gradient Langevin dynamics
-    (Welling and Teh, 2011); `step_size` may then fall with the step.
+    taken, at one gradient a step; the distribution of the chain is then off by O(epsilon): a unit
+    Gaussian gets the variance 1 / (1 - epsilon / 2). Adjusted (MALA: Roberts and Tweedie, 1996), it
+    is accepted or rejected so that the target is kept exactly, at one gradient a step and one for
+    the start. With a stochastic target the unadjusted chain is stochastic-gradient Langevin
+    dynamics (Welling and Teh, 2011); `step_size` may then fall with the step.
 
     Args:
         target: where the chains go.

@@ -148,15 +148,15 @@ def frechet_distance(
     of another network, trained on photographs. Nor do distances under different features, sizes of
     images or sizes of samples compare.
 
-    A finite sample is at a positive distance from another one of the same law, roughly in
+    A finite sample is at a positive distance from another one of the same distribution, roughly in
     proportion to 1 / n + 1 / m. The null is that bias at these sizes: the mean distance over random
-    relabellings of the pooled images. It is close to the bias when the laws differ as well, unless
-    they do so strongly, so ``value - null`` compares better between sample sizes than ``value``;
-    it is never subtracted here. The standard error is a bootstrap over images. Near the null, where
-    the distance is quadratic in the noise, the bootstrap counts its spread three times; two of them
-    are taken off by the spread over the relabellings, which is also the least it may be. It covers
-    neither the choice of the features nor images that depend on one another, such as patches that
-    overlap or several samples for one input: there it is too small.
+    relabellings of the pooled images. It is close to the bias when the distributions differ as
+    well, unless they do so strongly, so ``value - null`` compares better between sample sizes than
+    ``value``; it is never subtracted here. The standard error is a bootstrap over images. Near the
+    null, where the distance is quadratic in the noise, the bootstrap counts its spread three times;
+    two of them are taken off by the spread over the relabellings, which is also the least it may
+    be. It covers neither the choice of the features nor images that depend on one another, such as
+    patches that overlap or several samples for one input: there it is too small.
 
     Args:
         x: First images, shape (n, 1, height, width), values in about [-1, 1].

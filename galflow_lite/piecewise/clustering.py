@@ -128,7 +128,7 @@ def choose_clusters(
     mean shift, 5,000 for agglomerative and Birch, 3,000 for spectral: about 1 s a fit), where the
     minimum shrinks in proportion, and scored on 2,000 of those. The winner is extended to all rows
     by its own `predict`, else by the nearest fitted row (spectral, agglomerative). If clusters must
-    be dissolved then, its score and number are made anew, and the next candidate is considered
+    be dissolved then, its score and number are made again, and the next candidate is considered
     should that one be better now.
 
     Sample weights decide cluster weights, centres, `minimum` and the rows that are scored (drawn in

@@ -355,7 +355,7 @@ class PiecewiseFlow(nn.Module):
         if kinds != {(features, 0)} or len(set(own)) < len(own):
             raise ValueError(
                 f"flow={self.flow!r} builds no Flow of {features} features for each cluster, "
-                "without context, that shares nothing: build flow and base anew at each call"
+                "without context, that shares nothing: build flow and base again at each call"
             )
         return pieces
 

@@ -81,7 +81,7 @@ class Runs:
         return f"{len(self.runs)} runs: {'; '.join(parts)}"
 
     def confirm(self) -> None:
-        """Hold the runs that were made anew against the stored ones, a line each.
+        """Hold the runs that were made again against the stored ones, a line each.
 
         A run agrees where each of its numbers is the stored one to within 2 %, or where both lie
         in the 99.9 % prediction interval that the other seeds of its case give. Numbers whose name
@@ -127,7 +127,7 @@ def repeat(
         jobs: runs at a time, each in a process; -1 for as many as there are cores. The environment
             variable ``GALFLOW_JOBS`` goes before it.
         version: of what the function does. Change it when the function changes: files do not know.
-        again: so many of the shipped runs, the quickest first, are made anew on each call, for
+        again: so many of the shipped runs, the quickest first, are made again on each call, for
             `Runs.confirm`.
         together: so many seeds of a case at most are run in one call. With more than 1 the function
             gets a list, ``seed=[...]``, be it of one, and returns a list of mappings: so it can
@@ -300,7 +300,7 @@ def _numbers(run: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _differences(old: Mapping, new: Mapping, others: list[Mapping[str, Any]]) -> list[str]:
-    """Names of the numbers in which a run that was made anew does not agree."""
+    """Names of the numbers in which a run that was made again does not agree."""
     found, bad = _numbers(new), []
     for name, before in _numbers(old).items():
         now = found.get(name, math.inf)

@@ -49,10 +49,10 @@ def train_sampler(
 
     In turn, `score_steps` steps of denoising score matching fit a network to the score of the
     noised sampler x = g(z) + sigma * noise, and one step of the sampler lowers a divergence from
-    that law to the target, after arXiv:2411.01453 (DFT) and arXiv:2306.04952 (Fisher and KL). As
-    in DFT the target is not noised unless `noised` asks for it, so keep sigma below its finest
-    feature. Noise comes in pairs of both signs, gradients are clipped at norm 10, and what is
-    returned has averaged weights. The settings are ours: those of the papers could not be read.
+    that distribution to the target, after arXiv:2411.01453 (DFT) and arXiv:2306.04952 (Fisher and
+    KL). As in DFT the target is not noised unless `noised` asks for it, so keep sigma below its
+    finest feature. Noise comes in pairs of both signs, gradients are clipped at norm 10, and what
+    is returned has averaged weights. The settings are ours: those of the papers could not be read.
 
     Lists of targets, methods, seeds or samplers are so many trainings in one batched model, with
     about twice the throughput for eight small networks on one core: `seed=range(8)`, or
@@ -64,7 +64,7 @@ def train_sampler(
 
     Args:
         target: what to sample; a density of your own as `targets.FromLogDensity`.
-        method: "dft" (`dft_loss`), "fisher" (`fisher_loss` of the same noised law), "kl"
+        method: "dft" (`dft_loss`), "fisher" (`fisher_loss` of the same noised distribution), "kl"
             (`kl_loss`), or a loss of your own with
             the arguments of `dft_loss`, such as `partial(dft_loss, alpha=1.0)`; in several
             trainings these have the members on a leading axis, as the module `losses` says.
@@ -74,9 +74,11 @@ def train_sampler(
             default a new `SamplerNetwork`, as several trainings need.
         latent_dim: columns of z ~ N(0, I); by default those of `sampler`, or of the target.
         hidden: hidden layers of the default networks.
-        sigma: noise level, positive: a number, a schedule, or a law for each point, `LogUniform`.
+        sigma: noise level, positive: a number, a schedule, or a distribution for each point,
+            `LogUniform`.
         noised: train towards the target noised as the sampler is, which DFT does not; for mixtures
-            of Gaussians (`targets.Noised`). Where a law draws sigma, points count with sigma^2.
+            of Gaussians (`targets.Noised`). Where a distribution draws sigma, points count with
+            sigma^2.
         tempering: the target's score is multiplied by this number or schedule; a ramp from small
             values to 1, `geometric(0.05, 1, ...)`, fills gaps between modes first.
         batch: points a step, for both networks; each pair of signs counts as two.
@@ -104,7 +106,7 @@ def train_sampler(
         ValueError: dimensions that do not fit, a score that is NaN or not differentiable, or a
             stochastic one with a method that it would bias; a checkpoint of another training;
             lists of several lengths, or several trainings with other networks.
-        NotImplementedError: `noised` for a target whose noised law is not known.
+        NotImplementedError: `noised` for a target whose noised distribution is not known.
 
     Warns:
         RuntimeWarning: one of several trainings diverged, and why.

@@ -145,8 +145,8 @@ class ImplicitSampler:
         Args:
             n: number of points.
             seed: of the draw; None continues torch's global generator.
-            noisy: add sigma * noise: draws from the law that was trained, which is that of the
-                noised sampler.
+            noisy: add sigma * noise: draws from the distribution that was trained, which is that of
+                the noised sampler.
         """
         n, weight = as_whole(n, "n"), next(self.network.parameters())
         options: dict[str, Any] = {"dtype": weight.dtype, "device": weight.device}

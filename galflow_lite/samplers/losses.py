@@ -120,9 +120,9 @@ def dft_loss(
             noise of the gradient grows as 1 / sigma.
         sigma: positive; a number or shape (n, 1).
         alpha: of the family 2 E[u^T (s_q + eps / sigma) - alpha |u|^2]. 1/2 is the loss above and
-            alone the gradient of the divergence. 1 freezes the law under the expectation (the
-            second term alone); 1.2 is the default of score identity distillation (SiD). Both vanish
-            at the optimum, but need not descend.
+            alone the gradient of the divergence. 1 freezes the distribution under the expectation
+            (the second term alone); 1.2 is the default of score identity distillation (SiD). Both
+            vanish at the optimum, but need not descend.
         independent_scores: call `target_score` twice and put two independent, unbiased estimates
             u1, u2 in the place of u: E[u1^T u2 + (u1 + u2)^T (s_phi + eps / sigma)]. With one
             mini-batch the loss would gain the variance of the estimate and be biased.
@@ -217,8 +217,8 @@ def score_matching_loss(
 
     .. math:: E|\sigma s_\phi(x_0 + \sigma \epsilon) + \epsilon|^2
 
-    Least for the score of the law of x0 + sigma * noise. The factor sigma keeps the loss near the
-    dimension d at every noise level.
+    Least for the score of the distribution of x0 + sigma * noise. The factor sigma keeps the loss
+    near the dimension d at every noise level.
 
     Args:
         score_network: s_phi, takes points (n, d) and returns (n, d).

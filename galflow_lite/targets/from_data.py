@@ -251,10 +251,10 @@ silu_backward = torch.ops.aten.silu_backward.grad_input
 class EnergyModel(Target):
     r"""Density :math:`e^{-E(x)}` with :math:`E(x) = (|x|^2 / 2 - f(x)) / \sigma^2`, f a perceptron.
 
-    `fit` learns the law of the data *with noise of width sigma*, so that a sample is brought back
-    to the data by one step of `denoise` (deep energy estimator networks: Saremi, Mehrjou,
-    Scholkopf and Hyvarinen, arXiv:1805.08306). Noisy data have exactly this form, with an f that
-    grows no faster than linearly: :math:`\sigma^2 \log E_{x_0}
+    `fit` learns the distribution of the data *with noise of width sigma*, so that a sample is
+    brought back to the data by one step of `denoise` (deep energy estimator networks: Saremi,
+    Mehrjou, Scholkopf and Hyvarinen, arXiv:1805.08306). Noisy data have exactly this form, with an
+    f that grows no faster than linearly: :math:`\sigma^2 \log E_{x_0}
     \exp((x^T x_0 - |x_0|^2 / 2) / \sigma^2)`. So the quadratic term bounds the density where no
     noisy point was seen in training. With a weak one, :math:`|x|^2 / 8` beside a free network,
     regions without data could get most of the probability, on the digits with one seed of three.

@@ -153,8 +153,8 @@ class Noised(Target):
     def __init__(self, target: Target, sigma: float | Tensor) -> None:
         if not isinstance(target, GaussianMixture):
             raise NotImplementedError(
-                f"the noised law of {type(target).__name__} is not known in closed form, expected "
-                "a mixture of Gaussians: noise its samples instead"
+                f"the noised distribution of {type(target).__name__} is not known in closed form, "
+                "expected a mixture of Gaussians: noise its samples instead"
             )
         self.target, self.dim = target, target.dim
         self.sigma = sigma if isinstance(sigma, Tensor) else as_number(sigma, "sigma", above=0)

@@ -372,7 +372,7 @@ _threads_before: list[int] = []
 def keep_memory() -> None:
     """Let the C library keep what a step frees for the next one: a tenth of the time of a U-Net.
 
-    glibc maps a large block anew each time, until one has been freed that is larger still.
+    glibc maps a large block again each time, until one has been freed that is larger still.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 

@@ -59,7 +59,7 @@ class TrainingDiverged(RuntimeError):
         self.step, self.history, self.model = step, history, model
 
     def __reduce__(self) -> tuple:
-        # As an exception is sent from a worker process, it would be made anew from its message.
+        # As an exception is sent from a worker process, it would be made again from its message.
         return type(self), (str(self), self.step, self.history, self.model)
 
 

@@ -35,6 +35,9 @@ def _log_density(answer):
         raise Wrong("This is the density of the noise: the log-determinant is missing.")
     if _close(found, (noise - s).mean(1)):
         raise Wrong("You averaged over the coordinates: independent log-densities add up.")
+    for constant in (0, _HALF_LOG):  # left out, or once for all coordinates
+        if _close(found, (-0.5 * u**2 - s).sum(1) - constant):
+            raise Wrong("The constant: each coordinate of the noise brings -0.5 * log(2 pi).")
     if not _close(found, (noise - s).sum(1)):
         raise Wrong("Expected the log-density of the noise less the sum of s, for each point.")
     return "One pass of the network, and the density of every point is known."
@@ -48,10 +51,10 @@ class _Layer:
         return 0.5 + 0.3 * torch.sin(before), torch.cos(before)
 
 
-def _in_turn(made, u, scale):
+def _in_turn(made, u, scale, coordinates=3):
     """Coordinates filled in one at a time: ``u * scale(s) + m``."""
     x = torch.zeros_like(u)
-    for i in range(u.shape[1]):
+    for i in range(coordinates):
         s, m = (values[:, i] for values in made.network(x))
         x[:, i] = u[:, i] * scale(s) + m
     return x
@@ -78,6 +81,10 @@ def _undo(answer):
         raise Wrong("s is a logarithm: the scale is its exponential.")
     if _close(found, _in_turn(made, u, lambda s: torch.exp(-s))):
         raise Wrong("The sign of s: on the way back e^s multiplies.")
+    if _close(found, _in_turn(made, u, torch.exp, coordinates=2)):
+        raise Wrong("These points have three coordinates, you filled in two: u.shape[1].")
+    if found.shape == x.shape and not found[3:].any():
+        raise Wrong("You filled in rows: back[i] is a point, back[:, i] a coordinate.")
     if not _close(found, x):
         raise Wrong("There and back does not end where it began: x = u exp(s) + m, in order.")
     return "There and back. Each coordinate took a call of the network."
@@ -89,7 +96,7 @@ def _undo(answer):
     "A draw fills in one coordinate at a time, in each of the six layers.",
 )
 def _calls(density, draw):
-    """Calls of a network for a density and for a draw, of six MADEs and 43 columns."""
+    """Calls of a network for a density and for a draw, of six MADEs and 43 coordinates."""
     if (density, draw) == (258, 6):
         raise Wrong("The other way round: which of the two knows all coordinates of x at once?")
     if density == 1 or draw == 43:
@@ -97,9 +104,9 @@ def _calls(density, draw):
     if density != 6:
         raise Wrong("For a density each of the six MADEs is called once: x is known.")
     if draw == 6:
-        raise Wrong("A draw has no x to show to the network: it fills in 43 columns in turn.")
+        raise Wrong("A draw has no x to show to the network: it fills in 43 coordinates in turn.")
     if draw != 258:
-        raise Wrong("Each of the six MADEs is called once for each of the 43 columns.")
+        raise Wrong("Each of the six MADEs is called once for each of the 43 coordinates.")
     return "6 and 258: a MAF gives densities fast and draws slowly. In the plane that is no matter."
 
 
@@ -120,6 +127,10 @@ def _shares(answer):
         raise Wrong(f"These add up to {sums.sum():.0f}, and shares add up to one.")
     if _close(found, counts / 8) or _close(found, counts):
         raise Wrong("You counted points: add up their weights.")
+    if found.shape == weights.shape:
+        raise Wrong("This is a share for each point: add up those of a cluster.")
+    if _close(found, sums / counts):
+        raise Wrong("These are means: add up the weights of a cluster, then divide by all of them.")
     if not _close(found, sums / 10):
         raise Wrong("With weights 4, 3 and 3 in three clusters, the shares are 0.4, 0.3 and 0.3.")
     return "Shares, which add up to one."
@@ -136,7 +147,12 @@ def _sum(answer):
     line, weights = torch.linspace(-12, 12, 4801), torch.tensor([0.2, 0.3, 0.5])
     at = torch.tensor([[-4.0], [0.0], [5.0]])
     log_q = -0.5 * (line - at) ** 2 - _HALF_LOG
-    found = answer(log_q, weights)
+    try:
+        found = answer(log_q, weights)
+    except RuntimeError as error:
+        if "must match the size" not in str(error):
+            raise
+        raise Wrong("The shapes (k,) and (k, points) do not meet: weights[:, None].") from error
     if found.shape != line.shape:
         raise Wrong(f"The shape is {tuple(found.shape)}, expected one number for each point.")
     right = torch.logsumexp(weights.log()[:, None] + log_q, dim=0)
@@ -149,8 +165,14 @@ def _sum(answer):
         raise Wrong("You averaged the logarithms. Probabilities add, logarithms do not.")
     if _close(found, (weights.log()[:, None] + log_q).amax(0)):
         raise Wrong("That is the largest term: the density is the sum over all pieces.")
+    if _close(found, torch.logsumexp(weights[:, None] + log_q, dim=0)):
+        raise Wrong("In logarithms a weight is a term of its own: the logarithm of W.")
+    if _close(found, torch.logsumexp(weights[:, None] * log_q, dim=0)):
+        raise Wrong("The weight stands before q, not before log q: add its logarithm.")
     if not _close(found, right):
         raise Wrong(f"This integrates to {total:.2f}, expected 1, or is another density.")
+    if not _close(answer(log_q - 200, weights), right - 200):
+        raise Wrong("Right here; far from all pieces exp gives 0, its log -inf: torch.logsumexp.")
     return "It integrates to one. Without the weights it would integrate to the number of pieces."
 
 
@@ -195,18 +217,21 @@ def _cost(ratio):
 @exercise(
     "02.8",
     "fit_pieces(data['rings'], labels, **size(2)) takes labels 0 and 1.",
-    "gap(rings, partial(log_pieces, parts=...), tests['rings']).mean() is the KL.",
+    "gap(rings, partial(log_pieces, pieces=...), tests['rings']).mean() is the KL.",
     "A ring has a hole. Can a flow make one?",
 )
 def _by_radius(kl, between):
     """KL of two pieces cut by radius, and the share of draws between the rings."""
+    for found, what in ((kl, "KL"), (between, "share")):
+        if torch.as_tensor(found).numel() > 1:
+            raise Wrong(f"The {what} is one number: take the mean of these.")
     kl, between = float(kl), float(between)
     if not 0 <= between <= 1:
         raise Wrong("A share lies between 0 and 1: divide by the number of draws.")
     if kl < 0:
         raise Wrong("The KL is negative: the mean is of log p - log q, at points of the target.")
     if kl < 0.1:
-        raise Wrong("That is what arcs give: are your two clusters those inside and outside 1.5?")
+        raise Wrong("That is what arcs give, or deeper pieces: cut at r = 1.5, and **size(2)?")
     if kl > 0.6:
         raise Wrong("Worse than one flow: did both pieces train for 60 passes, with **size(2)?")
     if between < 0.005:

@@ -359,3 +359,9 @@ def test_pages_that_need_no_network_show_each_formula(path):
     prose = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
     formulas = [a or b for a, b in FORMULAS.findall(re.sub(r"`[^`]*`", "", "\n\n".join(prose)))]
     assert [f for f in formulas if "\\" in mathml(f)] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name[:2]}")
+def test_no_link_goes_to_a_heading(path):
+    """Jupyter and Sphinx give headings other anchors: one of them would lead nowhere."""
+    assert re.findall(r"\]\(#[^)]*\)", path.read_text(encoding="utf-8")) == []

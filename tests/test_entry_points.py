@@ -237,6 +237,7 @@ TAKEN_ONCE: list[tuple[str, Callable[[], Any]]] = [
     ("rtol", lambda: interpolants.sample_ode(torch.add, POINTS, method="dopri5", rtol=-1)),
     ("tail_bound", lambda: flows.SplineCoupling([True, False], tail_bound=-1)),
     ("learning_rate", lambda: fit(len, LINEAR, len, 1, learning_rate=np.inf)),
+    (r"schedule\(0\)", lambda: fit(len, LINEAR, len, 1, schedule=lambda step: -1.0)),
     ("the columns", lambda: GalaxyFlow(("vx", "vx"), ())),
     ("labels", lambda: images.ImageSet(IMAGES, np.arange(N), *PATCH)),
     ("labels", lambda: images.ImageSet(IMAGES, np.full(N, 0.5), *PATCH)),

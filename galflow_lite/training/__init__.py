@@ -278,7 +278,7 @@ def _make_optimizer(
 def _rate_factor(schedule: str | Callable[[int], float], steps: int) -> Callable[[int], float]:
     """The factor on the learning rate as a function of the step, from 0 to `steps` - 1."""
     if callable(schedule):
-        return schedule
+        return lambda step: as_number(schedule(step), f"schedule({step})", least=0)
     if as_choice(schedule, "schedule", ("constant", "cosine")) == "constant":
         return lambda step: 1.0
     return lambda step: (1 + math.cos(math.pi * step / steps)) / 2

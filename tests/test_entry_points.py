@@ -236,6 +236,8 @@ TAKEN_ONCE: list[tuple[str, Callable[[], Any]]] = [
     ("mass", lambda: Galaxy(OTHERS, columns=COLUMNS, masses=9 - np.arange(N))),
     ("rtol", lambda: interpolants.sample_ode(torch.add, POINTS, method="dopri5", rtol=-1)),
     ("tail_bound", lambda: flows.SplineCoupling([True, False], tail_bound=-1)),
+    ("context_features", lambda: flows.masked_autoregressive_flow(2, -1)),
+    ("context_features", lambda: flows.neural_spline_flow(2, -1)),
     ("learning_rate", lambda: fit(len, LINEAR, len, 1, learning_rate=np.inf)),
     (r"schedule\(0\)", lambda: fit(len, LINEAR, len, 1, schedule=lambda step: -1.0)),
     ("the columns", lambda: GalaxyFlow(("vx", "vx"), ())),

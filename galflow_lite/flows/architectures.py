@@ -54,6 +54,7 @@ def neural_spline_flow(
     """
     features = as_whole(features, "features", least=2)  # one to keep, one to transform
     first_half = [i < (features + 1) // 2 for i in range(features)]
+    context_features = as_whole(context_features, "context_features")
     settings = dict(context_features=context_features, hidden=hidden)
     settings |= dict(bins=bins, tail_bound=tail_bound)
     transforms: list[Transform] = []
@@ -94,6 +95,7 @@ def masked_autoregressive_flow(
         torch.Size([5])
     """
     features, hidden = as_whole(features, "features", least=1), as_whole(hidden, "hidden", least=1)
+    context_features = as_whole(context_features, "context_features")
     settings = dict(context_features=context_features or None, num_blocks=1)
     settings |= dict(use_residual_blocks=False, activation=torch.tanh)
     transforms: list[Transform] = []

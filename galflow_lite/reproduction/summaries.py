@@ -115,7 +115,7 @@ def prediction_interval(
     allowance: float = ALLOWANCE,
     law: str = "normal",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interval that holds one new value of the same law with probability `COVERAGE`.
+    """Interval that holds one new value of the same kind with probability `COVERAGE`.
 
     Args:
         values: shape (..., n), n >= 2 independent finite values.

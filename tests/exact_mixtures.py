@@ -10,39 +10,20 @@ MODES = (-5.75, 0.0, 5.75)
 WIDTH = 0.65
 
 
-def brownian(t):
-    """γ² = 2t(1-t), whose root has an infinite rate at both ends."""
-    return 2 * t * (1 - t)
-
-
-def smooth(t):
-    """γ = sin²(πt)."""
-    return torch.sin(torch.pi * t) ** 4
-
-
-def trigonometric(gamma_squared=None):
+def trigonometric():
     """α = cos(πt/2), β = sin(πt/2); the shifted argument makes α_1 exactly zero."""
     alpha, beta = lambda t: torch.sin(torch.pi / 2 * (1 - t)), lambda t: torch.sin(torch.pi / 2 * t)
-    return Schedule(alpha, beta, gamma_squared)
+    return Schedule(alpha, beta)
 
 
 class ExactMixture(MixtureInterpolant):
-    """Also score, denoiser and coupled draws."""
+    """Also the score and coupled draws."""
 
-    def score(self, x, t, condition=None):
+    def score(self, x, t):
         """By automatic differentiation of the density."""
         x = x.detach().clone().requires_grad_()
         with torch.enable_grad():
-            return torch.autograd.grad(self.log_density(x, t, condition).sum(), x)[0]
-
-    def denoiser(self, x, t, condition=None):
-        return -self.schedule.at(t, x).gamma * self.score(x, t, condition)
-
-    def data_mean(self, x, t):
-        """E[x1 | x_t = x], mode pair by mode pair."""
-        c, logs, offset, variance = self._terms(x, t, None)
-        gain = (c.beta * self.data_width**2 / variance)[..., None]
-        return (logs.softmax(1)[..., None] * (self._pairs(x)[1] + gain * offset)).sum(1)
+            return torch.autograd.grad(self.log_density(x, t).sum(), x)[0]
 
     def base(self, x):
         """Law of x0, where the base has one mode."""

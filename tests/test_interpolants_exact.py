@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from exact_mixtures import (
     MODES,
     WIDTH,
     ExactMixture,
-    brownian,
     figure_two,
     from_noise,
-    smooth,
     trigonometric,
 )
 
-from galflow_lite.interpolants import GaussianBase, Schedule
+from galflow_lite.interpolants import Schedule
 from galflow_lite.interpolants.sampling import score_from_velocity
 
 LINEAR = Schedule.linear()
 # In the last one the rate of alpha is infinite at t = 1.
 SCHEDULES = {
     "linear": LINEAR,
-    "brownian": Schedule.linear(brownian),
-    "trigonometric": trigonometric(smooth),
-    "own": Schedule(
-        lambda t: (1 - t) ** 2, lambda t: t**3, lambda t: t**2 * torch.sin(math.pi * t) ** 2
-    ),
+    "trigonometric": trigonometric(),
+    "own": Schedule(lambda t: (1 - t) ** 2, lambda t: t**3),
     "circle": Schedule(lambda t: ((1 - t) * (1 + t)).sqrt(), lambda t: t.clone()),
 }
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -37,29 +30,16 @@ each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHE
 @each_schedule
 def test_rates_are_derivatives_and_not_their_negatives(schedule):
     torch.manual_seed(0)
-    x0, x1, z = torch.randn(3, 40, 2, dtype=torch.float64)
+    x0, x1 = torch.randn(2, 40, 2, dtype=torch.float64)
     t, step = torch.linspace(0.03, 0.97, 40, dtype=torch.float64), 1e-6
-    rate = schedule.interpolate(x0, x1, t, z).rate
-    after, before = (schedule.interpolate(x0, x1, t + s, z).value for s in (step, -step))
+    rate = schedule.interpolate(x0, x1, t)[1]
+    after, before = (schedule.interpolate(x0, x1, t + s)[0] for s in (step, -step))
     assert torch.allclose(rate, (after - before) / (2 * step), atol=1e-7)
-    difference = (schedule.gamma(t + step) ** 2 - schedule.gamma(t - step) ** 2) / (2 * step)
-    assert torch.allclose(2 * schedule.gamma_product(t), difference, atol=1e-7)
-
-
-def test_brownian_product_is_finite_where_its_rate_is_not():
-    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    schedule = SCHEDULES["brownian"]
-    assert torch.isinf(schedule.gamma_rate(ends)).all()
-    assert schedule.gamma_product(ends).tolist() == [1, -1]
 
 
 def test_a_schedule_that_is_none_is_refused():
     with pytest.raises(ValueError, match="t = 0 is the base"):
         Schedule(lambda t: t, lambda t: 1 - t)
-    with pytest.raises(ValueError, match="t = 0 is the base"):
-        Schedule.linear(lambda t: 1 - t)
-    with pytest.raises(ValueError, match="never all zero"):
-        Schedule(lambda t: (1 - 2 * t).relu(), lambda t: (2 * t - 1).relu())
 
 
 GRID = torch.linspace(-9, 9, 181, dtype=torch.float64)[:, None]
@@ -94,7 +74,7 @@ def test_ends_are_base_and_data(schedule):
 
 
 @pytest.mark.parametrize(("mean", "sigma"), [(0.0, 1.0), (1.3, 0.5)])
-@pytest.mark.parametrize("name", ["linear", "brownian", "trigonometric"])
+@pytest.mark.parametrize("name", ["linear", "trigonometric"])
 def test_score_follows_from_the_velocity_alone(name, mean, sigma):
     schedule = SCHEDULES[name]
     mixture = from_noise(schedule, mean=mean, sigma=sigma)
@@ -103,17 +83,6 @@ def test_score_follows_from_the_velocity_alone(name, mean, sigma):
             schedule, GRID, t, mixture.velocity(GRID, t), base=mixture.base(GRID)
         )
         assert torch.allclose(found, mixture.score(GRID, t), rtol=1e-9, atol=1e-9)
-
-
-def test_score_from_a_point_mass_needs_latent_noise():
-    schedule = SCHEDULES["brownian"]
-    narrow = ExactMixture(schedule, (0.4,), (-1.0, 2.0), base_width=1e-9, data_width=0.3)
-    base = GaussianBase(torch.full_like(GRID, 0.4), 0.0)
-    b = narrow.velocity(GRID, 0.3)
-    found = score_from_velocity(schedule, GRID, 0.3, b, base=base)
-    assert torch.allclose(found, narrow.score(GRID, 0.3), atol=1e-9)
-    with pytest.raises(ValueError, match="sigma is 0"):
-        score_from_velocity(LINEAR, GRID, 0.3, b, base=base)
 
 
 def test_conditional_velocity_leads_to_one_mode():

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from exact_mixtures import trigonometric
 
 from galflow_lite import interpolants
 from galflow_lite.files import share, write_state
@@ -71,13 +70,11 @@ def test_models_are_given_the_same_problem(galaxies, models, task):
     assert not torch.equal(samples, x1)
 
 
-def test_a_seed_fixes_a_training_and_the_schedule_reaches_the_loss(galaxies, models):
+def test_a_seed_fixes_a_training(galaxies, models):
     coupling = COUPLINGS["inpainting", "dependent"]
-    curved = trigonometric()
     first = models["inpainting", "dependent"].velocity.state_dict()
-    same = {"seed": np.int64(0)}, {"seed": 1}, {"seed": 0, "schedule": curved}
-    for settings, equal in zip(same, (True, False, False), strict=True):
-        options = {"steps": 3, "batch_size": 8, **settings}
+    for seed, equal in ((np.int64(0), True), (1, False)):
+        options = {"steps": 3, "batch_size": 8, "seed": seed}
         again = interpolants.train_velocity(galaxies, coupling, **options).velocity.state_dict()
         assert all(torch.equal(first[name], again[name]) for name in first) == equal
 

@@ -9,11 +9,9 @@ import pytest
 import torch
 from exact_mixtures import (
     ExactMixture,
-    brownian,
     figure_two,
     hole_of_a_normal,
     seeded,
-    smooth,
     trigonometric,
 )
 from torch import nn
@@ -35,7 +33,6 @@ from galflow_lite.interpolants.couplings import Pair
 from galflow_lite.interpolants.velocities import draw_interpolant
 
 LINEAR = Schedule.linear()
-BROWNIAN = Schedule.linear(brownian)
 N = 4000
 
 
@@ -51,48 +48,18 @@ def by_quadrature(mixture: ExactMixture) -> float:
     return energy
 
 
-@pytest.mark.parametrize(
-    ("schedule", "panel", "energy"),
-    [
-        (LINEAR, "dependent", 0.1813),
-        (LINEAR, "independent", 24.156),
-        (BROWNIAN, "dependent", 0.2100),
-        (BROWNIAN, "independent", 18.621),
-    ],
-)
-def test_numbers_of_figure_2(schedule, panel, energy):
-    mixture = figure_two(schedule, panel)
+@pytest.mark.parametrize(("panel", "energy"), [("dependent", 0.1813), ("independent", 24.156)])
+def test_numbers_of_figure_2(panel, energy):
+    mixture = figure_two(LINEAR, panel)
     assert by_quadrature(mixture) == pytest.approx(energy, rel=1e-3)
     x0 = mixture.sample_pairs(N, generator=seeded())[0]
-    found = flow_costs(mixture.velocity, x0, method="midpoint", steps=100)
+    found = flow_costs(mixture.velocity, x0, method="heun", steps=100)
     assert abs(found.kinetic_energy.value - energy) < 4 * found.kinetic_energy.standard_error
     # Same base and target: the flow returns to where it began.
     assert found.transport_cost.value < 0.01
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        BROWNIAN,
-        Schedule(lambda t: ((1 - t) * (1 + t)).sqrt(), lambda t: t.clone()),
-        trigonometric(lambda t: 0.01 * t * (1 - t)),
-        Schedule(lambda t: 1 - t, lambda t: t**0.5),
-    ],
-)
-def test_bound_is_infinite_where_a_rate_is_not_square_integrable(schedule):
-    pair = independent().pair(torch.randn(10, 2))
-    assert transport_bound(schedule, pair).value == math.inf
-
-
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        LINEAR,
-        trigonometric(smooth),
-        # An integrable singularity, t^(-1/2).
-        Schedule(lambda t: 1 - t, lambda t: t**0.75),
-    ],
-)
+@pytest.mark.parametrize("schedule", [LINEAR, trigonometric()])
 def test_bound_is_the_mean_of_the_squared_rate(schedule):
     x1 = torch.randn(20_000, 3, dtype=torch.float64, generator=seeded(1)) + 1
     coupling = custom(lambda x1, c: 0.5 * x1 + torch.randn(x1.shape, generator=seeded(2)).double())
@@ -139,7 +106,7 @@ def test_chain_of_proposition_3_1_and_a_cost_that_differs():
     assert found.transport_cost.value < found.kinetic_energy.value < bound.value
 
 
-@pytest.mark.parametrize("schedule", [LINEAR, trigonometric(smooth)])
+@pytest.mark.parametrize("schedule", [LINEAR, trigonometric()])
 def test_least_loss_is_minus_the_kinetic_energy(schedule):
     mixture = figure_two(schedule, "independent")
     x0, x1, _ = mixture.sample_pairs(100_000, generator=seeded())
@@ -158,7 +125,7 @@ def test_least_loss_is_minus_the_kinetic_energy(schedule):
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_loss_and_constant_make_the_mean_squared_error(reduction):
     x1 = torch.randn(50, 3, dtype=torch.float64, generator=seeded())
-    options = {"schedule": Schedule.linear(smooth), "coupling": optimal_transport()}
+    options = {"schedule": LINEAR, "coupling": optimal_transport()}
     loss = velocity_loss(
         lambda x, t, c: x * t[:, None], x1, reduction=reduction, generator=seeded(1), **options
     )
@@ -203,9 +170,8 @@ class ColumnOf(StartOf):
 
 
 @pytest.mark.parametrize("panel", ["dependent", "independent"])
-@pytest.mark.parametrize("schedule", [LINEAR, BROWNIAN])
-def test_likelihood_of_a_mixture(panel, schedule):
-    mixture = figure_two(schedule, panel)
+def test_likelihood_of_a_mixture(panel):
+    mixture = figure_two(LINEAR, panel)
     x1 = mixture.sample_pairs(60, generator=seeded(0))[1]
     found = log_likelihood(mixture.velocity, x1, base=StartOf(mixture))
     assert torch.allclose(found.log_prob, mixture.log_density(x1, 1.0), atol=1e-4)

@@ -23,7 +23,7 @@ from galflow_lite.interpolants.sampling import SolverError
 
 LINEAR = Schedule.linear()
 N = 4_000
-METHODS = ["euler", "midpoint", "heun", "heun3", "rk4", "dopri5"]
+METHODS = ["euler", "heun", "rk4", "dopri5"]
 
 
 def growth(x, t, condition=None):
@@ -31,9 +31,7 @@ def growth(x, t, condition=None):
     return (1 + t)[:, None] * x
 
 
-@pytest.mark.parametrize(
-    ("method", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("heun3", 3), ("rk4", 4)]
-)
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("heun", 2), ("rk4", 4)])
 def test_order_of_the_fixed_methods_is_what_they_evaluate_in_a_step(method, order):
     x0 = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
     coarse, fine = (sample_ode(growth, x0, method=method, steps=n) for n in (20, 40))
@@ -52,21 +50,20 @@ def test_euler_is_algorithm_2():
     assert found.evaluations == 10
 
 
-@pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (1.0, 0.0), (0.2, 0.7)])
-def test_dopri5_counts_its_evaluations_and_stays_between_its_ends(start, end):
+@pytest.mark.parametrize("backward", [False, True])
+def test_dopri5_counts_its_evaluations_and_stays_between_its_ends(backward):
     seen = []
 
     def watched(x, t, condition=None):
         seen.append(float(t[0]))
         return growth(x, t)
 
-    x0 = torch.tensor([[1.0]], dtype=torch.float64)
-    found = sample_ode(watched, x0, method="dopri5", start=start, end=end)
-    assert found.evaluations == len(seen)
-    assert min(seen) >= min(start, end)
-    assert max(seen) <= max(start, end)
-    exact = math.exp(end + end**2 / 2 - start - start**2 / 2)
-    assert found.samples.item() == pytest.approx(exact, rel=1e-6)
+    field = sampling.CountedField(watched, torch.tensor([[1.0]], dtype=torch.float64), None)
+    found, _ = sampling.solve(field, field.start, method="dopri5", steps=1, backward=backward)
+    assert field.evaluations == len(seen)
+    assert min(seen) >= 0
+    assert max(seen) <= 1
+    assert found.item() == pytest.approx(math.exp(-1.5 if backward else 1.5), rel=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -156,7 +153,7 @@ def stochastic(mixture, x, diffusion, *, generator=None, **options):
 
 @pytest.mark.parametrize("diffusion", [decreasing(0.5), decreasing(2.0), rising(1.0)])
 def test_law_from_the_velocity_alone(diffusion):
-    """γ = 0: the score comes from the velocity, no second network (Corollary 3.1)."""
+    """The score comes from the velocity, no second network (Corollary 3.1)."""
     mixture = from_noise(LINEAR)
     x0 = mixture.sample_pairs(N, generator=seeded(1))[0]
     found = stochastic(mixture, x0, diffusion)
@@ -165,15 +162,6 @@ def test_law_from_the_velocity_alone(diffusion):
     ordinary = sample_ode(mixture.velocity, x0, method="rk4", steps=50).samples
     assert largest_z_score(ordinary, exact_data(mixture)) < 4.5
     assert (found - ordinary).abs().mean() > 0.2
-
-
-def test_law_backward():
-    """From the data to the base (eqs. 13-14)."""
-    mixture = from_noise(LINEAR)
-    x1 = mixture.sample_pairs(N, generator=seeded(5))[1]
-    found = stochastic(mixture, x1, rising(1.0), start=1.0, end=0.0)
-    exact = torch.randn(400_000, dtype=torch.float64, generator=seeded(7))
-    assert largest_z_score(found, exact) < 4.5
 
 
 def test_a_wrong_score_is_seen():
@@ -188,18 +176,12 @@ def test_no_diffusion_is_the_ordinary_equation_and_a_seed_fixes_the_noise():
     mixture = from_noise(LINEAR)
     x0 = mixture.sample_pairs(100, generator=seeded())[0]
     ordinary = sample_ode(mixture.velocity, x0, steps=200).samples
-    assert torch.allclose(stochastic(mixture, x0, 0.0), ordinary, atol=1e-12)
-    first, second, other = (stochastic(mixture, x0, 0.1, generator=seeded(k)) for k in (1, 1, 2))
+    assert torch.allclose(stochastic(mixture, x0, decreasing(0)), ordinary, atol=1e-12)
+    first, second, other = (
+        stochastic(mixture, x0, rising(0.1), generator=seeded(k)) for k in (1, 1, 2)
+    )
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
-
-
-def test_last_step_is_the_mean_of_the_data():
-    """In one step from the start it hits E[x1 | x_0.98], without noise."""
-    mixture = from_noise(LINEAR)
-    x = mixture.sample_pairs(50, generator=seeded())[0]
-    found = stochastic(mixture, x, 0.1, start=0.98, steps=1)
-    assert torch.allclose(found, mixture.data_mean(x, 0.98), atol=1e-10)
 
 
 def test_law_in_a_hole_given_the_known_pixel():
@@ -233,9 +215,8 @@ def test_the_network_never_sees_noise_on_known_pixels():
 
 def test_what_has_no_score_or_no_end_is_reported():
     x = torch.zeros(3, 1)
-    base, velocity = GaussianBase(x), from_noise(LINEAR).velocity
-    for epsilon, law in ((-1.0, base), (0.1, GaussianBase(x, 0.0))):
-        with pytest.raises(ValueError, match="from 0|sigma is 0"):
-            sample_sde(velocity, x, schedule=LINEAR, diffusion=epsilon, base=law)
+    options = {"schedule": LINEAR, "diffusion": decreasing(0.1)}
+    with pytest.raises(ValueError, match="sigma is 0"):
+        sample_sde(from_noise(LINEAR).velocity, x, base=GaussianBase(x, 0.0), **options)
     with pytest.raises(SolverError, match="the velocity is NaN or infinite"):
-        sample_sde(lambda x, t, c: x / 0, x, schedule=LINEAR, diffusion=0.1, base=base)
+        sample_sde(lambda x, t, c: x / 0, x, base=GaussianBase(x), **options)

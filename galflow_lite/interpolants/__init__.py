@@ -1,6 +1,6 @@
 r"""Stochastic interpolants with data-dependent couplings (arXiv:2310.03725, arXiv:2303.08797).
 
-I_t = α_t x0 + β_t x1 + γ_t z connects a base x0 at t = 0 with data x1 at t = 1; the base may depend
+I_t = α_t x0 + β_t x1 connects a base x0 at t = 0 with data x1 at t = 1; the base may depend
 on the data. A velocity learned by :func:`velocity_loss` carries one to the other::
 
     schedule, coupling = Schedule.linear(), inpainting(tiles=8, hole_probability=0.3)

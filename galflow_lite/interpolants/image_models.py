@@ -264,7 +264,6 @@ def train_velocity(
     seed: int,
     steps: int,
     batch_size: int = 64,
-    schedule: Schedule | None = None,
 ) -> ImageModel:
     """Train a velocity by Algorithm 1 of arXiv:2310.03725, with flips and quarter turns.
 
@@ -274,9 +273,8 @@ def train_velocity(
         seed: of the weights, the batches, masks, noise and times.
         steps: of Adam.
         batch_size: images of a step.
-        schedule: of the interpolant; linear by default.
     """
-    seed, schedule = as_whole(seed, "seed"), schedule or Schedule.linear()
+    seed, schedule = as_whole(seed, "seed"), Schedule.linear()
     velocity = new_velocity(images, coupling, seed=seed)
     device = images.images.device
 

@@ -1,9 +1,8 @@
 """X_1 from X_0 by dX = b dt or dX = (b + ε s) dt + √(2ε) dW: for every ε_t ≥ 0 equally distributed.
 
 The score s = ∇log ρ_t follows from the velocity b where the distribution of the base is known: from
-x = α η0 + β η1 + γ g and b = α̇ η0 + β̇ η1 + γ̇ g with η_i = E[x_i | x_t = x] and g = E[z|x_t]
-(eqs. 4.4-4.5 of arXiv:2303.08797), s = -g/γ (eq. 6 of arXiv:2310.03725) and, where
-x0 = m + σζ with a known m, η0 = m - α σ² s.
+x = α η0 + β η1 and b = α̇ η0 + β̇ η1 with η_i = E[x_i | x_t = x] (eqs. 4.4-4.5 of
+arXiv:2303.08797) and, where x0 = m + σζ with a known m, η0 = m - α σ² s.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .schedules import Schedule
 from .velocities import MaskedVelocity
 
 # Names of the solvers here and in torchdiffeq, whose rk4 is the 3/8 rule.
-METHODS = {name: name for name in ("euler", "midpoint", "heun3", "rk4", "dopri5")}
+METHODS = {name: name for name in ("euler", "rk4", "dopri5")}
 METHODS["heun"] = "heun2"
 MOST_EVALUATIONS = 10_000
 # Within this time of the ends the score may be singular, and ε is taken as zero.
@@ -106,24 +105,20 @@ def sample_ode(
     *,
     method: str = "euler",
     steps: int = 100,
-    start: float = 0.0,
-    end: float = 1.0,
     rtol: float | None = None,
     atol: float | None = None,
     times: Sequence[float] | None = None,
 ) -> Samples:
-    """Solve dX = b_t(X) dt (eqs. 8-10 of arXiv:2310.03725), without gradients.
+    """Solve dX = b_t(X) dt from 0 to 1 (eqs. 8-10 of arXiv:2310.03725), without gradients.
 
     Args:
         velocity: callable (x, t, condition) -> tensor of the shape of x. Known pixels of a
             `MaskedVelocity` stay bit by bit as they are in `x0`, by every method.
         x0: start, shape (batch, *dim); cast to the type of a `velocity` that is a module.
         condition: passed on to the velocity.
-        method: "euler" (Algorithm 2), "midpoint", "heun", "heun3", "rk4" or "dopri5" (the paper's
-            experiments). dopri5 takes one step size for the whole batch.
+        method: "euler" (Algorithm 2), "heun", "rk4" or "dopri5" (the paper's experiments), which
+            takes one step size for the whole batch.
         steps: equal steps of all methods but dopri5.
-        start: time of `x0`.
-        end: time of the result; before `start` to go from the data to the base.
         rtol: of dopri5, 1e-4 by default for float32 and 1e-7 for float64 (the paper gives none).
         atol: likewise.
         times: times of the path that is wanted.
@@ -132,7 +127,7 @@ def sample_ode(
         SolverError: the solver does not converge.
     """
     field = CountedField(velocity, x0, condition)
-    options = {"method": method, "start": start, "end": end, "steps": steps, "times": times}
+    options = {"method": method, "steps": steps, "times": times}
     keep_memory()
     with torch.no_grad():
         x1, path = solve(field, field.start, **options, rtol=rtol, atol=atol)
@@ -144,9 +139,8 @@ def solve(
     state: Tensor | tuple[Tensor, ...],
     *,
     method: str,
-    start: float,
-    end: float,
     steps: int,
+    backward: bool = False,
     rtol: float | None = None,
     atol: float | None = None,
     times: Sequence[float] | None = None,
@@ -155,20 +149,19 @@ def solve(
 
     Args:
         derivative: callable (t, state) -> derivatives of the state.
-        state: at `start`.
+        state: at t = 0, or at 1 to go `backward`.
         method, steps, rtol, atol: as in `sample_ode`.
-        start, end: two times in [0, 1], in either order.
-        times: times between them whose states are wanted. The fixed methods interpolate linearly
+        backward: from the data to the base.
+        times: times in [0, 1] whose states are wanted. The fixed methods interpolate linearly
             between their steps, dopri5 with its own polynomial.
 
     Returns:
-        The state at `end`, and those at `times`, stacked along a new first axis (None without).
+        The state at the other end, and those at `times`, stacked along a new first axis (None
+        without).
     """
     solver = METHODS[as_choice(method, "method", METHODS)]
-    start, end = _span(start, end)
-    low, high = sorted((start, end))
-    times = None if times is None else [as_number(t, "times", least=low, most=high) for t in times]
-    wanted = sorted({start, end, *(times or ())}, reverse=end < start)
+    times = None if times is None else [as_number(t, "times", least=0, most=1) for t in times]
+    wanted = sorted({0.0, 1.0, *(times or ())}, reverse=backward)
     first = state[0] if isinstance(state, tuple) else state
     double = {"dtype": torch.float64, "device": first.device}
     at = torch.tensor(wanted, **double)
@@ -178,7 +171,7 @@ def solve(
         # A step that ends at the end: none is evaluated beyond t = 1.
         options = {"step_t": at[-1:]}
     else:
-        grid = _grid(start, end, steps)
+        grid = [1 - t if backward else t for t in _grid(steps)]
         options = {"grid_constructor": lambda *_: torch.tensor(grid, **double)}
         if method == "euler" and times is None and isinstance(state, Tensor):
             for t, after in pairwise(grid):
@@ -188,7 +181,7 @@ def solve(
     tolerances = {name: as_number(value, name, above=0) for name, value in given.items()}
 
     def inside(t: Tensor, y: Any) -> Any:
-        return derivative(min(max(float(t), low), high), y)
+        return derivative(min(max(float(t), 0.0), 1.0), y)
 
     try:
         found = odeint(inside, state, at, method=solver, options=options, **tolerances)
@@ -203,14 +196,9 @@ def solve(
     return found[-1], None if times is None else found[rows]
 
 
-def _span(start: float, end: float) -> tuple[float, float]:
-    start = as_number(start, "start", least=0, most=1)
-    return start, as_number(end, "end", least=0, most=1)
-
-
-def _grid(start: float, end: float, steps: int) -> list[float]:
+def _grid(steps: int) -> list[float]:
     steps = as_whole(steps, "steps", least=1)
-    return [start + (end - start) * n / steps for n in range(steps)] + [end]
+    return [n / steps for n in range(steps)] + [1.0]
 
 
 def decreasing(epsilon: float) -> Diffusion:
@@ -223,21 +211,16 @@ def score_from_velocity(
 ) -> Tensor:
     """The score without a second network, where the mean m and the scale σ of x0 are known.
 
-    s = [(β b - β̇ x) - (βα̇ - αβ̇) m] / [β̇ (α²σ² + γ²) - β (αα̇σ² + γγ̇)] (our derivation; for the
-    linear schedule without γ it is -(x - t b - m) / ((1-t) σ²)). Zero outside the hole of the base,
-    where there is no density. At t = 1 it needs γ or a base that has not shrunk to nothing: it is
-    infinite there without γ.
+    s = [(β b - β̇ x) - (βα̇ - αβ̇) m] / [(β̇ α² - β αα̇) σ²] (our derivation; for the linear schedule
+    it is -(x - t b - m) / ((1-t) σ²)). Zero outside the hole of the base, where there is no
+    density; infinite at t = 1.
 
     Raises:
-        ValueError: σ = 0 where γ = 0 too.
+        ValueError: σ = 0.
     """
     c = schedule.at(t, x)
-    if not schedule.has_noise:
-        base.require_noise("a score")
-    variance = base.scale**2
-    spread = c.alpha.square() * variance + c.gamma.square()
-    # αα̇ is finite where α̇ is not only in the limit: σ = 0 must not meet an infinite rate.
-    slope = c.gamma_product + (c.alpha * c.alpha_rate * variance if variance else 0)
+    base.require_noise("a score")
+    spread, slope = (c.alpha * factor * base.scale**2 for factor in (c.alpha, c.alpha_rate))
     wronskian = c.beta * c.alpha_rate - c.alpha * c.beta_rate
     numerator = c.beta * velocity - c.beta_rate * x - wronskian * base.mean
     return base.restrict(numerator / (c.beta_rate * spread - c.beta * slope))
@@ -249,14 +232,12 @@ def sample_sde(
     condition: Condition = None,
     *,
     schedule: Schedule,
-    diffusion: Diffusion | float,
+    diffusion: Diffusion,
     base: GaussianBase,
     steps: int = 200,
-    start: float = 0.0,
-    end: float = 1.0,
     generator: Random = None,
 ) -> Samples:
-    """Solve the stochastic equation of Corollary 3.1 of arXiv:2310.03725, without gradients.
+    """Solve the stochastic equation of Corollary 3.1 of arXiv:2310.03725 from 0 to 1.
 
     The score comes from the velocity alone and the distribution of x0 (`score_from_velocity`). It
     may be singular at the ends: within 0.001 of them ε is taken as zero. A last step that ends at t
@@ -267,42 +248,27 @@ def sample_sde(
         x0: start, shape (batch, *dim); cast to the type of a `velocity` that is a module.
         condition: passed on to the velocity.
         schedule: that the velocity was learned with.
-        diffusion: ε_t as a function of a number t, or one number; such as `decreasing(1.0)`.
+        diffusion: ε_t as a function of a number t, such as `decreasing(1.0)`.
         base: distribution of x0 given the condition, for example `coupling.base(x1, condition)`.
             Only pixels in its hole move.
         steps: equal steps of Euler and Maruyama.
-        start: time of `x0`.
-        end: time of the result; before `start` the backward equation is solved (eqs. 13-14).
         generator: source of the noise.
 
     Raises:
         SolverError: NaN or infinite values on the way.
     """
-    start, end = _span(start, end)
-    grid = _grid(start, end, steps)
     field = CountedField(velocity, x0, condition, base.hole)
-    x, sign = field.start, -1 if end < start else 1
-
-    def drift(x: Tensor, t: float, epsilon: float) -> Tensor:
-        b = field(t, x)
-        if epsilon == 0:
-            return b
-        return b + sign * epsilon * score_from_velocity(schedule, x, t, b, base=base)
-
+    x = field.start
     keep_memory()
     with torch.no_grad():
-        for t, after in pairwise(grid):
-            h = after - t
+        for t, after in pairwise(_grid(steps)):
+            h, drift = after - t, field(t, x)
             if after == 1.0:
-                x = field.held(x + h * field(t, x))
+                x = field.held(x + h * drift)
                 continue
-            epsilon = _epsilon(diffusion, t)
-            noise = math.sqrt(2 * epsilon * abs(h)) * normal(x, generator)
-            x = field.held(x + h * drift(x, t, epsilon) + noise)
+            epsilon = diffusion(t) if MARGIN <= t <= 1 - MARGIN else 0.0
+            if epsilon:
+                drift = drift + epsilon * score_from_velocity(schedule, x, t, drift, base=base)
+            noise = math.sqrt(2 * epsilon * h) * normal(x, generator)
+            x = field.held(x + h * drift + noise)
     return Samples(x, field.evaluations)
-
-
-def _epsilon(diffusion: Diffusion | float, t: float) -> float:
-    if not MARGIN <= t <= 1 - MARGIN:
-        return 0.0
-    return as_number(diffusion(t) if callable(diffusion) else diffusion, "diffusion", least=0)

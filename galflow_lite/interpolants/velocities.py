@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..inputs import as_choice, as_hole, as_index, as_number, as_tensor, shaped_as
-from .couplings import Condition, Field, Pair, Random, custom, entry, normal
+from .couplings import Condition, Field, Pair, Random, custom, entry
 from .schedules import Schedule
 
 
@@ -26,14 +26,12 @@ class Draw:
         t: times, shape (batch,).
         x: I_t, shape (batch, *dim).
         rate: İ_t.
-        z: latent noise, zero on fixed pixels; None if the schedule has none.
         pair: base, data and condition.
     """
 
     t: Tensor
     x: Tensor
     rate: Tensor
-    z: Tensor | None
     pair: Pair
 
 
@@ -46,7 +44,7 @@ def draw_interpolant(
     times: Tensor | float | None = None,
     generator: Random = None,
 ) -> Draw:
-    """Draw x0, z, t ~ U(0, 1) and I_t for a batch of data (Algorithm 1 of arXiv:2310.03725).
+    """Draw x0, t ~ U(0, 1) and I_t for a batch of data (Algorithm 1 of arXiv:2310.03725).
 
     On known pixels of in-painting I_t = x1 and İ_t = 0 exactly. For the linear schedule this is
     what eq. 1 gives; for the others it is a choice of I(t, x0, x1) that keeps them fixed, so that a
@@ -65,21 +63,17 @@ def draw_interpolant(
     """
     pair = custom(coupling).pair(x1, condition, generator=generator)
     x1 = pair.x1
-    # At the very ends some derivatives are infinite.
-    edge = torch.finfo(x1.dtype).eps
     if times is None:
+        # At the very ends some derivatives are infinite.
+        edge = torch.finfo(x1.dtype).eps
         t = torch.rand(len(x1), dtype=x1.dtype, device=x1.device, generator=generator)
         t = t.clamp(edge, 1 - edge)
     else:
         t = as_tensor(times, "times", like=x1).expand(len(x1))
-    z = None
-    if schedule.has_noise:
-        z = normal(x1, generator)
-        z = z if pair.base is None else pair.base.restrict(z)
-    value, rate = schedule.interpolate(pair.x0, pair.x1, t, z)
+    value, rate = schedule.interpolate(pair.x0, pair.x1, t)
     if pair.hole is not None:
         value, rate = pair.base.restrict(value, outside=pair.x1), pair.base.restrict(rate)
-    return Draw(t, value, rate, z, pair)
+    return Draw(t, value, rate, pair)
 
 
 def velocity_loss(
@@ -189,7 +183,7 @@ class MixtureInterpolant:
         c, logs, offset, variance = self._terms(x, t, condition)
         share = logs.softmax(1)
         s2, r2 = self.base_width**2, self.data_width**2
-        slope = c.alpha * c.alpha_rate * s2 + c.beta * c.beta_rate * r2 + c.gamma_product
+        slope = c.alpha * c.alpha_rate * s2 + c.beta * c.beta_rate * r2
         m, n = self._pairs(x)
         drift = c.alpha_rate[..., None] * m + c.beta_rate[..., None] * n
         return (share[..., None] * (drift + (slope / variance)[..., None] * offset)).sum(1)
@@ -211,7 +205,7 @@ class MixtureInterpolant:
         m, n = self._pairs(x)
         offset = x[:, None] - c.alpha[..., None] * m - c.beta[..., None] * n
         s2, r2 = self.base_width**2, self.data_width**2
-        variance = c.alpha.square() * s2 + c.beta.square() * r2 + c.gamma.square()
+        variance = c.alpha.square() * s2 + c.beta.square() * r2
         quadratic = offset.square().sum(2) / variance
         logs = -0.5 * (quadratic + x.shape[1] * (2 * math.pi * variance).log())
         return c, logs + self._log_weights(x, condition), offset, variance

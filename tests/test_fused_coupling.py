@@ -129,19 +129,9 @@ def test_extreme_parameters_give_finite_monotone_maps(scale):
     torch.testing.assert_close(out, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_second_derivatives_and_transforms_of_functions_take_the_readable_spline():
+def test_transforms_of_functions_take_the_readable_spline_and_second_derivatives_are_refused():
     flow = flows.neural_spline_flow(3, 2, layers=2, hidden=8)
     x, context = torch.randn(6, 3), torch.randn(6, 2)
-
-    def curvature(flow, x, context):
-        x = x.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(flow.log_prob(x, context).sum(), x, create_graph=True)
-        slope.square().sum().backward()
-        return [x.grad, *(p.grad.clone() for p in flow.parameters() if p.grad is not None)]
-
-    exact = curvature(copy.deepcopy(flow).double(), x.double(), context.double())
-    for single, double in zip(curvature(flow, x, context), exact, strict=True):
-        torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-4)
 
     def one(row, condition):
         return flow(row[None], condition[None])[0]
@@ -149,12 +139,11 @@ def test_second_derivatives_and_transforms_of_functions_take_the_readable_spline
     together = torch.func.vmap(torch.func.grad(one))(x, context)
     each = torch.func.jacrev(lambda x: flow(x, context).sum())(x)
     torch.testing.assert_close(together, each, rtol=1e-4, atol=1e-5)
-    with torch.autograd.forward_ad.dual_level():
-        dual = flow(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)), context)
-        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, each.sum(1))
-    gradient = x.clone().requires_grad_()
-    flow(gradient, context).sum().backward()
-    torch.testing.assert_close(gradient.grad, each, rtol=1e-4, atol=1e-5)
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(flow(x, context).sum(), x, create_graph=True)
+    torch.testing.assert_close(slope, each, rtol=1e-4, atol=1e-5)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        slope.sum().backward()
 
 
 def test_the_setting_and_the_precision_choose(monkeypatch):

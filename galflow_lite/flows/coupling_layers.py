@@ -73,8 +73,8 @@ class SplineCoupling(_Coupling):
     faster on a CPU. A :class:`ProductConditioner` sets the spline.
 
     In single precision on a CPU, :mod:`.fused_coupling` computes it in compiled loops, unless the
-    environment variable GALFLOW_FUSED is 0. Everything else, gradients of the inverse and second
-    derivatives too, takes :func:`rational_quadratic_spline`.
+    environment variable GALFLOW_FUSED is 0, which second derivatives ask for. Everything else,
+    gradients of the inverse too, takes :func:`rational_quadratic_spline`.
 
     Args:
         transformed: For each feature, whether the spline acts on it.
@@ -155,7 +155,6 @@ def _is_simple(inputs: Tensor, weight: Tensor, inverse: bool) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
-        and torch.autograd.forward_ad._current_level < 0
     )
 
 

@@ -179,10 +179,6 @@ class Flow(_NflowsFlow):
         shares_context: bool = False,
         base: ResampledBase | GaussianMixtureBase | None = None,
     ) -> None:
-        if base is not None and base.features != features:
-            raise ValueError(
-                f"base has {base.features} features, the flow {features}: build the base again"
-            )
         normal = StandardNormal([features])
         # A buffer in double precision, which a GPU of Apple refuses.
         normal._log_z = float(normal._buffers.pop("_log_z"))

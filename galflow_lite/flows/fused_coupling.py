@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .spline import LEAK, MIN_BIN_SIZE, MIN_DERIVATIVE
 
@@ -417,23 +418,10 @@ class FusedCoupling(torch.autograd.Function):
         return out, log_det
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, of_out: Tensor, of_log_det: Tensor):
         x, conditions, index, *parameters = ctx.saved_tensors
         coupling = ctx.coupling
-        if torch.is_grad_enabled():  # this gradient is to be differentiated again
-            context = conditions
-            if conditions is not None:
-                single = len(conditions) == 1
-                context = conditions.expand(x.shape[1], -1) if single else conditions[index]
-            out, log_det = coupling.bend_plainly(x.t(), context, inverse=False)
-            needed = ctx.needs_input_grad[2:]
-            given = (x, conditions, index, *parameters)
-            wanted = [v for v, need in zip(given, needed, strict=True) if need]
-            gradients = torch.autograd.grad(
-                (out.t(), log_det), wanted, (of_out, of_log_det), create_graph=True
-            )
-            following = iter(gradients)
-            return None, None, *(next(following) if need else None for need in needed)
         weights, biases = parameters[::2], [bias.detach() for bias in parameters[1::2]]
         values, z, of_context = ctx.values
         depth, kept, moved = len(values), coupling._kept, coupling._moved

@@ -97,14 +97,13 @@ def inpainting(catalogue: Catalogue, device: str, steps: int) -> list[float]:
     return [*model.history.loss, *made.flatten().tolist(), *data[3].targets.flatten().tolist()]
 
 
-def samplers(catalogue: Catalogue, device: str, steps: int, **options) -> list[float]:
+def samplers(catalogue: Catalogue, device: str, steps: int) -> list[float]:
     target = targets.GaussianMixture([[-2.0, 0.0], [2.0, 0.0]], 0.5)
     torch.manual_seed(0)
     networks = [SamplerNetwork(2, 2, hidden=(8,)).to(device) for _ in range(3)]
     sizes = {"steps": steps, "batch": 32, "hidden": (8,), "progress": False}
-    found = [train_sampler(target, sampler=networks[0], **sizes, **options)]
-    if not options:
-        found += train_sampler(target, method=["dft", "kl"], sampler=networks[1:], **sizes)
+    found = [train_sampler(target, sampler=networks[0], **sizes)]
+    found += train_sampler(target, method=["dft", "kl"], sampler=networks[1:], **sizes)
     drawn = found[0].sample(9, seed=0).flatten().tolist()
     return sum((one.history.loss for one in found), drawn)
 
@@ -167,19 +166,6 @@ def test_a_loop_does_not_wait(path: Callable, catalogue: Catalogue) -> None:
     # One in 20 steps; of several samplers two.
     looks = {chains: 0, samplers: 6}.get(path, 2)
     assert waits(path, catalogue, 60) - waits(path, catalogue, 20) == looks
-
-
-def test_a_training_goes_on_from_a_checkpoint(catalogue: Catalogue, tmp_path: Path) -> None:
-    def interrupt(step: int, *_) -> None:
-        if step == 100:
-            raise KeyboardInterrupt
-
-    with pretended():
-        whole = samplers(catalogue, "cuda", 120, checkpoint=None)
-        for stop in (interrupt, None):
-            options = {"checkpoint": tmp_path / "sampler.safetensors", "callback": stop}
-            resumed = samplers(catalogue, "cuda", 120, **options)
-    assert resumed == whole
 
 
 def test_a_graph_repeats_the_step(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -179,14 +178,6 @@ def test_a_training_goes_on_from_a_copy_of_a_sampler():
     assert torch.equal(weights(first), kept)
 
 
-def test_callback_sees_the_sampler_as_it_would_be_returned():
-    seen = {}
-    sampler = train(steps=120, callback=lambda step, s: seen.update({step: weights(s)}))
-    assert list(seen) == [0, 100, 120]
-    assert torch.equal(seen[120], weights(sampler))
-    assert not torch.equal(seen[100], weights(sampler))
-
-
 @pytest.mark.parametrize(
     ("target", "method", "scores"),
     [
@@ -289,7 +280,6 @@ def test_each_network_has_its_own_rate_and_the_warm_up_is_of_the_sampler_alone()
 def test_schedules():
     ramp = geometric(1.6, 0.1, 4)
     assert [ramp(k) for k in (0, 1, 4, 9)] == pytest.approx([1.6, 0.8, 0.1, 0.1])
-    assert pickle.loads(pickle.dumps(ramp))(1) == ramp(1)
     draws = LogUniform(0.1, 10.0).draw(20_000, 0, torch.Generator().manual_seed(0)).log10()
     assert -1 <= draws.min() <= draws.max() <= 1
     assert float(draws.mean()) == pytest.approx(0, abs=0.02)
@@ -381,14 +371,12 @@ def test_several_seeds_end_where_each_would_alone(name):
 
 
 def test_several_targets_and_methods_end_where_each_would_alone():
-    targets = [GAUSSIAN, GAUSSIAN, mixture(4.0), Scored(), Scored()]
+    targets = [GAUSSIAN, GAUSSIAN, GaussianMixture([[0.0, 0.0], [4.0, 0.0]], 1.0)]
+    targets += [Scored(), Scored()]
     methods = ["dft", "kl", "kl", "kl", "fisher"]
-    seen = []
-    together = train(targets, method=methods, callback=lambda step, now: seen.append(now))
+    together = train(targets, method=methods)
     alone = [train(target, method=method) for target, method in zip(targets, methods, strict=True)]
     assert all(same(a, b, 1e-5) for a, b in zip(alone, together, strict=True))
-    assert [len(now) for now in seen] == [5, 5]
-    assert all(torch.equal(weights(a), weights(b)) for a, b in zip(seen[1], together, strict=True))
     again = train(targets, method=methods, sampler=together)
     assert not any(
         torch.equal(weights(a), weights(b)) for a, b in zip(again, together, strict=True)
@@ -428,66 +416,14 @@ def test_a_training_that_diverges_leaves_the_others_alone(last):
     "options",
     [
         {"seed": [0, 1], "method": ["kl"] * 3},
-        {"seed": []},
         {"seed": [0, 1], "sampler": SamplerNetwork(2, 2)},
         {"seed": [0, 1], "sampler": [SamplerNetwork(2, 2), SamplerNetwork(3, 2)]},
         {"seed": [0, 1], "sampler": [MLP(2, 2, hidden=(8,)) for _ in range(2)]},
-        {"seed": [0, 1], "checkpoint": "state.safetensors"},
     ],
 )
 def test_trainings_that_cannot_share_a_model_are_refused(options):
-    with pytest.raises(ValueError, match="found .*expected|maps latent points"):
+    with pytest.raises(ValueError, match="found .*expected|maps latent points|zip"):
         train(**options)
-
-
-# ----------------------------------------------------------------------------------- checkpoints
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_resumed_training_gives_the_same_result(error, tmp_path):
-    options = {"steps": 150, "sigma": LAW, "checkpoint": tmp_path / "state.safetensors"}
-
-    def stop(step: int, sampler: ImplicitSampler) -> None:
-        if step == 100:
-            raise error
-
-    whole = train(**{**options, "checkpoint": None})
-    if error is KeyboardInterrupt:
-        # What was reached is kept.
-        half = train(callback=stop, **options)
-        assert (half.history.stopped, len(half.history.loss)) == ("interrupted", 100)
-    else:
-        with pytest.raises(error):
-            train(callback=stop, **options)
-    # The second call reads the finished training.
-    for resumed in (train(**options), train(**options)):
-        assert torch.equal(weights(resumed), weights(whole))
-        assert resumed.history.loss == whole.history.loss
-        assert resumed.gradient_evaluations > 0
-
-
-def mixture(distance: float) -> GaussianMixture:
-    return GaussianMixture([[0.0, 0.0], [distance, 0.0]], 1.0, [0.5, 0.5])
-
-
-# A call makes all arguments anew, as a second run of a script does: of a training, and of another.
-TRAININGS: dict[str, Callable[[bool], dict[str, Any]]] = {
-    "mixture": lambda other: {"target": mixture(4.1 if other else 4.0)},
-    "stochastic target": lambda other: {"target": Scored() if other else Noisy()},
-    "ramp": lambda other: {"tempering": geometric(0.1, 1.0, 3 if other else 4)},
-    "law": lambda other: {"sigma": LogUniform(geometric(1.0, 0.1, 4), 2.1 if other else 2.0)},
-    "function": lambda other: {"score_steps": (lambda k: 1 + k) if other else (lambda k: 2)},
-}
-
-
-@pytest.mark.parametrize("name", TRAININGS)
-def test_what_is_made_anew_goes_on_and_another_training_is_refused(name, tmp_path):
-    made, path = TRAININGS[name], tmp_path / "state.safetensors"
-    first, again = (train(**made(False), checkpoint=path) for _ in range(2))
-    assert torch.equal(weights(first), weights(again))
-    for other in (made(True), {**made(False), "seed": 1}):
-        with pytest.raises(ValueError, match="belongs to another training"):
-            train(**other, checkpoint=path)
 
 
 # --------------------------------------------------------------------------------------- samples
@@ -503,31 +439,20 @@ def test_samples_with_a_seed_and_with_noise():
     noise = sampler.sample(100_000, seed=3, noisy=True) - sampler.sample(100_000, seed=3)
     assert noise.std(0).tolist() == pytest.approx([0.1, 0.1], rel=0.02)
     assert not torch.equal(sampler.sample(5), sampler.sample(5))
-    with pytest.raises(NotImplementedError, match="an implicit sampler has no density"):
-        sampler.log_prob(x)
+    copied = pickle.loads(pickle.dumps(sampler))
+    assert torch.equal(copied.sample(100, seed=3), x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("make", [SamplerNetwork, partial(MLP, activation=nn.SiLU)])
-def test_networks_are_trained_in_place_and_in_their_type_saved_and_loaded(make, dtype, tmp_path):
-    network, path = make(3, 2, hidden=(8,)).to(dtype), tmp_path / "new" / "sampler.safetensors"
+def test_networks_are_trained_in_place_and_in_their_type(make, dtype):
+    network = make(3, 2, hidden=(8,)).to(dtype)
     before = copy.deepcopy(network)
     sampler = train(sampler=network, latent_dim=3)
-    x = sampler.sample(20, seed=0)
     assert sampler.network is network
     for old, new in zip(before.parameters(), network.parameters(), strict=True):
-        assert x.dtype == new.dtype == dtype
+        assert sampler.sample(20, seed=0).dtype == new.dtype == dtype
         assert not torch.equal(old, new)
-    sampler.save(path)
-    given = {}
-    if isinstance(network, MLP):
-        with pytest.raises(ValueError, match="holds the weights of a network of your own"):
-            ImplicitSampler.load(path)
-        given["network"] = before
-    loaded, copied = ImplicitSampler.load(path, **given), pickle.loads(pickle.dumps(sampler))
-    for other in (loaded, copied):
-        assert torch.equal(other.sample(20, seed=0), x)
-        assert (other.latent_dim, other.dim, other.sigma) == (3, 2, 0.1)
 
 
 # --------------------------------------------------------------------------------------- recipes

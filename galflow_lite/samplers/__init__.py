@@ -5,7 +5,6 @@ Denoising Fisher training (arXiv:2411.01453), Fisher and KL training (arXiv:2306
 
 from __future__ import annotations
 
-from .alternating_training import train_sampler
 from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
 from .losses import (
     LogUniform,
@@ -16,6 +15,7 @@ from .losses import (
     linear_decay,
     score_matching_loss,
 )
+from .sampler_training import train_sampler
 
 __all__ = [
     "ImplicitSampler",

@@ -21,8 +21,6 @@ from ..training import LOOK_EVERY, History
 from .implicit_sampler import ImplicitSampler, stacked
 from .losses import LogUniform, score_matching_loss, value_at
 
-# Spreads of the points at which a checkpoint knows a target again.
-_SPREADS = (0.5, 1.0, 2.0, 4.0)
 Loss = Callable[..., Tensor]
 # Largest norm of the gradient of a sampler.
 CLIP_NORM = 10.0
@@ -34,10 +32,7 @@ def _adam(parameters: list[Tensor]) -> torch.optim.Optimizer:
 
 
 class Alternation:
-    """A step of the sampler as a loss for `fit`: its score network catches up, then it moves.
-
-    The random state of all draws is its state.
-    """
+    """A step of the sampler as a loss for `fit`: its score network catches up, then it moves."""
 
     # Which the training hands over by name, as `other`.
     rows: int
@@ -64,12 +59,6 @@ class Alternation:
         self.like = next(network.parameters())
         self.bound = float("inf")
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.generator.set_state(state["generator"])
-
     def __call__(self, step: int) -> tuple[Tensor, dict[str, Any]]:
         """The loss of the sampler at a step, and what the score network and the target had to do.
 
@@ -87,10 +76,10 @@ class Alternation:
 
     def trained(self, history: History) -> Any:
         """The sampler, with its score network and the history of the training."""
+        networks = {"network": self.network.eval(), "score_network": self.score_network.eval()}
         sizes = {"latent_dim": self.latent_dim, "dim": self.target.dim, "sigma": self.final}
-        found = ImplicitSampler(self.network.eval(), **sizes, history=history)
-        found.score_network = self.score_network.eval()
-        return found
+        count = int(sum(history.logs.get("gradient_evaluations", [])))
+        return ImplicitSampler(**networks, **sizes, history=history, gradient_evaluations=count)
 
     def look(self) -> None:
         """Check on a first batch that target and network fit each other, with draws of its own.
@@ -140,14 +129,6 @@ class Alternation:
             f"the target's score is NaN or infinite at {bad} of {len(x)} points of the sampler, "
             "expected finite values: look at it with targets.check_score"
         )
-
-    def known_scores(self) -> list[str] | None:
-        """The target's score at fixed points, to the digits that do not depend on a machine."""
-        if self.target.stochastic:
-            return None
-        x = self._normal(len(_SPREADS), self.target.dim, torch.Generator().manual_seed(0))
-        x = x.to(self.like) * torch.tensor(_SPREADS).to(self.like)[:, None]
-        return [f"{value:.3g}" for value in self.target.score(x).flatten().tolist()]
 
     def _catch_up(self, step: int) -> Tensor | float:
         """The steps of the score network that belong to a step; the mean of its loss."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..files import read_state, write_state
-from ..inputs import as_number, as_whole
+from ..inputs import as_whole
 from ..networks import MLP
 from ..training import History
 
-_KIND = "an implicit sampler"
 # Points that go through the network at once.
 _BLOCK = 65_536
 
@@ -37,8 +35,8 @@ class SamplerNetwork(nn.Module):
         self, latent_dim: int, dim: int, *, hidden: tuple[int, ...] = (64, 64, 64)
     ) -> None:
         super().__init__()
-        self.latent_dim, self.dim, self.hidden = latent_dim, dim, tuple(hidden)
-        self.mlp = MLP(latent_dim, dim, hidden=self.hidden, activation=nn.SiLU)
+        self.latent_dim, self.dim = latent_dim, dim
+        self.mlp = MLP(latent_dim, dim, hidden=tuple(hidden), activation=nn.SiLU)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map z (n, latent_dim) to (n, dim)."""
@@ -101,43 +99,30 @@ def stacked(
     return found
 
 
+@dataclass(eq=False)
 class ImplicitSampler:
-    """Samples g(z), z ~ N(0, I), in one evaluation of a network.
+    """Samples g(z), z ~ N(0, I), in one evaluation of a network. It has no density.
 
-    Args:
+    Attributes:
         network: maps z (n, latent_dim) to points (n, dim).
         latent_dim: columns of z.
         dim: columns of a point.
         sigma: level of the noise that the sampler was trained under; 0 when there was none.
-        history: of the training.
-
-    Attributes:
-        network, latent_dim, dim, sigma: as given.
         history: of the training: `loss`, and in `logs` "score_loss", the mean over the steps of the
             score network in each step. The loss is no measure of quality: a bad score network
             lowers it, and that of KL training has no meaning at all.
+        score_network: that of the training, the score of the noised sampler.
         gradient_evaluations: points at which the training computed the target's score. The work
             that DFT and Fisher training have with differentiating that score is not counted.
-        score_network: that of the training, the score of the noised sampler; None after loading.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        latent_dim: int,
-        dim: int,
-        sigma: float = 0.0,
-        history: History | None = None,
-    ) -> None:
-        self.network, self.sigma = network, as_number(sigma, "sigma", least=0)
-        self.latent_dim, self.dim = (as_whole(n, "dim", least=1) for n in (latent_dim, dim))
-        self.history = History() if history is None else history
-        self.gradient_evaluations = int(sum(self.history.logs.get("gradient_evaluations", [])))
-        self.score_network: nn.Module | None = None
-
-    def __repr__(self) -> str:
-        return f"ImplicitSampler(latent_dim={self.latent_dim}, dim={self.dim}, sigma={self.sigma})"
+    network: nn.Module = field(repr=False)
+    latent_dim: int
+    dim: int
+    sigma: float = 0.0
+    history: History = field(default_factory=History, repr=False)
+    score_network: nn.Module | None = field(default=None, repr=False)
+    gradient_evaluations: int = 0
 
     def sample(self, n: int, *, seed: int | None = None, noisy: bool = False) -> Tensor:
         """Draw n points, shape (n, dim), in the dtype and on the device of the network.
@@ -158,56 +143,3 @@ class ImplicitSampler:
             x = torch.cat([self.network(part) for part in z.split(_BLOCK)] or [z.new_empty(0)])
             x = x.reshape(n, self.dim)
             return x + self.sigma * torch.randn(x.shape, **options) if noisy else x
-
-    def log_prob(self, x: Any) -> NoReturn:
-        """Not available.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(
-            "an implicit sampler has no density, only samples: compare samples (energy_distance, "
-            "ksd), or train a flow where log_prob is needed"
-        )
-
-    def save(self, path: str | Path) -> None:
-        """Write the network and its architecture to one safetensors file with a JSON header.
-
-        The score network and the history are not written.
-        """
-        built_in = isinstance(self.network, SamplerNetwork)
-        state = {
-            "latent_dim": self.latent_dim,
-            "dim": self.dim,
-            "sigma": self.sigma,
-            "network": {"hidden": self.network.hidden} if built_in else "custom",
-            "weights": dict(self.network.state_dict()),
-        }
-        write_state(path, state, kind=_KIND)
-
-    @classmethod
-    def load(cls, path: str | Path, *, network: nn.Module | None = None) -> ImplicitSampler:
-        """Read what `save` wrote.
-
-        Args:
-            path: the file.
-            network: where the sampler was trained with a network of your own, one like it, whose
-                weights are replaced.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, of another kind, or needs `network`.
-        """
-        state = read_state(path, kind=_KIND)
-        if network is None:
-            if state["network"] == "custom":
-                raise ValueError(
-                    f"{path} holds the weights of a network of your own, found none: pass one like "
-                    "it as network="
-                )
-            hidden = state["network"]["hidden"]
-            network = SamplerNetwork(state["latent_dim"], state["dim"], hidden=hidden)
-            network.to(next(iter(state["weights"].values())).dtype)
-        network.load_state_dict(state["weights"])
-        sizes = {"latent_dim": state["latent_dim"], "dim": state["dim"]}
-        return cls(network.eval(), **sizes, sigma=state["sigma"] or 0.0)

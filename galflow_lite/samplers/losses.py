@@ -7,7 +7,7 @@ noise levels (k, n, 1), weights (k, n), and the loss has shape (k,).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ def geometric(start: float, stop: float, steps: int) -> Callable[[int], float]:
         steps: at least 1.
     """
     start, stop = as_number(start, "start", above=0), as_number(stop, "stop", above=0)
-    return partial(_geometric, start=start, stop=stop, steps=as_whole(steps, "steps", least=1))
+    steps = as_whole(steps, "steps", least=1)
+    return lambda step: start * (stop / start) ** min(1.0, step / steps)
 
 
 def linear_decay(
@@ -40,25 +41,27 @@ def linear_decay(
         share: of the steps, at the end, in which it falls, from 0 to 1.
         warmup: steps over which it rises first, at most a fifth of all.
     """
-    return partial(
-        _linear_decay,
-        start=as_number(start, "the learning rate", above=0),
-        steps=as_whole(steps, "steps", least=1),
-        share=as_number(share, "share", least=0, most=1),
-        warmup=as_whole(warmup, "warmup"),
-    )
+    start, share = as_number(start, "the learning rate", above=0), as_number(share, "share")
+    begin, rising = (1 - share) * steps, min(warmup, steps // 5) + 1
+
+    def rate(step: int) -> float:
+        fall = 1 - (1 - 0.05) * (step - begin) / (steps - begin) if step >= begin else 1.0
+        return start * fall * min(1.0, (step + 1) / rising)
+
+    return rate
 
 
+@dataclass(frozen=True)
 class LogUniform:
     """Noise levels drawn for each point, uniform in log sigma.
 
-    Args:
+    Attributes:
         low: smallest level, positive; a number or a schedule.
         high: largest level, alike; a schedule can narrow the range towards the end.
     """
 
-    def __init__(self, low: Schedule, high: Schedule) -> None:
-        self.low, self.high = low, high
+    low: Schedule
+    high: Schedule
 
     def draw(
         self, n: int, step: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
@@ -73,18 +76,6 @@ class LogUniform:
 def value_at(schedule: Schedule, step: int) -> float:
     """A schedule at a step; a number is the same at every step."""
     return float(schedule(step)) if callable(schedule) else float(schedule)
-
-
-# At the level of the module, so that schedules can be pickled.
-def _geometric(step: int, *, start: float, stop: float, steps: int) -> float:
-    return start * (stop / start) ** min(1.0, step / steps)
-
-
-def _linear_decay(step: int, *, start: float, steps: int, share: float, warmup: int) -> float:
-    begin = (1 - share) * steps
-    fall = 1 - (1 - 0.05) * (step - begin) / (steps - begin) if step >= begin else 1.0
-    rise = min(1.0, (step + 1) / (min(warmup, steps // 5) + 1))
-    return start * fall * rise
 
 
 Score = Callable[[Tensor], Tensor]

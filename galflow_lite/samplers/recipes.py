@@ -10,9 +10,9 @@ from torch import nn
 
 from ..inputs import child_seed
 from ..targets import Target
-from .alternating_training import each_of, train_sampler
 from .implicit_sampler import ImplicitSampler
 from .losses import LogUniform, dft_loss, geometric, linear_decay
+from .sampler_training import each_of, train_sampler
 
 __all__ = ["ONE_STEP", "RECIPE", "train_stages"]
 

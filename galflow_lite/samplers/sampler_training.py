@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from ..inputs import as_choice, as_number, as_whole, child_seed
 from ..targets import Target
 from ..targets.target import as_target
-from ..training import History, TrainingDiverged, fit, threads
+from ..training import TrainingDiverged, fit, threads
 from .alternation import CLIP_NORM, Alternation, Together, _adam
 from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
 from .losses import LogUniform, Schedule, dft_loss, fisher_loss, kl_loss, linear_decay, value_at
@@ -41,8 +40,6 @@ def train_sampler(
     learning_rate: Schedule = 1e-3,
     score_learning_rate: Schedule = 2e-3,
     seed: int | Sequence[int] = 0,
-    checkpoint: str | Path | None = None,
-    callback: Callable[[int, Any], Any] | None = None,
     progress: bool = True,
 ) -> ImplicitSampler | list[ImplicitSampler]:
     """Train a network that turns noise into samples of a target in one evaluation.
@@ -88,10 +85,6 @@ def train_sampler(
             `linear_decay` has it; a schedule is taken as it is.
         score_learning_rate: of the score network; a number falls alike and does not rise.
         seed: of the networks' first weights and of all draws.
-        checkpoint: file that keeps the state of the training, see `training.fit`. A target is known
-            again by its type and, where it is not stochastic, its score at fixed points.
-        callback: called as callback(step, sampler) before the first step, every 100 steps and
-            after the last, with a copy of what would be returned.
         progress: show a bar; the environment variable GALFLOW_PROGRESS=0 hides all bars.
 
     Returns:
@@ -104,8 +97,8 @@ def train_sampler(
         TrainingDiverged: something became NaN, infinite or left all bounds; its `model`, with the
             score network, holds the last good weights.
         ValueError: dimensions that do not fit, a score that is NaN or not differentiable, or a
-            stochastic one with a method that it would bias; a checkpoint of another training;
-            lists of several lengths, or several trainings with other networks.
+            stochastic one with a method that it would bias; lists of several lengths, or several
+            trainings with other networks.
         NotImplementedError: `noised` for a target whose noised distribution is not known.
 
     Warns:
@@ -157,28 +150,8 @@ def train_sampler(
             training = alone(target, method, seed, sampler)
             own = {"optimizer": _adam, "clip_norm": CLIP_NORM}
         else:
-            training = _together([alone(*one) for one in each], checkpoint)
+            training = _together([alone(*one) for one in each])
             own = {"optimizer": training.clipped_adam}
-        extra = {"score_network": training.score_network, "score_optimizer": training.optimizer}
-        extra["draws"] = training
-        settings = None
-        if checkpoint is not None:
-            schedules = (learning_rate, score_learning_rate, score_steps, tempering, sigma)
-            settings = {
-                "target": type(target).__name__,
-                "score of the target": training.known_scores(),
-                "method": method,
-                "noised": noised,
-                "latent_dim": training.latent_dim,
-                "batch": batch,
-                "seed": seed,
-                "steps": steps,
-                "schedules": [_values(schedule, steps) for schedule in schedules],
-            }
-
-        def watch(step: int) -> None:
-            callback(step, copy.deepcopy(training.trained(History())))
-
         found = None
         try:
             history = fit(
@@ -188,10 +161,7 @@ def train_sampler(
                 steps,
                 schedule=learning_rate,
                 ema_decay=0.99,
-                checkpoint=checkpoint,
-                extra_state=extra,
-                settings=settings,
-                callback=None if callback is None else watch,
+                extra_state={"score_network": training.score_network},
                 progress=progress,
                 description="sampler",
                 **own,
@@ -213,23 +183,18 @@ def each_of(*given: Any) -> list[tuple] | None:
     if not lengths:
         return None
     k = max(lengths)
-    if lengths != {k} or k == 0:
-        raise ValueError(
-            f"found lists of {sorted(lengths)} targets, methods, seeds or samplers, expected as "
-            "many of each, or one for all"
-        )
     return list(zip(*(v if isinstance(v, _SEVERAL) else [v] * k for v in given), strict=True))
 
 
-def _together(members: list[Alternation], checkpoint: str | Path | None) -> Together:
+def _together(members: list[Alternation]) -> Together:
     networks = [member.network for member in members]
     kinds = {(type(n), *((p.shape, p.dtype, p.device) for p in n.parameters())) for n in networks}
     alike = len(kinds) == 1 and type(networks[0]) is SamplerNetwork
-    if not alike or len(set(networks)) < len(networks) or checkpoint is not None:
-        found = f"{len(set(networks))} networks of {len(kinds)} kinds and checkpoint {checkpoint}"
+    if not alike or len(set(networks)) < len(networks):
         raise ValueError(
-            f"found {found} for {len(networks)} trainings, expected a SamplerNetwork of the same "
-            "sizes for each and no checkpoint: train these one by one"
+            f"found {len(set(networks))} networks of {len(kinds)} kinds for {len(networks)} "
+            "trainings, expected a SamplerNetwork of the same sizes for each: train these one by "
+            "one"
         )
     return Together(members)
 
@@ -269,16 +234,7 @@ def _at_noised_points(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _network(
     target: Target, sampler: Any, latent_dim: int | None, hidden: tuple[int, ...]
 ) -> tuple[nn.Module, int]:
-    if latent_dim is not None:
-        latent_dim = as_whole(latent_dim, "latent_dim", least=1)
     latent_dim = latent_dim or getattr(sampler, "latent_dim", None) or target.dim
     if isinstance(sampler, ImplicitSampler):
         return copy.deepcopy(sampler.network).requires_grad_(True), latent_dim
     return sampler or SamplerNetwork(latent_dim, target.dim, hidden=hidden), latent_dim
-
-
-def _values(schedule: Schedule | LogUniform, steps: int) -> list[float] | dict[str, list[float]]:
-    """A schedule at some steps: for a checkpoint, functions of the same values are the same."""
-    if isinstance(schedule, LogUniform):
-        return {"low": _values(schedule.low, steps), "high": _values(schedule.high, steps)}
-    return [float(f"{value_at(schedule, k * (steps - 1) // 8):.6g}") for k in range(9)]

@@ -170,24 +170,11 @@ def test_error_of_the_energy_falls_as_the_square_of_the_step():
 
 @pytest.mark.parametrize(("name", "wanted"), [("gaussian", 0.9), ("donut_hard", 0.65)])
 def test_warm_up_finds_the_wanted_acceptance(name, wanted):
-    # Also from a step size ten thousand times too small or too large. Acceptance drops steeply
-    # at the edge of stability, where the mean of the trials lies on the safe side. Bounds of six
-    # standard deviations over seeds; without a warm-up 0 or 1.
+    # Acceptance drops steeply at the edge of stability, where the mean of the trials lies on the
+    # safe side. Bounds of six standard deviations over seeds; without a warm-up 0 or 1.
     options = {"steps": 30, "warmup": 200, "leapfrog_steps": 5, "target_acceptance": wanted}
-    for first in (None, 1e-4, 1e3):
-        chains = hmc(BENCHMARKS[name](), 300, step_size=first, seed=14, **options)
-        assert wanted - 0.15 < chains.acceptance < wanted + 0.9 * (1 - wanted)
-
-
-def test_step_size_is_kept_without_a_warm_up_and_varies_by_a_tenth():
-    # A trajectory of half a period maps a unit Gaussian onto its mirror image, again and again;
-    # a random length breaks that.
-    start = torch.full((200, 1), 2.0).double()
-    options = {"warmup": 0, "leapfrog_steps": 31, "step_size": math.pi / 31}
-    chains = hmc(GaussianMixture([[0.0]], 1.0), start, steps=60, **options, seed=1)
-    assert chains.step_size == math.pi / 31
-    assert chains.acceptance > 0.9
-    assert float((chains.samples.abs() - 2).abs().max()) > 0.5
+    chains = hmc(BENCHMARKS[name](), 300, seed=14, **options)
+    assert wanted - 0.15 < chains.acceptance < wanted + 0.9 * (1 - wanted)
 
 
 # Stein's particles
@@ -328,9 +315,6 @@ def test_adjusted_chains_reject_what_would_diverge():
     assert chains.samples.isfinite().all()
     assert not chains.diverged.any()
     assert chains.acceptance < 0.05
-    trajectories = hmc(target, 50, steps=5, warmup=0, step_size=5.0, seed=23)
-    assert trajectories.samples.isfinite().all()
-    assert trajectories.acceptance == 0
 
 
 def test_a_score_that_turns_nan_loses_the_chain():
@@ -340,7 +324,7 @@ def test_a_score_that_turns_nan_loses_the_chain():
     assert 0 < int(loose.diverged.sum())
     kept = langevin(target, start, steps=50, step_size=0.5, adjust=True, seed=24)
     assert float(kept.samples.max()) < 1
-    swung = hmc(target, start, steps=20, warmup=0, step_size=0.3, leapfrog_steps=3, seed=24)
+    swung = hmc(target, start, steps=20, warmup=5, leapfrog_steps=3, seed=24)
     assert float(swung.samples.max()) < 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,8 +29,8 @@ from galflow_lite.targets import (
 MAKERS = {
     **BENCHMARKS,
     "moons": TwoMoons,
-    **{f"circle {n}": partial(CircleOfGaussians, n) for n in (2, 3, 8, 25)},
-    **{f"rings {n}": partial(TwoRings, n) for n in (1, 2, 3, 6)},
+    "circle": CircleOfGaussians,
+    "rings": TwoRings,
 }
 every_target = pytest.mark.parametrize("name", MAKERS)
 
@@ -43,7 +43,7 @@ def naive(name: str, x: np.ndarray) -> np.ndarray:
     """Unnormalised log density as the formulas are usually written, with no care for far points."""
     a, b = x.T
     r, hard = np.hypot(a, b), "_hard" in name
-    kind, _, number = name.removesuffix("_hard").partition(" ")
+    kind = name.removesuffix("_hard")
     if kind == "gaussian":
         return -(a**2 - 1.6 * a * b + b**2) / (2 * 0.36)
     if kind in ("rosenbrock", "rosen"):
@@ -59,14 +59,13 @@ def naive(name: str, x: np.ndarray) -> np.ndarray:
     if kind == "moons":
         right, left = (np.exp(-0.5 * ((a - side) / 0.3) ** 2) for side in (2, -2))
         return -0.5 * ((r - 2) / 0.2) ** 2 + np.log(right + left)
-    n = int(number or 8)
-    angle = 2 * np.pi * np.arange(n) / n
+    angle = 2 * np.pi * np.arange(8) / 8
     centres = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     if kind == "rings":
-        terms = [np.exp(-((r - 2 * (i + 1) / n) ** 2) * 8 * n**2) for i in range(n)]
+        terms = [np.exp(-((r - i) ** 2) * 32) for i in (1, 2)]
     elif kind == "circle":
-        law = stats.multivariate_normal(cov=(2 / 3 * np.sin(np.pi / n)) ** 2 * np.eye(2))
-        terms = [law.pdf(x - 2 * c[::-1]) / n for c in centres]
+        law = stats.multivariate_normal(cov=(2 / 3 * np.sin(np.pi / 8)) ** 2 * np.eye(2))
+        terms = [law.pdf(x - 2 * c[::-1]) / 8 for c in centres]
     else:
         centres = np.array([[-2, 0], [2, 0]]) if kind == "mog2" else 4 * centres
         double = {"mog2": 2.0, "mog2_hard": 0.5, "ring8": 0.5, "ring8_hard": 0.18}[name]
@@ -91,7 +90,7 @@ def grid(name: str) -> tuple[np.ndarray, np.ndarray, float]:
             edges = {"rosenbrock": ((-4.5, 6.5), (-5, 36)), "rosen_hard": ((-3.5, 5.5), (-2, 30))}
             edges = edges.get(name, ((-9, 9), (-8, 8)))
         else:
-            step = MAKERS[name]()._width / 8
+            step = {"moons": 0.2, "circle": 0.255, "rings": 1 / 8}[name] / 8
             edges = ((-2 - 88 * step, 2 + 88 * step),) * 2
         axes = [np.arange(low, high, step) for low, high in edges]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -119,9 +118,6 @@ def test_density_is_its_formula_and_integrals_agree_with_a_grid(name):
         square = target.score(points[kept]).square().sum(1).numpy()
         assert target.mean_square_score == pytest.approx(share[kept] @ square, rel=1e-6)
         assert target.mean_square_score == pytest.approx(MEAN_SQUARE_SCORES[name], rel=4e-3)
-    else:
-        entropy = -share @ (naive(name, points) - math.log(z))
-        assert target.entropy == pytest.approx(entropy, abs=1e-10)
 
 
 # Samples
@@ -146,14 +142,11 @@ def test_samples_have_the_moments_of_the_density_and_fill_the_box(name):
         mean = share @ moment(points)
         error = math.sqrt((share @ moment(points) ** 2 - mean**2) / n)
         assert abs(moment(x).mean() - mean) < 4.5 * error
-    if name not in BENCHMARKS:
-        log_p = target.log_prob(drawn)
-        assert abs(float(log_p.mean()) + target.entropy) < 4.5 * float(log_p.std()) / math.sqrt(n)
     # The mouth of the funnel is wide and all but empty.
     assert (0.003 if "funnel" in name else 0.2) < np.abs(x).max() / target.box <= 1
 
 
-@pytest.mark.parametrize("name", ["mog2", "mog2_hard", "ring8", "circle 2", "circle 25"])
+@pytest.mark.parametrize("name", ["mog2", "mog2_hard", "ring8", "circle"])
 def test_modes_have_their_shares(name):
     target = MAKERS[name]()
     x = target.sample(40_000, seed=8)

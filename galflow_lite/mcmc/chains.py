@@ -27,7 +27,6 @@ class Chains:
     Attributes:
         samples: last point of each chain, shape (n, dim), of the type and device of the start;
             NaN where the chain diverged.
-        steps: steps of each chain, those of warm-up left out.
         gradient_evaluations: points at which the score was computed, over all chains, the warm-up
             and the search for a step size included.
         seconds: wall time.
@@ -40,7 +39,6 @@ class Chains:
     """
 
     samples: Tensor
-    steps: int
     gradient_evaluations: int
     seconds: float
     step_size: float
@@ -52,15 +50,6 @@ class Chains:
     def gradient_evaluations_per_sample(self) -> float:
         """Gradient evaluations divided by the number of chains."""
         return self.gradient_evaluations / len(self.samples)
-
-    def __str__(self) -> str:
-        accepted = "" if self.acceptance is None else f", {100 * self.acceptance:.0f} % accepted"
-        lost = f", {int(self.diverged.sum())} diverged" if self.diverged.any() else ""
-        return (
-            f"{len(self.samples)} chains of {self.steps} steps, "
-            f"{self.gradient_evaluations_per_sample:.0f} gradients a sample, "
-            f"{self.seconds:.2f} s{accepted}{lost}"
-        )
 
 
 def split_r_hat(path: Tensor) -> Tensor:
@@ -155,7 +144,6 @@ class Run:
         diverged = ~x.isfinite().all(1)
         return Chains(
             samples=torch.where(diverged[:, None], torch.nan, x),
-            steps=self.steps,
             gradient_evaluations=self.evaluations,
             seconds=time.perf_counter() - self.began,
             step_size=step_size,
@@ -256,7 +244,6 @@ def hmc(
     steps: int,
     warmup: int = 100,
     leapfrog_steps: int = 10,
-    step_size: float | None = None,
     target_acceptance: float = 0.8,
     seed: int | None = None,
     keep_every: int | None = None,
@@ -273,9 +260,8 @@ def hmc(
         target: where the chains go; not a stochastic one.
         start: a number of chains, which start from N(0, I), or their points, shape (n, dim).
         steps: after the warm-up.
-        warmup: steps in which the step size is found; 0 keeps `step_size`.
+        warmup: steps in which the step size is found.
         leapfrog_steps: of each trajectory.
-        step_size: of the leapfrog integrator, to begin with; None searches for one.
         target_acceptance: mean acceptance that the warm-up aims at. A short warm-up ends above it
             where acceptance drops steeply at the edge of stability: on the safe side.
         seed: of start, momenta and choices; None continues torch's global generator.
@@ -292,9 +278,7 @@ def hmc(
     wanted = as_number(target_acceptance, "target_acceptance", above=0, below=1)
     run = Run(target, start, steps, seed, keep_every)
     x, log_f, score = run.start, run.first_log_density(), run.first_score()
-    if step_size is None:
-        step_size = _first_step_size(run, x, log_f, score)
-    tuning = _DualAveraging(as_number(step_size, "step_size", above=0), wanted)
+    tuning = _DualAveraging(_first_step_size(run, x, log_f, score), wanted)
     accepted = torch.zeros(len(x), device=x.device)
     for step in range(-warmup, run.steps):
         epsilon = tuning.current if step < 0 else tuning.final

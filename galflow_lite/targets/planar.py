@@ -8,34 +8,16 @@ ones are a banana, a ring, a funnel and a wave.
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..inputs import as_number, as_whole
-from .target import Target, grid
+from ..inputs import as_number
+from .target import Target
 
 
-class _GridEntropy(Target):
-    """A target in the plane whose entropy is a sum over a grid; `_width` is its smallest width."""
-
-    dim = 2
-    _width: float
-
-    @cached_property
-    def entropy(self) -> float:
-        """Differential entropy in nats, by quadrature."""
-        edge = 2 + 11 * self._width
-        points, area = grid([-edge, -edge], [edge, edge], self._width / 8)
-        # In parts: many modes or rings times all points would not fit in memory.
-        log_f = torch.cat([self._log_density(part) for part in points.split(4096)])
-        log_p = log_f - self.log_normalizer
-        return -float((log_p.exp() * log_p).sum() * area)
-
-
-class TwoMoons(_GridEntropy):
+class TwoMoons(Target):
     r"""Two crescents that open towards each other.
 
     .. math::
@@ -47,6 +29,7 @@ class TwoMoons(_GridEntropy):
     kept with the probability in brackets; 35 % are kept.
     """
 
+    dim = 2
     _radius, _width, _spread = 2.0, 0.2, 0.3
     # Six thicknesses beyond the ring.
     box = 3.2
@@ -79,29 +62,21 @@ class TwoMoons(_GridEntropy):
         return torch.cat(kept)
 
 
-class CircleOfGaussians(_GridEntropy):
-    r"""Equal mixture of round Gaussians on a circle of radius 2; log f is normalised.
+class CircleOfGaussians(Target):
+    r"""Equal mixture of eight round Gaussians on a circle of radius 2; log f is normalised.
 
-    The centres are :math:`2 (\sin \phi_i, \cos \phi_i)` with :math:`\phi_i = 2 \pi i / n`, and the
-    standard deviation is :math:`s = \tfrac23 \sin(\pi / n)`, so that neighbours are 6 s apart for
-    every n.
-
-    Args:
-        modes: number n of Gaussians, at least 2.
-
-    Attributes:
-        std: the standard deviation s.
+    The centres are :math:`2 (\sin \phi_i, \cos \phi_i)` with :math:`\phi_i = 2 \pi i / 8`, and the
+    standard deviation is :math:`s = \tfrac23 \sin(\pi / 8)`, so that neighbours are 6 s apart.
     """
 
-    log_normalizer = 0.0
+    dim, log_normalizer = 2, 0.0
+    std = 2 / 3 * math.sin(math.pi / 8)
+    box = 2 + 6 * std
 
-    def __init__(self, modes: int = 8) -> None:
-        count = as_whole(modes, "modes", least=2)
-        angle = 2 * torch.pi * torch.arange(count, dtype=torch.float64) / count
+    def __init__(self) -> None:
+        angle = 2 * torch.pi * torch.arange(8, dtype=torch.float64) / 8
         self.modes = 2 * torch.stack([angle.sin(), angle.cos()], dim=1)
-        self.mode_weights = torch.full((count,), 1 / count, dtype=torch.float64)
-        self.std = self._width = 2 / 3 * math.sin(math.pi / count)
-        self.box = 2 + 6 * self.std
+        self.mode_weights = torch.full((8,), 1 / 8, dtype=torch.float64)
 
     def assign(self, x: Any) -> Tensor:
         """Index of the Gaussian that x most likely came from, that of the nearest centre: (n,)."""
@@ -121,37 +96,32 @@ class CircleOfGaussians(_GridEntropy):
         return self._at("modes", noise)[mode] + self.std * noise
 
 
-class TwoRings(_GridEntropy):
-    r"""Concentric rings of equal height and width.
+class TwoRings(Target):
+    r"""Two concentric rings of equal height and width.
 
     .. math::
-        \log f = \log \sum_{i=1}^{R} e^{-(r - r_i)^2 / 2 s^2}, \qquad
-        r_i = \frac{2 i}{R}, \quad s = \frac{1}{4 R}, \quad r = |x|
+        \log f = \log \sum_{i=1}^{2} e^{-(r - r_i)^2 / 2 s^2}, \qquad
+        r_i = i, \quad s = \tfrac18, \quad r = |x|
 
     The normaliser is exact: with :math:`\Phi` the normal distribution function, ring i holds
     :math:`2 \pi [s^2 e^{-r_i^2 / 2 s^2} + r_i s \sqrt{2 \pi}\, \Phi(r_i / s)]`, and so a share of
     very nearly :math:`r_i / \sum_j r_j`. Samples: a ring by its share, an exact radius, a uniform
     angle.
 
-    Args:
-        rings: number R of rings, at least 1.
-
     Attributes:
-        radii: shape (rings,).
-        std: the width s.
-        shares: shape (rings,), the mass of each ring, sum 1.
+        shares: shape (2,), the mass of each ring, sum 1.
     """
 
-    def __init__(self, rings: int = 2) -> None:
-        count = as_whole(rings, "rings", least=1)
-        self.radii = 2 * torch.arange(1, count + 1, dtype=torch.float64) / count
-        self.std = self._width = 1 / (4 * count)
+    dim, std = 2, 1 / 8
+    box = 2 + 6 * std
+
+    def __init__(self) -> None:
+        self.radii = torch.tensor([1.0, 2.0], dtype=torch.float64)
         z = self.radii / self.std
         ring = torch.exp(-z.square() / 2) + math.sqrt(2 * math.pi) * z * torch.special.ndtr(z)
         masses = 2 * torch.pi * self.std**2 * ring
         self.shares = masses / masses.sum()
         self.log_normalizer = math.log(float(masses.sum()))
-        self.box = 2 + 6 * self.std
 
     def _log_density(self, x: Tensor) -> Tensor:
         radius = torch.linalg.vector_norm(x, dim=1, keepdim=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..inputs import as_tensor, as_whole
 
-_KNOWLEDGE = ("log_normalizer", "entropy", "box", "mean_square_score", "modes", "mode_weights")
+_KNOWLEDGE = ("log_normalizer", "box", "mean_square_score", "modes", "mode_weights")
 
 
 class Target:
@@ -31,7 +31,6 @@ class Target:
         stochastic: whether each score is a fresh, independent and unbiased estimate and not the
             score itself.
         log_normalizer: log Z, the logarithm of the integral of f.
-        entropy: differential entropy of the normalised density, in nats.
         box: half the width of a square about the origin that holds all but a negligible part.
         mean_square_score: mean of the squared norm of the score over the target itself.
         modes: centres of the modes, shape (k, dim).
@@ -203,18 +202,6 @@ def as_target(value: Any) -> Target:
 def constant(value: Any, name: str, shape: Sequence[int | str] | None = None) -> Tensor:
     """A float64 copy of `value` on the CPU, for a target to keep."""
     return as_tensor(value, name, shape, dtype=torch.float64).detach().cpu().clone()
-
-
-def grid(lowest: Sequence[float], highest: Sequence[float], step: float) -> tuple[Tensor, float]:
-    """Points of equal steps in a box, shape (m, dim), and the volume that each stands for.
-
-    With an eighth of a density's smallest width as the step, the error of its integrals is that of
-    rounding: it falls geometrically with the step for smooth densities.
-    """
-    lines = [
-        torch.arange(*ends, step, dtype=torch.float64) for ends in zip(lowest, highest, strict=True)
-    ]
-    return torch.cartesian_prod(*lines).reshape(-1, len(lines)), step ** len(lines)
 
 
 def check_score(target: Target, x: Any) -> None:

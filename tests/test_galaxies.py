@@ -132,15 +132,6 @@ def test_small_galaxies_are_turned_by_their_stars_and_not_by_empty_pixels():
     assert kept["x"].std() > 1.4 * kept["y"].std()
 
 
-@pytest.mark.parametrize("columns", [COLUMNS[:7] + ("age",), ("feh", "ofe", "age"), ("age",)])
-def test_cuts_without_some_columns(columns):
-    galaxy = random_galaxy().select(columns)
-    kept = clean(galaxy)
-    assert kept.columns == columns
-    assert 2500 < len(kept) <= 3000
-    assert (len(kept) < 3000) == ("z" in columns)
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 5))
 def test_what_is_kept_satisfies_every_cut(seed, size):

@@ -96,10 +96,6 @@ class Galaxy:
         """Return one column, shape (n,), as a view of the stars."""
         return self.stars[:, positions((column,), self.columns, f"galaxy {self.id!r}")[0]]
 
-    def has(self, *columns: str) -> bool:
-        """Return whether the galaxy has all of these columns."""
-        return set(columns) <= set(self.columns)
-
     def select(self, columns: Sequence[str]) -> Galaxy:
         """Return the galaxy with these columns, in this order; conditions and masses stay.
 
@@ -161,10 +157,10 @@ def conditions(galaxy: Galaxy) -> dict[str, float]:
     found: dict[str, float] = {}
     if galaxy.masses is not None:
         found["M_stars"] = float(np.broadcast_to(galaxy.masses, (len(galaxy),)).sum())
-    if galaxy.has("age"):
+    if "age" in galaxy.columns:
         tau50, tau10 = np.percentile(galaxy["age"].astype(np.float64), [50.0, 10.0])
         found["tau50"], found["tau10"] = float(tau50), float(tau10)
-    if galaxy.has("Z"):
+    if "Z" in galaxy.columns:
         found["Z_av"] = float(galaxy["Z"].mean(dtype=np.float64))
     return found
 
@@ -173,8 +169,7 @@ def clean(galaxy: Galaxy) -> Galaxy:
     """Apply the cuts of the paper, in its order, and compute the conditions again.
 
     The galaxy must be centred and seen face-on in the x-y plane already: the paper's code does
-    neither. A step that needs an absent column is skipped. The steps, with the numbers of the
-    public code of arXiv:2312.06017:
+    neither. The steps, with the numbers of the public code of arXiv:2312.06017:
 
     1. R = min(95th percentile of the spherical radius, 27.7 kpc); keep r <= R.
     2. Only where 27.7 kpc was the smaller one: take the percentile again among the kept stars
@@ -190,14 +185,13 @@ def clean(galaxy: Galaxy) -> Galaxy:
        little. Empty pixels never count, which matters only for small galaxies: there the
        quantile is zero and the published rule would select the whole square. The turn is by
        at most 90 degrees.
-    7. Compute the conditions; those that cannot be computed (no masses, no such column) are
-       kept as they were given.
+    7. Compute the conditions; others are kept as they were given.
 
     Args:
-        galaxy: Stars in kpc and km/s, centred.
+        galaxy: Stars in kpc and km/s, centred, with all of `COLUMNS`.
 
     Returns:
-        A new galaxy with the same columns; the given one is unchanged.
+        A new galaxy; the given one is unchanged.
 
     Raises:
         ValueError: If rows hold NaN or infinite values (see `Galaxy.require_finite`).
@@ -205,30 +199,25 @@ def clean(galaxy: Galaxy) -> Galaxy:
     """
     raw = len(galaxy)
     galaxy = _bound_abundances(galaxy).require_finite()
-    keep = np.ones(len(galaxy), dtype=bool)
-    if galaxy.has("x", "y", "z") and len(galaxy):
-        radius = np.sqrt(sum(galaxy[c].astype(np.float64) ** 2 for c in ("x", "y", "z")))
-        limit = np.percentile(radius, _PERCENTILE)
-        keep = radius <= min(limit, _R_MAX)
-        if limit > _R_MAX and keep.any():
-            keep &= radius <= np.percentile(radius[keep], _PERCENTILE)
-    if galaxy.has("Z"):
-        keep[np.argsort(galaxy["Z"], kind="stable")[-_TOP_Z:]] = False
+    radius = np.sqrt(sum(galaxy[c].astype(np.float64) ** 2 for c in ("x", "y", "z")))
+    limit = np.percentile(radius, _PERCENTILE) if raw else 0.0
+    keep = radius <= min(limit, _R_MAX)
+    if limit > _R_MAX and keep.any():
+        keep &= radius <= np.percentile(radius[keep], _PERCENTILE)
+    keep[np.argsort(galaxy["Z"], kind="stable")[-_TOP_Z:]] = False
     for name, least in _LEAST.items():
-        if galaxy.has(name):
-            keep &= galaxy[name] >= least
+        keep &= galaxy[name] >= least
     galaxy = galaxy.take(keep)
     if len(galaxy) < _FEWEST_STARS:
         found = f"galaxy {galaxy.id!r} keeps {len(galaxy)} of {raw} stars after the cuts"
         raise TooFewStars(f"{found}, expected at least {_FEWEST_STARS}: drop it")
-    if galaxy.has("x", "y"):
-        galaxy = _rotate(galaxy, -_major_axis_angle(galaxy["x"], galaxy["y"]))
+    galaxy = _rotate(galaxy, -_major_axis_angle(galaxy["x"], galaxy["y"]))
     return replace(galaxy, conditions={**galaxy.conditions, **conditions(galaxy)})
 
 
 def _bound_abundances(galaxy: Galaxy) -> Galaxy:
     """Give stars without iron or oxygen a finite abundance that no cut keeps."""
-    places = [galaxy.columns.index(name) for name in _LEAST if galaxy.has(name)]
+    places = [galaxy.columns.index(name) for name in _LEAST]
     without = np.isneginf(galaxy.stars[:, places]).any(axis=1)
     if not without.any():
         return galaxy
@@ -255,10 +244,9 @@ def _rotate(galaxy: Galaxy, angle: float) -> Galaxy:
     stars = galaxy.stars.copy()
     cos, sin = np.cos(angle), np.sin(angle)
     for pair in (("x", "y"), ("vx", "vy")):
-        if galaxy.has(*pair):
-            first, second = (galaxy[name].astype(np.float64) for name in pair)
-            stars[:, galaxy.columns.index(pair[0])] = cos * first - sin * second
-            stars[:, galaxy.columns.index(pair[1])] = sin * first + cos * second
+        first, second = (galaxy[name].astype(np.float64) for name in pair)
+        stars[:, galaxy.columns.index(pair[0])] = cos * first - sin * second
+        stars[:, galaxy.columns.index(pair[1])] = sin * first + cos * second
     return replace(galaxy, stars=stars)
 
 

@@ -48,6 +48,11 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device, non_blocking=device.type == "cuda")
 
 
+def finest(device: torch.device) -> torch.dtype:
+    """Double precision; single on Apple's devices, which have no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def as_array(
     value: Any,
     name: str,
@@ -124,7 +129,8 @@ def as_tensor(
         value, name, shape, columns, finite, infinite: as in `as_array`.
         like: tensor or module whose type and device the result takes.
         dtype: in place of the type of ``like``. Without either, a tensor of single or double
-            precision keeps its type, half precision becomes single, all else double.
+            precision keeps its type, half precision becomes single, all else double. Double
+            precision is on the CPU where the device has none.
 
     Gradients flow back to ``value`` where it is a tensor.
     """
@@ -145,7 +151,10 @@ def as_tensor(
     if wanted is None:
         wanted = value.dtype if value.is_floating_point() else torch.float64
         wanted = torch.float32 if wanted in (torch.half, torch.bfloat16) else wanted
-    result = value.to(dtype=wanted, device=value.device if like is None else like.device)
+    device = value.device if like is None else like.device
+    if wanted == torch.float64 != finest(value.device):
+        device, value = torch.device("cpu"), value.cpu()
+    result = value.to(dtype=wanted, device=device)
     # NaN and infinity spread into the extremes, which need no memory of their own.
     look = finite and result.numel() and may_look(result)
     if look and not all(map(torch.isfinite, result.detach().aminmax())):

@@ -1,11 +1,12 @@
-"""A pretended CUDA device: tensors of the CPU that keep its rules about devices.
+"""A pretended CUDA or Apple device: tensors of the CPU that keep its rules about devices.
 
 The storage of a tensor is marked as being on the device or on the host; one without a mark was made
 inside torch and goes with what it meets. A function mode sees calls that name a device or leave
 torch; a dispatch mode sees every operation, those of a backward pass too: it refuses to mix devices
 and counts what the host would wait for. A graph records a capture, undoes what that has changed,
-and repeats it on the same memory with the numbers of then. Random numbers are those of the CPU;
-kernels, their speed and their rounding are not pretended.
+and repeats it on the same memory with the numbers of then. Apple's device, "mps", refuses double
+precision. Random numbers are those of the CPU; kernels, their speed and their rounding are not
+pretended.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def mark(x: Tensor) -> bool | None:
 
 
 def put(x: Tensor, there: bool) -> Tensor:
+    if there and Device.kind == "mps" and x.dtype == torch.float64:
+        raise TypeError("cannot convert an MPS tensor to float64, which it does not support")
     with torch._C.DisableTorchFunction():
         if not x.is_meta:
             storage(x).on_device = there
@@ -48,7 +51,7 @@ def put(x: Tensor, there: bool) -> Tensor:
 
 
 def home(x: Tensor) -> torch.device:
-    return torch.device("cuda", 0) if mark(x) else real_device.__get__(x)
+    return torch.device(Device.kind, 0) if mark(x) else real_device.__get__(x)
 
 
 def parse(*args, **kwargs) -> tuple:
@@ -91,6 +94,7 @@ class Copy(torch.autograd.Function):
 class Device(TorchDispatchMode):
     """Counts in `waits` what the host waited for, and in `launches` operations on the device."""
 
+    kind = "cuda"
     graph: Graph | None = None
 
     def __init__(self) -> None:
@@ -115,7 +119,7 @@ class Device(TorchDispatchMode):
             elif foreign and copies:
                 self.wait(name)
             elif foreign and not name.startswith("_fused"):
-                raise RuntimeError(f"tensors on cuda:0 and on the cpu meet in {name}")
+                raise RuntimeError(f"tensors on {self.kind}:0 and on the cpu meet in {name}")
             elif where is None and (here or False in marks):
                 put(x, here)
         masks = name.startswith("index") and any(x.dtype == torch.bool for x in given[1:])
@@ -146,16 +150,16 @@ class Calls(TorchFunctionMode):
         if x is not None and name in ("to", "cuda", "cpu"):
             return self.to(x, args[1:] if name == "to" else (name,), kwargs)
         if x is not None and mark(x) and name in ("numpy", "__array__"):
-            raise TypeError("can't convert a tensor on cuda:0 to numpy: use Tensor.cpu() first")
+            raise TypeError("can't convert a tensor of the device to numpy: use Tensor.cpu() first")
         if x is not None and mark(x) and name == "tolist":
             self.device.wait(name)
         there = mark(x) if x is not None and name.startswith("new_") else None
         if kwargs.get("device") is not None and torch.device(kwargs["device"]).type != "meta":
-            there = torch.device(kwargs["device"]).type == "cuda"
+            there = torch.device(kwargs["device"]).type == Device.kind
             kwargs["device"] = "cpu"
         if kwargs.get("generator") is not None:
             place = mark(x) if there is None and x is not None else there
-            if (kwargs["generator"].device.type == "cuda") != bool(place):
+            if (kwargs["generator"].device.type == Device.kind) != bool(place):
                 raise RuntimeError(f"the generator of {name} belongs to another device")
         found = func(*args, **kwargs)
         if name in ("as_tensor", "asarray") and there is not None:
@@ -172,7 +176,7 @@ class Calls(TorchFunctionMode):
         if x.is_meta or (device is not None and device.type == "meta"):
             return x.to(device, dtype)
         found = x if dtype is None else x.to(dtype)
-        there = mark(x) if device is None else device.type == "cuda"
+        there = mark(x) if device is None else device.type == Device.kind
         return self.move(found, bool(there), not non_blocking)
 
     def move(self, x: Tensor, there: bool, waits: bool = True) -> Tensor:
@@ -203,8 +207,8 @@ class Graph:
 
 
 @contextmanager
-def pretended() -> Iterator[Device]:
-    """Calls of torch inside find a CUDA device."""
+def pretended(kind: str = "cuda") -> Iterator[Device]:
+    """Calls of torch inside find a device, "cuda" or "mps"."""
     device = Device()
 
     @contextmanager
@@ -219,12 +223,15 @@ def pretended() -> Iterator[Device]:
         graph.repeat()
         device.launches += 1
 
-    fakes = dict(current_device=lambda: 0, get_rng_state=lambda *_: torch.get_rng_state())
-    fakes |= dict(set_rng_state=lambda state, *_: torch.set_rng_state(state), graph=capture)
+    states = dict(get_rng_state=lambda *_: torch.get_rng_state())
+    states |= dict(set_rng_state=lambda state, *_: torch.set_rng_state(state))
+    fakes = dict(states, current_device=lambda: 0, graph=capture)
     fakes |= dict(CUDAGraph=type("CUDAGraph", (Graph,), {"replay": replay}))
     fakes |= dict(Stream=mock.Mock, current_stream=mock.Mock, stream=lambda _: nullcontext())
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Device, "kind", kind))
         stack.enter_context(mock.patch.multiple(torch.cuda, **fakes))
+        stack.enter_context(mock.patch.multiple(torch.mps, **states))
         stack.enter_context(mock.patch.object(torch, "Generator", Generator))
         stack.enter_context(mock.patch.object(torch, "from_numpy", from_numpy))
         stack.enter_context(mock.patch.object(torch._C._nn, "_parse_to", parse))

@@ -50,6 +50,7 @@ def piecewise_flow(catalogue: Catalogue, device: str, steps: int) -> list[float]
     history = flow.fit(POINTS, clusters=2, epochs=steps // 10, batch_size=None)
     tuned = flow.fine_tune(POINTS, steps=steps)
     values = flow.log_prob(POINTS)[:9], flow.sample(20, seed=0)
+    assert flow.to("cpu").log_prob(POINTS).dtype == torch.float64
     return np.concatenate([*history.validation, tuned.loss, *(v.cpu().ravel() for v in values)])
 
 
@@ -130,27 +131,36 @@ def chains(catalogue: Catalogue, device: str, steps: int) -> list[float]:
     return torch.cat([run.samples.flatten() for run in found]).tolist()
 
 
-def hmc_and_metrics(catalogue: Catalogue, device: str, steps: int) -> list[float]:
+def the_rest(catalogue: Catalogue, device: str, steps: int) -> list[float]:
     x, y = (torch.tensor(POINTS[start::2]).to(device) for start in (0, 1))
     target = targets.CircleOfGaussians()
     run = mcmc.hmc(target, x[:9], steps=5, warmup=5, seed=0)
     pairs = (metrics.energy_distance, metrics.linear_mmd)
     values = [measure(x, y).value for measure in (*pairs, metrics.sliced_wasserstein)]
+    values += [metrics.energy_distance(*both).value for both in ((x, y.cpu()), (x.cpu(), y))]
     values += [metrics.ksd(x, target).value, metrics.frechet_distance(x, y, features=abs).value]
     log_p = target.log_prob(x)
     values += [metrics.forward_kl(log_p, 1.1 * log_p).value, metrics.effective_sample_size(log_p)]
     power = metrics.power_spectrum(pictures(device).images)[2]
-    return [*values, float(power.mean()), *run.samples.flatten().tolist()]
+    flow = {"velocity": lambda x, t, condition: -x, "x0": x[:9]}
+    values += [interpolants.flow_costs(**flow, steps=4).kinetic_energy.value, float(power.mean())]
+    moved = interpolants.sample_ode(**flow, method="dopri5", times=[0.5]).path
+    return [*values, *moved.flatten().tolist(), *run.samples.flatten().tolist()]
 
 
 LOOPS = (galaxy_flow, velocity, inpainting, samplers, energy_model, chains)
 
 
-@pytest.mark.parametrize("path", [*LOOPS, piecewise_flow, hmc_and_metrics])
-def test_results_are_those_of_the_cpu(path: Callable, catalogue: Catalogue) -> None:
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+@pytest.mark.parametrize("path", [*LOOPS, piecewise_flow, the_rest])
+def test_results_are_those_of_the_cpu(
+    path: Callable, kind: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "mps":
+        monkeypatch.setitem(globals(), "POINTS", POINTS.astype(np.float32))
     expected = path(catalogue, "cpu", 20)
-    with pretended() as device:
-        found = path(catalogue, "cuda", 20)
+    with pretended(kind) as device:
+        found = path(catalogue, kind, 20)
     assert device.launches > 500
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
@@ -210,9 +220,11 @@ def test_a_number_of_the_host_is_frozen_in_a_graph(catalogue: Catalogue) -> None
     assert not np.allclose(first[:9], second[:9])
 
 
-@pytest.mark.parametrize("fault", ["generator", "numpy"])
+@pytest.mark.parametrize("fault", ["generator", "numpy", "float64"])
 def test_other_rules_of_a_device(fault: str) -> None:
-    with pretended():
-        x = torch.ones(3, device="cuda")
+    calls = dict(generator=lambda x: x.normal_(generator=torch.Generator()))
+    calls |= dict(numpy=np.asarray, float64=torch.Tensor.double)
+    with pretended("mps"):
+        x = torch.ones(3, device="mps")
         with pytest.raises((RuntimeError, TypeError), match=fault):
-            np.asarray(x) if fault == "numpy" else x.normal_(generator=torch.Generator())
+            calls[fault](x)

@@ -71,7 +71,7 @@ class ResampledBase(Distribution):
         total = squares = torch.zeros((), dtype=torch.float64)
         for start in range(0, draws, _BATCH):
             count = min(_BATCH, draws - start)
-            accepted = self.acceptance(self._normal(count, generator)).double().cpu()
+            accepted = self.acceptance(self._normal(count, generator)).cpu().double()
             total, squares = total + accepted.sum(), squares + accepted.square().sum()
         mean = total / draws
         self.normalizer.copy_(mean)

@@ -291,7 +291,8 @@ def train_velocity(
         options = {"schedule": schedule, "coupling": coupling, "reduction": "mean"}
         return velocity_loss(velocity, *drawn, **options)
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    places = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(places, device_type=device.type):
         torch.manual_seed(seed)
         history = fit(loss, velocity, batch, steps, **TRAINING)
     return ImageModel(coupling, velocity, schedule, history)

@@ -170,7 +170,7 @@ def flow_costs(
         state = (x0, x0.new_zeros(len(x0)))
         (x1, energy), _ = solve(derivative, state, method=method, steps=steps)
     x1 = field.held(x1)
-    moved = (x1.double() - x0.double()).square().flatten(1).sum(1)
+    moved = (x1.cpu().double() - x0.cpu().double()).square().flatten(1).sum(1)
     return FlowCosts(_mean(moved), _mean(energy))
 
 
@@ -184,8 +184,8 @@ def transport_bound(schedule: Schedule, pair: Pair) -> Estimate:
         schedule: of the interpolant.
         pair: coupled samples, `coupling.pair(x1, condition)`, at least two.
     """
-    x0, x1 = pair.x0.double(), pair.x1.double()
-    hole = torch.ones_like(x0) if pair.hole is None else pair.hole.double()
+    x0, x1 = pair.x0.cpu().double(), pair.x1.cpu().double()
+    hole = torch.ones_like(x0) if pair.hole is None else pair.hole.cpu().double()
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b * hole).flatten(1).sum(1)
@@ -203,5 +203,5 @@ def transport_bound(schedule: Schedule, pair: Pair) -> Estimate:
 
 
 def _mean(values: Tensor) -> Estimate:
-    values = values.double()
+    values = values.cpu().double()
     return Estimate(float(values.mean()), float(values.std() / math.sqrt(len(values))))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
-from ..inputs import as_choice, as_number, as_tensor, as_whole, shaped_as
+from ..inputs import as_choice, as_number, as_tensor, as_whole, finest, shaped_as
 from ..training import keep_memory
 from .couplings import Condition, Field, GaussianBase, Random, as_condition, normal
 from .schedules import Schedule
@@ -163,13 +163,13 @@ def solve(
     times = None if times is None else [as_number(t, "times", least=0, most=1) for t in times]
     wanted = sorted({0.0, 1.0, *(times or ())}, reverse=backward)
     first = state[0] if isinstance(state, tuple) else state
-    double = {"dtype": torch.float64, "device": first.device}
+    double = {"dtype": finest(first.device), "device": first.device}
     at = torch.tensor(wanted, **double)
     # torchdiffeq's own 1e-7 and 1e-9 are below what float32 can resolve.
     default = 1e-7 if first.dtype == torch.float64 else 1e-4
     if method == "dopri5":
         # A step that ends at the end: none is evaluated beyond t = 1.
-        options = {"step_t": at[-1:]}
+        options = {"step_t": at[-1:], "dtype": at.dtype}
     else:
         grid = [1 - t if backward else t for t in _grid(steps)]
         options = {"grid_constructor": lambda *_: torch.tensor(grid, **double)}

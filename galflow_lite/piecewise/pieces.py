@@ -268,7 +268,7 @@ class _BestOfEach:
         if self.patience is not None:
             self.active &= self.since < self.patience
         # In double precision: a better loss of one piece must not be rounded away.
-        return float(self.losses.double().sum())
+        return float(self.losses.cpu().double().sum())
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -290,7 +290,7 @@ def _optimizer(parameters: list[Tensor], recipe: Recipe, pieces: int) -> torch.o
 
     def clip(*_) -> None:
         gradients = [p.grad.reshape(pieces, -1) for p in parameters if p.grad is not None]
-        norm = torch.cat(gradients, dim=1).norm(dim=1, keepdim=True)
+        norm = torch.linalg.vector_norm(torch.cat(gradients, dim=1), dim=1, keepdim=True)
         factor = (recipe.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(factor)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .. import flows as architectures
 from ..files import read_state, write_state
 from ..flows import Flow, ResampledBase, StackedFlows
-from ..inputs import as_array, as_choice, as_number, as_tensor, as_whole, column_names
+from ..inputs import as_array, as_choice, as_number, as_tensor, as_whole, column_names, finest
 from ..training import History, TensorBatches, fit, threads
 from .clustering import Clustering, choose_clusters, sample_weights
 from .pieces import PiecewiseHistory, Recipe, split, standardise, train_pieces
@@ -27,7 +27,8 @@ FLOWS: dict[str, Callable[..., Flow]] = {
     "real_nvp": architectures.real_nvp,
 }
 _KIND = "a piecewise flow"
-_SAVED = ("features", "settings", "seed", "columns", "log_weights", "shift", "scale")
+_DOUBLE = ("log_weights", "shift", "scale")
+_SAVED = ("features", "settings", "seed", "columns", *_DOUBLE)
 _BATCH = 50_000
 
 
@@ -73,9 +74,15 @@ class PiecewiseFlow(nn.Module):
         self.settings = settings
         self.columns: list[Any] | None = None
         self.pieces = nn.ModuleList()
-        for name in ("log_weights", "shift", "scale"):
+        for name in _DOUBLE:
             self.register_buffer(name, torch.empty(0, dtype=torch.float64))
         self._held_out: np.ndarray | None = None
+
+    def _apply(self, fn: Callable, *args: Any) -> PiecewiseFlow:
+        device = fn(torch.empty(0)).device
+        for name in _DOUBLE:
+            setattr(self, name, getattr(self, name).cpu().to(finest(device)))
+        return super()._apply(fn, *args)
 
     @property
     def k(self) -> int:
@@ -185,8 +192,9 @@ class PiecewiseFlow(nn.Module):
         self.columns, self._held_out = columns, held_out
         self.pieces = nn.ModuleList(pieces)
         share = np.bincount(labels, weights=weights, minlength=k)
-        self.log_weights = torch.from_numpy(np.log(share / share.sum())).to(device)
-        self.shift, self.scale = (torch.from_numpy(v).to(device) for v in (shift, scale))
+        kept = np.log(share / share.sum()), shift, scale
+        for name, value in zip(_DOUBLE, kept, strict=True):
+            setattr(self, name, torch.from_numpy(value).to(self.log_weights))
         history.seconds = time.perf_counter() - began
         return history
 
@@ -235,7 +243,7 @@ class PiecewiseFlow(nn.Module):
         def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
             points, share = batch
             scaled = ((points - shift) / scale).to(next(stack.parameters()).dtype)
-            terms = stack.log_prob(scaled).double() - scale.log().sum(dim=2)
+            terms = stack.log_prob(scaled).to(logits) - scale.log().sum(dim=2)
             log_prob = torch.logsumexp(logits.log_softmax(0)[:, None] + terms, dim=0)
             return -(log_prob * share).mean()
 
@@ -261,8 +269,9 @@ class PiecewiseFlow(nn.Module):
             x: Points, shape (n, features).
 
         Returns:
-            Tensor, shape (n,), float64, in nats. Far from all data it is low and finite. It has a
-            gradient in x where x requires one, and never in the parameters: see :meth:`fine_tune`.
+            Tensor, shape (n,), float64 (float32 on Apple's devices), in nats. Far from all data it
+            is low and finite. It has a gradient in x where x requires one, and never in the
+            parameters: see :meth:`fine_tune`.
         """
         return torch.cat([terms.logsumexp(dim=1) for terms in self._terms(x)])
 
@@ -279,18 +288,18 @@ class PiecewiseFlow(nn.Module):
             seed: Seed of the draw; None continues torch's global generator.
 
         Returns:
-            Tensor, shape (n, features), float64.
+            Tensor, shape (n, features), float64 (float32 on Apple's devices).
         """
         n, features, device = as_whole(n, "n", least=1), self.features, self.shift.device
         seed = None if seed is None else as_whole(seed, "seed")
         generator = None if seed is None else torch.Generator(device).manual_seed(seed)
         pieces = torch.multinomial(self.log_weights.exp(), n, True, generator=generator)
-        points = torch.empty(n, features, dtype=torch.float64, device=device)
+        points = self.shift.new_empty(n, features)
         for i, flow in enumerate(self.pieces):
             rows = (pieces == i).nonzero().flatten()
             if len(rows):
                 drawn = flow.sample(len(rows), batch_size=_BATCH, generator=generator)
-                points[rows] = drawn.double() * self.scale[i] + self.shift[i]
+                points[rows] = drawn.to(points) * self.scale[i] + self.shift[i]
         return points
 
     def save(self, path: str | Path) -> None:
@@ -321,8 +330,9 @@ class PiecewiseFlow(nn.Module):
         model.pieces = nn.ModuleList(model._build(features, k)).eval()
         for piece, values in zip(model.pieces, state["pieces"], strict=True):
             piece.load_state_dict(values)
-        for name in ("columns", "log_weights", "shift", "scale"):
-            setattr(model, name, state[name])
+        model.columns = state["columns"]
+        for name in _DOUBLE:
+            setattr(model, name, state[name].double())
         return model
 
     def _cluster(self, x: np.ndarray, clusters: Any, weights: np.ndarray) -> Clustering:
@@ -368,12 +378,13 @@ class PiecewiseFlow(nn.Module):
                 terms = []
                 for flow, shift, scale in zip(self.pieces, self.shift, self.scale, strict=True):
                     scaled = (part - shift) / scale
-                    log_prob = flow.log_prob(scaled).double()
+                    log_prob = flow.log_prob(scaled).to(shift)
                     lost = ~log_prob.isfinite()
                     if lost.any():
                         # Single precision cannot hold the square of 1e20: far out it takes double.
-                        wide = copy.deepcopy(flow).double()
-                        log_prob = log_prob.index_put((lost,), wide.log_prob(scaled[lost]))
+                        wide = copy.deepcopy(flow).cpu().double()
+                        found = wide.log_prob(scaled[lost].cpu()).to(log_prob)
+                        log_prob = log_prob.index_put((lost,), found)
                     terms.append(log_prob - scale.log().sum())
                 yield torch.stack(terms, dim=1) + self.log_weights
 

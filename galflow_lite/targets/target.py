@@ -226,7 +226,7 @@ def check_score(target: Target, x: Any) -> None:
             f"the score of {name} is a fresh estimate on each call, expected one that repeats: "
             "check the same target with all its data"
         )
-    x = target._points(x).detach().double().requires_grad_()
+    x = as_tensor(target._points(x).detach(), "x", dtype=torch.float64).requires_grad_()
 
     try:
         gradient = target._gradient(x, create_graph=False)

@@ -188,8 +188,9 @@ class TrainingState:
             item.load_state_dict(state["extra"][name])
         self.good = [module.copy() for module in self.modules]
         torch.set_rng_state(state["random"]["torch"])
-        if self.device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        if self.device.type in state["random"]:
+            known = state["random"][self.device.type]
+            torch.get_device_module(self.device).set_rng_state(known, self.device)
         return steps if self.history.stopped == "early" else state["step"]
 
     def save(self, step: int) -> None:
@@ -199,8 +200,8 @@ class TrainingState:
         state |= dict(optimizer=self.updater.state_dict(), average=self.average)
         extra = {name: item.state_dict() for name, item in self.extra.items()}
         random = {"torch": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        if (kind := self.device.type) != "cpu":
+            random[kind] = torch.get_device_module(kind).get_rng_state(self.device)
         state |= dict(history=vars(self.history), random=random, extra=extra)
         write_state(self.path, state, kind=_KIND)
 
@@ -279,12 +280,13 @@ class Weights:
     def evaluation(self, average: list[Tensor] | None) -> Iterator[None]:
         """Evaluation mode, averaged weights if there are any, no gradients, fixed randomness."""
         device = self.trainable[0].device
+        places = [] if device.type == "cpu" else [device]
         current = None if average is None else _copies(self.trainable)
         self.module.eval()
         try:
             if average is not None:
                 self.put_trainable(average)
-            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            with torch.random.fork_rng(places, device_type=device.type), torch.no_grad():
                 torch.manual_seed(0)
                 yield
         finally:

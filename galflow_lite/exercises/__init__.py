@@ -1,7 +1,8 @@
 """Exercises of the lessons: a check that says what is wrong with an answer, and hints.
 
 Each lesson has a file, ``lesson_01.py``, with one function an exercise: it takes the answer, raises
-:class:`Wrong` with a sentence for the learner, and returns a sentence where the answer is right.
+:class:`Wrong` with a sentence for the learner, by `expect` or `refuse`, and returns a sentence
+where the answer is right.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import functools
 import importlib
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from ..reproduction.checks import INSIDE, OPEN, OUTSIDE
 
@@ -23,6 +26,42 @@ TRIES_BEFORE_AN_OFFER = 3
 
 class Wrong(Exception):
     """What a learner should hear about an answer."""
+
+
+def refuse(told: Mapping[str, Any]) -> None:
+    """Raise :class:`Wrong` with the first sentence whose condition holds."""
+    for said, wrong in told.items():
+        if wrong:
+            raise Wrong(said)
+
+
+def expect(
+    found: Any, right: Any, told: Mapping[str, Any], otherwise: str, *, within: float = 1e-3
+) -> None:
+    """Raise :class:`Wrong` unless the answer is right, with what led to this one.
+
+    Args:
+        found: the answer, a number or an array.
+        right: what it should be.
+        told: the sentence for a mistake, and the answer that this mistake gives.
+        otherwise: the sentence for any other answer.
+        within: tolerance, as a fraction of the largest number.
+    """
+    answer, goal = _tensor(found), _tensor(right)
+    shapes = f"The shape is {tuple(answer.shape)}, expected {tuple(goal.shape)}."
+    told = {said: _near(answer, _tensor(mistake), within) for said, mistake in told.items()}
+    refuse(told | {shapes: answer.shape != goal.shape, otherwise: not _near(answer, goal, within)})
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    found = torch.as_tensor(values).detach().double()
+    return found.reshape(()) if found.numel() == 1 else found
+
+
+def _near(one: torch.Tensor, other: torch.Tensor, within: float) -> bool:
+    if one.shape != other.shape:
+        return False
+    return bool((one - other).abs().max() <= within * other.abs().max() + 1e-6)
 
 
 @dataclass(frozen=True)

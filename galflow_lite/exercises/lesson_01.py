@@ -7,20 +7,17 @@ import torch
 
 from ..flows import rational_quadratic_spline
 from ..metrics import linear_mmd
-from . import Wrong, exercise
+from . import exercise, expect, refuse
 
 
 @exercise("01.1", "Which conditions does a star have?", "A galaxy has about 2,400 stars.")
 def _split(unseen):
     """The number of galaxies in a random test of stars whose conditions are new."""
-    if unseen == 5:
-        raise Wrong(
-            "5 is what holding out whole galaxies gives. A star drawn at random has siblings."
-        )
-    if unseen == 90:
-        raise Wrong("All 90 are in such a test, but each has stars in the training too.")
-    if unseen != 0:
-        raise Wrong("Take one star of the test: where are the other stars of its galaxy?")
+    told = {
+        "5 is what holding out whole galaxies gives. A star drawn at random has siblings.": 5,
+        "All 90 are in such a test, but each has stars in the training too.": 90,
+    }
+    expect(unseen, 0, told, "Take one star of the test: where are the other stars of its galaxy?")
     return (
         "None: such a test asks for more stars of known galaxies. So whole galaxies are held out."
     )
@@ -58,17 +55,18 @@ def _undo(answer):
     def bend(x, theta, inverse):
         return rational_quadratic_spline(x.T, theta, inverse=inverse, **coupling.spline)[0].T
 
-    found = answer(coupling, kept, bent, c)
-    if isinstance(found, tuple):
-        raise Wrong("The spline returns two things: hand back the coordinates alone.")
-    if found.shape != moved.shape:
-        raise Wrong(f"The shape is {tuple(found.shape)}, expected (stars, moved): transpose back.")
-    if torch.allclose(found, bend(bent, numbers, False), atol=1e-3):
-        raise Wrong("You bent the coordinates a second time: the spline has to run backwards.")
-    if torch.allclose(found, bend(bent, coupling.theta(bent, c), True), atol=1e-3):
-        raise Wrong("The networks saw the bent half. On the way there they saw the kept half.")
-    if not torch.allclose(found, moved, atol=1e-3):
-        raise Wrong("The coordinates do not come back to where they were.")
+    found, both = answer(coupling, kept, bent, c), "The spline returns two things: "
+    refuse({both + "hand back the coordinates alone.": isinstance(found, tuple)})
+    told = {
+        "You bent the coordinates a second time: the spline has to run backwards.": (
+            bend(bent, numbers, False)
+        ),
+        "The networks saw the bent half. On the way there they saw the kept half.": (
+            bend(bent, coupling.theta(bent, c), True)
+        ),
+        "These are (moved, stars), expected (stars, moved): transpose back.": moved.T,
+    }
+    expect(found, moved, told, "The coordinates do not come back to where they were.")
     return "The stars are back, and no network had to be inverted."
 
 
@@ -82,16 +80,15 @@ def _physical(answer):
     log_p, stars, given = np.array([-3.0, -1.0]), np.array([0.5, 4.0, 30.0]), np.array([2.0, 0.1])
     found = np.asarray(answer(log_p, stars, given)) - log_p
     one, both = np.log(stars).sum(), np.log(stars).sum() + np.log(given).sum()
-    if np.allclose(found, -both):
-        raise Wrong("You subtract the scales of the conditions too, and these are given.")
-    if np.allclose(found, one):
-        raise Wrong("The sign: a column spread over more units has a lower density per unit.")
-    if np.allclose(found, 0):
-        raise Wrong("This is still the density per standardised column: the Jacobian is missing.")
-    if np.allclose(found, -stars.sum()) or np.allclose(found, -np.log(stars).mean()):
-        raise Wrong("Determinants multiply: it takes the sum of the logarithms.")
-    if not np.allclose(found, -one):
-        raise Wrong("For scales .5, 4 and 30 the Jacobian adds -log(60) to every star.")
+    told = {
+        "You subtract the scales of the conditions too, and these are given.": -both,
+        "The sign: a column spread over more units has a lower density per unit.": one,
+        "This is still the density per standardised column: the Jacobian is missing.": 0,
+        "Determinants multiply: it takes the sum of the logarithms.": -np.log(stars).mean(),
+    }
+    told = {said: np.full(2, value) for said, value in told.items()}
+    other = "For scales .5, 4 and 30 the Jacobian adds -log(60) to every star."
+    expect(found, np.full(2, -one), told, other)
     return "Now it integrates to one over the star columns, whatever the conditions."
 
 
@@ -101,14 +98,15 @@ def _physical(answer):
 def _units(change):
     """The change of log p, in nats."""
     change = float(change)
-    if np.isclose(change, np.log(1000), rtol=0.01):
-        raise Wrong("The size is right. Per Myr there are fewer stars than per Gyr.")
-    if np.isclose(abs(change), 3, rtol=0.01):
-        raise Wrong("That is the decimal logarithm: nats are natural ones.")
-    if np.isclose(abs(change), 1000, rtol=0.01) or np.isclose(abs(change), 0.001, rtol=0.01):
-        raise Wrong("That is the factor on the density: take its logarithm.")
-    if not np.isclose(change, -np.log(1000), rtol=0.01):
-        raise Wrong("The density falls by the factor by which the numbers grow.")
+    told = {
+        "The size is right. Per Myr there are fewer stars than per Gyr.": np.log(1000),
+        "That is the decimal logarithm: nats are natural ones.": np.copysign(3, change),
+        "That is the factor on the density: take its logarithm.": (
+            np.copysign(1000 if abs(change) > 1 else 0.001, change)
+        ),
+    }
+    other = "The density falls by the factor by which the numbers grow."
+    expect(change, -np.log(1000), told, other, within=0.01)
     return "log p falls by log(1000) = 6.9: a value of log p means nothing without its units."
 
 
@@ -120,16 +118,13 @@ def _units(change):
 def _chance(value):
     """The squared distance of two means, expected by chance."""
     told = {
-        0.0: "Two halves are different stars: their means differ by chance.",
-        0.01: "Both halves have an error, not one of them.",
-        0.002: "That is one column: the squared distance adds up ten.",
-        0.2: "The mean of 1,000 stars scatters a thousand times less in the square than one star.",
+        "Two halves are different stars: their means differ by chance.": 0.0,
+        "Both halves have an error, not one of them.": 0.01,
+        "That is one column: the squared distance adds up ten.": 0.002,
+        "The mean of 1,000 stars scatters a thousand times less in the square than one star.": 0.2,
     }
-    for wrong, said in told.items():
-        if np.isclose(value, wrong, rtol=0.05, atol=1e-6):
-            raise Wrong(said)
-    if not np.isclose(value, 0.02, rtol=0.05):
-        raise Wrong("Add the variances of the two means over ten columns.")
+    other = "Add the variances of the two means over ten columns."
+    expect(value, 0.02, told, other, within=0.05)
     return "0.02. The public code compares a galaxy with itself, which scores 0: no model can."
 
 
@@ -144,17 +139,20 @@ def _invent(answer):
     stars = rng.standard_normal((300, 4)) * [1.0, 5.0, 0.2, 3.0] + [0.0, 2.0, -1.0, 6.0]
     stars[:, 1] += 4 * stars[:, 0]
     fake = np.asarray(answer(stars.copy(), rng))
-    if fake.shape != stars.shape:
-        raise Wrong(f"The shape is {fake.shape}, expected {stars.shape}.")
-    if np.isin(fake[:, 0], stars[:, 0]).mean() > 0.5:
-        raise Wrong("These are stars of the galaxy itself, or pieces of them: invent some.")
-    score = linear_mmd(stars, fake, std=stars.std(axis=0))
-    if np.allclose(fake.mean(axis=0), 0, atol=0.5):
-        raise Wrong("Your stars lie around zero: move them to the means of the galaxy.")
-    if np.allclose(fake.mean(), stars.mean(), atol=1e-6) and score.value > 1e-6:
-        raise Wrong("The mean of all is right, that of each column is not: mean(axis=0).")
-    if score.value > 1e-6:
-        raise Wrong("Close, but the means differ by chance: subtract the mean of the noise itself.")
+    refuse({f"The shape is {fake.shape}, expected {stars.shape}.": fake.shape != stars.shape})
+    known, means = np.isin(fake[:, 0], stars[:, 0]).mean() > 0.5, fake.mean(axis=0)
+    off = linear_mmd(stars, fake, std=stars.std(axis=0)).value > 1e-6
+    whole, other = abs(fake.mean() - stars.mean()) < 1e-6, "Close, but the means differ by chance: "
+    refuse(
+        {
+            "These are stars of the galaxy itself, or pieces of them: invent some.": known,
+            "Your stars lie around zero: move them to the means of the galaxy.": (
+                abs(means).max() < 0.5
+            ),
+            "The mean of all is right, that of each column is not: mean(axis=0).": whole and off,
+            other + "subtract the mean of the noise itself.": off,
+        }
+    )
     return "A perfect score for stars that nobody would take for a galaxy."
 
 
@@ -165,13 +163,15 @@ def _invent(answer):
 )
 def _memorised(ratio):
     """Median distance to the training stars, of drawn over real stars."""
-    if np.size(ratio) > 1:
-        raise Wrong("There is a value for each star: take the medians, then one ratio.")
-    ratio = float(ratio)
-    if not np.isfinite(ratio):
-        raise Wrong("The distances of the real stars are zero: are they training stars?")
-    if ratio < 0.5:
-        raise Wrong("Drawn stars on top of training stars: did you swap the samples or scales?")
-    if ratio > 2:
-        raise Wrong("Drawn stars much farther than real ones: divide all three by the same scales.")
+    many = np.size(ratio) > 1
+    refuse({"There is a value for each star: take the medians, then one ratio.": many})
+    zero, ratio = not np.isfinite(float(ratio)), float(ratio)
+    swapped, scaled = ratio < 0.5, ratio > 2
+    refuse(
+        {
+            "The distances of the real stars are zero: are they training stars?": zero,
+            "Drawn stars on top of training stars: did you swap the samples or scales?": swapped,
+            "Drawn stars much farther than real ones: divide all three by the same scales.": scaled,
+        }
+    )
     return "Drawn stars keep the distance of real ones: the flow has not stored its training stars."

@@ -8,19 +8,21 @@ import numpy as np
 import torch
 
 from ..interpolants import downsample
-from . import Wrong, exercise
+from . import Wrong, exercise, expect, refuse
 
 
 @exercise("03.1", "Turn the picture by 45 degrees: what changes?", "Which arrow stays itself then?")
 def _centre(velocity):
     """The velocity in the centre of the ring: two numbers."""
     found = np.asarray(velocity, dtype=float).ravel()
-    if found.shape != (2,):
-        raise Wrong(f"Found {found.size} numbers, expected two: a velocity in the plane.")
-    if np.isclose(np.hypot(*found), 2):
-        raise Wrong("That leads to one of the spots, and the other seven pull as much.")
-    if not np.allclose(found, 0, atol=1e-3):
-        raise Wrong("A turn by 45 degrees leaves ring and noise as they are, but not this arrow.")
+    two = f"Found {found.size} numbers, expected two: a velocity in the plane."
+    refuse({two: found.shape != (2,)})
+    size = np.hypot(*found)
+    told = {
+        "That leads to one of the spots, and the other seven pull as much.": np.isclose(size, 2),
+        "A turn by 45 degrees leaves ring and noise as they are, but not this arrow.": size > 1e-3,
+    }
+    refuse(told)
     return "Zero: lines go out in all directions, and the mean of their slopes vanishes."
 
 
@@ -60,13 +62,10 @@ def _midpoint(answer):
     right = ends(0.5, 0.5)
     looks.clear()
     found = answer(velocity, begin, 4)
-    if found.shape != right.shape:
-        raise Wrong(f"The shape is {tuple(found.shape)}: hand back the last points alone.")
-    for said, wrong in told.items():
-        if torch.allclose(found, wrong, atol=1e-5):
-            raise Wrong(said)
-    if not torch.allclose(found, right, atol=1e-5):
-        raise Wrong(f"Other points come out; you looked at the times {np.round(looks, 3)}.")
+    last = f"The shape is {tuple(found.shape)}: hand back the last points alone."
+    refuse({last: found.shape != right.shape})
+    other = f"Other points come out; you looked at the times {np.round(looks, 3)}."
+    expect(found, right, told, other, within=1e-4)
     return "Twice the looks a step, and an error that falls with the square of the step."
 
 
@@ -76,16 +75,13 @@ def _factor(answer):
     t = np.array([0.2, 0.5, 0.8])
     found = np.array([float(answer(s)) for s in t])
     told = {
-        "That is the other mistake, the factor forgotten: it halves every velocity.": 0.5,
+        "That is the other mistake, the factor forgotten: it halves every velocity.": 0 * t + 0.5,
         "At t = 0 the whole way lies ahead: the factor is largest there.": t,
         "That would undo the mistake: the way that is left shrinks with t.": 1 / (1 - t),
-        "Then nothing would be wrong. How far is it from I_t to x1?": 1.0,
+        "Then nothing would be wrong. How far is it from I_t to x1?": np.ones(3),
     }
-    for said, wrong in told.items():
-        if np.allclose(found, wrong):
-            raise Wrong(said)
-    if not np.allclose(found, 1 - t):
-        raise Wrong("Put I_t = (1 - t) x0 + t x1 into x1 - I_t, and compare with x1 - x0.")
+    other = "Put I_t = (1 - t) x0 + t x1 into x1 - I_t, and compare with x1 - x0."
+    expect(found, 1 - t, told, other)
     return "1 - t: particles slow down before they arrive, and never do."
 
 
@@ -99,10 +95,7 @@ def _sharpening(answer):
     generator = torch.Generator().manual_seed(3)
     x1, noise = torch.randn(2, 5, 1, 32, 32, generator=generator)
     low, found = downsample(x1, 4), answer(x1, noise, 0.25)
-    if found.shape == low.shape:
-        raise Wrong("The shape is that of the small images: U is missing.")
-    if found.shape != x1.shape:
-        raise Wrong(f"The shape is {tuple(found.shape)}, expected {tuple(x1.shape)}.")
+    refuse({"The shape is that of the small images: U is missing.": found.shape == low.shape})
     enlarged = low.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
     told = {
         "The noise is missing: without it there is no density to start from.": enlarged,
@@ -113,11 +106,8 @@ def _sharpening(answer):
             low.repeat(1, 1, 4, 4) + 0.25 * noise
         ),
     }
-    for said, wrong in told.items():
-        if torch.allclose(found, wrong, atol=1e-4):
-            raise Wrong(said)
-    if not torch.allclose(found, enlarged + 0.25 * noise, atol=1e-4):
-        raise Wrong("Not the enlarged image plus sigma times the noise: check D, then U.")
+    other = "Not the enlarged image plus sigma times the noise: check D, then U."
+    expect(found, enlarged + 0.25 * noise, told, other)
     return "This is where the flow of super-resolution starts; the paper gives no sigma."
 
 
@@ -129,16 +119,13 @@ def _sharpening(answer):
 def _gain(value):
     """Error of the mean of 16 answers over that of one."""
     told = {
-        0.25: "That holds if the truth were the exact mean: it scatters like an answer.",
-        (1 + 1 / 16) / 2: "That is the ratio of the squares: take the root.",
-        (1 + 1 / 16) ** 0.5: "That is in units of the scatter: one answer has an error of root 2.",
-        0.5**0.5: "That holds for very many answers: the mean of 16 still scatters a little.",
+        "That holds if the truth were the exact mean: it scatters like an answer.": 0.25,
+        "That is the ratio of the squares: take the root.": 17 / 32,
+        "That is in units of the scatter: one answer has an error of root 2.": (17 / 16) ** 0.5,
+        "That holds for very many answers: the mean of 16 still scatters a little.": 0.5**0.5,
     }
-    for wrong, said in told.items():
-        if math.isclose(value, wrong, rel_tol=0.01):
-            raise Wrong(said)
-    if not math.isclose(value, (17 / 32) ** 0.5, rel_tol=0.02):
-        raise Wrong("Add the variance of the truth to that of a mean of 16, then to that of one.")
+    other = "Add the variance of the truth to that of a mean of 16, then to that of one."
+    expect(value, (17 / 32) ** 0.5, told, other, within=0.01)
     return "0.73: a smooth mean beats every real-looking sky in this score."
 
 
@@ -151,14 +138,12 @@ def _gain(value):
 def _beyond(value):
     """The calibration of answers in one large hole."""
     value = float(value)
-    if not math.isfinite(value) or value == 0:
-        raise Wrong(
-            "Nothing scatters where you look: a mask is 1 where pixels are known, 0 in holes."
-        )
-    if value > 1.3:
-        raise Wrong("Is this the error of single answers? That of their mean is asked for.")
-    if value < 0.7:
-        raise Wrong("The error comes out far below the scatter: variances or their roots?")
-    if value < 0.85:
-        raise Wrong("Is the middle missing, or all but the middle? A mask is 0 in holes.")
+    still = not math.isfinite(value) or value == 0
+    told = {
+        "Nothing scatters where you look: a mask is 1 where pixels are known, 0 in holes.": still,
+        "Is this the error of single answers? That of their mean is asked for.": value > 1.3,
+        "The error comes out far below the scatter: variances or their roots?": value < 0.7,
+        "Is the middle missing, or all but the middle? A mask is 0 in holes.": value < 0.85,
+    }
+    refuse(told)
     return "Still about right: the holes are new, but each looks at the sky around it."

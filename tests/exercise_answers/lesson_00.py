@@ -43,7 +43,7 @@ WRONG = {
             (lambda u, s, t: torch.stack([u[:, 0], u[:, 1] / s(u[:, 0]).exp() - t(u[:, 0])], 1),),
             "the shift came last",
         ),
-        ((lambda u, s, t: u[:, 1],), "the shape"),
+        ((lambda u, s, t: u[:, 1],), "shape is"),
         ((lambda u, s, t: (u[:, 1] - t) / s,), "are functions"),
         (
             (lambda u, s, t: torch.stack([u[:, 0], u[:, 1] * s(u[:, 0]).exp() + t(u[:, 0])], 1),),

@@ -92,14 +92,14 @@ class Copy(torch.autograd.Function):
 
 
 class Device(TorchDispatchMode):
-    """Counts in `waits` what the host waited for, and in `launches` operations on the device."""
+    """What happens: `waits` of the host, `launches` of operations there, bytes `sent` there."""
 
     kind = "cuda"
     graph: Graph | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        self.waits, self.launches = Counter(), 0
+        self.waits, self.launches, self.sent = Counter(), 0, []
 
     def wait(self, what: str) -> None:
         if self.graph is not None:
@@ -182,6 +182,8 @@ class Calls(TorchFunctionMode):
     def move(self, x: Tensor, there: bool, waits: bool = True) -> Tensor:
         if bool(mark(x)) == there:
             return x
+        if there:
+            self.device.sent.append(x.nbytes)
         if waits or not there:
             self.device.wait(f"copy to the {'device' if there else 'host'}")
         return Copy.apply(x, there)
@@ -223,15 +225,18 @@ def pretended(kind: str = "cuda") -> Iterator[Device]:
         graph.repeat()
         device.launches += 1
 
-    states = dict(get_rng_state=lambda *_: torch.get_rng_state())
-    states |= dict(set_rng_state=lambda state, *_: torch.set_rng_state(state))
-    fakes = dict(states, current_device=lambda: 0, graph=capture)
+    def state_of() -> dict:
+        # Made again for each module: torch's compiler refuses one function under two names.
+        found = dict(get_rng_state=lambda *_: torch.get_rng_state())
+        return found | dict(set_rng_state=lambda state, *_: torch.set_rng_state(state))
+
+    fakes = dict(state_of(), current_device=lambda: 0, graph=capture)
     fakes |= dict(CUDAGraph=type("CUDAGraph", (Graph,), {"replay": replay}))
     fakes |= dict(Stream=mock.Mock, current_stream=mock.Mock, stream=lambda _: nullcontext())
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Device, "kind", kind))
         stack.enter_context(mock.patch.multiple(torch.cuda, **fakes))
-        stack.enter_context(mock.patch.multiple(torch.mps, **states))
+        stack.enter_context(mock.patch.multiple(torch.mps, **state_of()))
         stack.enter_context(mock.patch.object(torch, "Generator", Generator))
         stack.enter_context(mock.patch.object(torch, "from_numpy", from_numpy))
         stack.enter_context(mock.patch.object(torch._C._nn, "_parse_to", parse))

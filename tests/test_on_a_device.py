@@ -13,6 +13,7 @@ from pretended_device import pretended
 
 from galflow_lite import images, interpolants, mcmc, metrics, targets
 from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow
+from galflow_lite.galaxies import galaxy_flow as galaxy_flow_module
 from galflow_lite.interpolants.image_models import train_velocity
 from galflow_lite.networks import MLP
 from galflow_lite.piecewise import PiecewiseFlow
@@ -176,6 +177,20 @@ def test_a_loop_does_not_wait(path: Callable, catalogue: Catalogue) -> None:
     # One in 20 steps; of several samplers two.
     looks = {chains: 0, samplers: 6}.get(path, 2)
     assert waits(path, catalogue, 60) - waits(path, catalogue, 20) == looks
+
+
+def test_stars_stay_on_the_device(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for most in (2**30, 3000):  # bytes; the stars have 3200
+        monkeypatch.setattr(galaxy_flow_module, "_HELD", most)
+        with pretended() as device:
+            losses = galaxy_flow(catalogue, "cuda", 20)
+        found.append((losses, device.sent))
+    (losses, few), (expected, many) = found
+    assert losses == expected
+    # The numbers of 64 stars a step; else the stars, their galaxies and the conditions.
+    assert few.count(64 * 8) == 20
+    assert len(many) - len(few) == 3 * 20 - 20 - 3
 
 
 def test_a_graph_repeats_the_step(catalogue: Catalogue, tmp_path: Path) -> None:

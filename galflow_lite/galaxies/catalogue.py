@@ -2,16 +2,17 @@
 
 Layout of the file, format version 1::
 
+    each group             attribute: checksum (CRC-32), of its name, other attributes and arrays
     /                      attributes: format, format_version, chunk_stars, significant_bits
                            (0: all) and, as JSON, columns, condition_names, units, provenance
     /galaxies/<id>         one group a galaxy; its conditions are attributes
-    /galaxies/<id>/stars   float32, (n, columns), one chunk a column and 8192 stars
+    /galaxies/<id>/stars   float32, (n, columns), one chunk a column and 8192 stars, with shuffle
+                           and gzip, whose checksum notices damage
     /galaxies/<id>/masses  float32 [Msun], (n,), or one float64 that all stars share; may be absent
     /index                 ids, n_stars, conditions (galaxies, conditions), attributes (JSON):
                            what is known of each galaxy without reading a star
 
-Arrays are compressed, and HDF5 holds each chunk to its checksum (Fletcher-32) as it is read. A file
-is never changed in place, so that any number of processes may read it.
+A file is never changed in place, so that any number of processes may read it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from ..files import reading, require_own_data
 from ..inputs import as_array, as_whole
-from .catalogue_writer import FORMAT, FORMAT_VERSION, write_catalogue
+from .catalogue_writer import FORMAT, FORMAT_VERSION, read_group, write_catalogue
 from .galaxy import Galaxy, positions
 
 # What a random stream is for. Streams must differ in more than zeros at the end of their key,
@@ -188,15 +189,15 @@ class Catalogue:
         path = Path(path).absolute()
         with reading(path, _EXPECTED), h5py.File(path, "r") as file:
             require_own_data(file)
-            about, index = file.attrs, file["index"]
+            (about, _, _), (_, index, _) = read_group(file), read_group(file["index"])
             if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
                 raise ValueError(f"its format is {about['format']} {about['format_version']}")
             names = [tuple(json.loads(about[name])) for name in ("columns", "condition_names")]
-            ids, texts = index["ids"].asstr()[()], map(json.loads, index["attributes"])
+            ids, texts = map(bytes.decode, index["ids"]), map(json.loads, index["attributes"])
             found, provenance = dict(zip(ids, texts, strict=True)), json.loads(about["provenance"])
-            counts = as_array(index["n_stars"][()], "n_stars", (len(found),), dtype=np.int64)
+            counts = as_array(index["n_stars"], "n_stars", (len(found),), dtype=np.int64)
             shape = len(found), len(names[1])
-            table = as_array(index["conditions"][()], "the conditions", shape, columns=names[1])
+            table = as_array(index["conditions"], "the conditions", shape, columns=names[1])
         return cls(path, *names, provenance, tuple(found), counts, table, tuple(found.values()))
 
     def _part(self, rows: Sequence[int]) -> Catalogue:
@@ -249,9 +250,9 @@ class Catalogue:
         id, shape = self.ids[position], (int(self.n_stars[position]), len(self.columns))
         name = f"the table of galaxy {id!r}"
         with reading(self.path, _EXPECTED), h5py.File(self.path, "r") as file:
-            group, options = file["galaxies"][id], dict(dtype=np.float32, columns=self.columns)
-            stars = as_array(group["stars"][()], name, shape, **options)
-            masses = group["masses"][()] if "masses" in group else None
+            _, arrays, _ = read_group(file["galaxies"][id])
+            options = dict(dtype=np.float32, columns=self.columns)
+            stars, masses = as_array(arrays["stars"], name, shape, **options), arrays.get("masses")
             as_array(0.0 if masses is None else masses, f"the mass [Msun] in {name}")
         return stars, masses
 

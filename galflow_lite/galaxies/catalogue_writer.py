@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from operator import methodcaller
@@ -24,7 +25,7 @@ from .galaxy import COLUMNS, UNITS, Galaxy, TooFewStars, clean, conditions
 FORMAT = "galflow-lite catalogue"
 FORMAT_VERSION = 1
 _CHUNK_STARS = 8192
-_PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+_PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
 
 def write_catalogue(
@@ -79,6 +80,7 @@ def write_catalogue(
             group = file.create_group(f"galaxies/{galaxy.id}")
             _write_stars(group, galaxy.select(first.columns), bits)
             group.attrs.update(dict(zip(names, table[-1].tolist(), strict=True)))
+            group.attrs["checksum"] = read_group(group)[2]
             attributes[galaxy.id] = _json(galaxy.attributes)
             counts.append(len(galaxy))
         if not table:
@@ -86,16 +88,38 @@ def write_catalogue(
         text = h5py.string_dtype("utf-8")
         index = file.create_group("index")
         index.create_dataset("ids", data=list(attributes), dtype=text)
-        index.create_dataset("n_stars", data=np.array(counts, dtype=np.int64), **_PACKED)
-        values = np.array(table).reshape(len(table), -1)
-        index.create_dataset("conditions", data=values, **_PACKED if values.size else {})
+        index.create_dataset("n_stars", data=np.array(counts, dtype=np.int64))
+        index.create_dataset("conditions", data=np.array(table).reshape(len(table), -1))
         index.create_dataset("attributes", data=list(attributes.values()), dtype=text)
         units = {name: UNITS.get(name, "") for name in (*first.columns, *names, "mass")}
         file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)
         file.attrs.update(columns=_json(first.columns), condition_names=_json(names))
         file.attrs.update(units=_json(units), provenance=_json(dict(provenance or {})))
         file.attrs.update(chunk_stars=_CHUNK_STARS, significant_bits=bits % 23)
+        for group in (index, file):
+            group.attrs["checksum"] = read_group(group)[2]
     return Path(path)
+
+
+def read_group(group: h5py.Group) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:
+    """The attributes and the arrays of a group, and the checksum (CRC-32) of its name and these.
+
+    Raises:
+        ValueError: A checksum is stored with the group, and it is another one.
+    """
+    about = {name: np.asarray(value).tolist() for name, value in sorted(group.attrs.items())}
+    stored = about.pop("checksum", None)
+    items = sorted(group.items())
+    arrays = {name: item[()] for name, item in items if isinstance(item, h5py.Dataset)}
+    types = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
+    found = zlib.crc32(repr([group.name, about, types]).encode())
+    for array in arrays.values():
+        # Of texts the bytes would be those of pointers.
+        content = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+        found = zlib.crc32(content, found)
+    if stored not in (None, found):
+        raise ValueError(f"{group.name} differs from its checksum")
+    return about, arrays, found
 
 
 def _write_stars(group: h5py.Group, galaxy: Galaxy, bits: int) -> None:

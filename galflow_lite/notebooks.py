@@ -127,9 +127,7 @@ def execute(
         records = lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else ()
     page = target.with_suffix(".html") if report else None
     if page:
-        # One page that needs no network.
-        whole = _as_html(notebook, page.stem, mathjax_url="", require_js_url="")
-        write_aside(page, _NETWORK.sub("", whole))
+        write_page(page, notebook)
     return Execution(target, page, seconds, tuple(map(json.loads, records)))
 
 
@@ -191,6 +189,16 @@ def _sections(notebook: Any) -> list[str]:
 
 
 _FORMULA = re.compile(r"\$\$(?P<display>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+?)\$", flags=re.S)
+
+
+def write_page(path: Path, notebook: Any) -> None:
+    """Write a notebook as one page that needs no network.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    whole = _as_html(notebook, path.stem, mathjax_url="", require_js_url="")
+    write_aside(path, _NETWORK.sub("", whole))
 
 
 def fragment(cells: list[Any]) -> str:

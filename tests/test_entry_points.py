@@ -20,7 +20,7 @@ from galflow_lite.flows import masked_autoregressive_flow, neural_spline_flow, r
 from galflow_lite.galaxies import Catalogue, Galaxy, GalaxyFlow
 from galflow_lite.mcmc import hmc, langevin, svgd
 from galflow_lite.piecewise import PiecewiseFlow, choose_clusters
-from galflow_lite.plotting.galaxy_figures import sky
+from galflow_lite.plotting import sky
 from galflow_lite.reproduction import repeat
 from galflow_lite.training import TensorBatches, fit
 

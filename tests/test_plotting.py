@@ -39,7 +39,7 @@ def galaxy(stars: int, *, seed: int = 0, shift: float = 0.0) -> Galaxy:
 def test_show_stores_alt_text_and_caption_and_closes_the_figure(monkeypatch):
     shown: list = []  # as Jupyter would store it: pairs of data and metadata
     store = DisplayFormatter().format
-    monkeypatch.setattr(plotting.figures, "display", lambda each: shown.append(store(each)))
+    monkeypatch.setattr(plotting, "display", lambda each: shown.append(store(each)))
     figure, axis = plt.subplots()
     axis.plot([0, 1])
     plotting.show(figure, caption="A line\n    that rises.", alt="A straight\n  line.")

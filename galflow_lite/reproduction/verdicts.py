@@ -12,8 +12,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import read_toml, write_aside
-from ..notebooks import figures_of
+from ..files import read_toml
+from ..notebooks import figures_of, write_page
 from .summaries import Summary, decide, format_number
 from .tables import row_table, runs, stored
 
@@ -254,19 +254,6 @@ def claims(notebook: str | None = None) -> Claims:
     return Claims(chosen, [_judged(entry) for entry in entries if entry["notebook"] in chosen])
 
 
-# The font of the reader's system; wide tables become stacked lines on a telephone.
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:auto;padding:1rem;color:#111}
-h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.5rem}
-table{border-collapse:collapse;width:100%}caption{padding:.5rem 0;color:#333}
-th,td{padding:.6rem .8rem .6rem 0;border-top:1px solid #ccc;text-align:left;vertical-align:top}
-td,th{overflow-wrap:anywhere}p{margin:.4rem 0}figure{margin:1.5rem 0}img{max-width:100%}
-figcaption{color:#333}summary{cursor:pointer;margin-top:2rem}details table{font-size:.85rem}
-@media(max-width:40rem){thead{display:none}tr,th,td{display:block;width:auto}
-th,td{border-top:0;padding:.2rem 0}tr{border-top:1px solid #ccc;padding:.5rem 0}}
-"""
-
-
 def write_report(path: Path, notebook: str, executed: Iterable[Path]) -> None:
     """Write a page of a paper that needs no network: claims, key figures, the numbers it states.
 
@@ -279,22 +266,14 @@ def write_report(path: Path, notebook: str, executed: Iterable[Path]) -> None:
         OSError: the file cannot be written.
     """
     import nbformat
+    from nbformat.v4 import new_markdown_cell, new_notebook
 
     found = claims(notebook)
-    title = html.escape(found.papers[notebook])
     cells = [cell for book in executed for cell in nbformat.read(book, as_version=4).cells]
     key = [cell for cell in cells if "key-figure" in cell.metadata.get("tags", [])]
-    figures = "".join(
-        f"<figure>{picture}<figcaption>{html.escape(said.replace('**', ''))}</figcaption></figure>"
-        for cell in key
-        for picture, said in figures_of(cell)
-    )
+    figures = ["\n\n".join(figure) for cell in key for figure in figures_of(cell)]
     rows = row_table(notebook).drop(columns=["note"]).to_html(index=False, border=0)
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1>{found.to_html()}<h2>Figures of this run</h2>"
-        f"{figures}<details><summary>Every number that the paper states, "
-        f"beside ours</summary>{rows}</details></html>\n"
-    )
-    write_aside(path, page)
+    title = f"# {found.papers[notebook]}\n\n{found.to_html()}\n\n## Figures of this run"
+    stated = "<summary>Every number that the paper states, beside ours</summary>"
+    parts = [title, *figures, f"<details>{stated}{rows}</details>"]
+    write_page(path, new_notebook(cells=[new_markdown_cell(part) for part in parts]))

@@ -215,6 +215,32 @@ def test_a_divergence_in_a_process_says_what_happened():
         flow.fit(x, clusters=2, epochs=3, learning_rate=1e30, clip_norm=None)
 
 
+@pytest.mark.parametrize("settings", [{}, {"flow": "real_nvp", "resampled": 8}])
+def test_a_fit_that_was_killed_goes_on(settings, tmp_path, monkeypatch):
+    x = TwoRings().sample(300, seed=0)
+    options = dict(clusters=2, epochs=20, batch_size=32, learning_rate=0.05, patience=6)
+
+    def fit(x=x, most=999, hidden=8, **changes) -> tuple[list, int]:
+        """Results and steps, at most so many."""
+        flow, left = PiecewiseFlow(**{"layers": 2, "hidden": hidden} | settings), [None] * most
+        draw = _GroupBatches.__call__
+        with monkeypatch.context() as patch:
+            patch.setattr(_GroupBatches, "__call__", lambda *given: (left.pop(), draw(*given))[1])
+            history = flow.fit(x, **options | changes)
+        results = history.validation, history.epochs.tolist(), flow.sample(99, seed=0).tolist()
+        return results, most - len(left)
+
+    (whole, steps), saved = fit(), {"checkpoint": tmp_path / "pieces"}
+    with pytest.raises(IndexError):
+        fit(most=steps // 2, **saved)
+    assert fit(most=2 * steps // 3, **saved)[0] == whole
+    assert fit(most=0, **saved)[0] == whole
+    changes = [{"x": x + 1e-3 * (x == x[-1])}, {"learning_rate": 0.1}, {"hidden": 9}]
+    for other in changes:
+        with pytest.raises(ValueError, match="belongs to another training"):
+            fit(**other, **saved)
+
+
 # ---- all pieces together
 
 

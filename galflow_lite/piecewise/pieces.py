@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ..flows import Flow, ResampledBase, StackedFlows
 from ..inputs import mixed_seed, sent, warn_of_far_points
-from ..training import fit, threads
+from ..training import TensorBatches, fit, threads
 
 
 class Recipe(NamedTuple):
@@ -126,13 +127,20 @@ def standardise(
 
 
 def train_pieces(
-    flows: Sequence[Flow], data: Sequence[PieceData], recipe: Recipe, *, n_jobs: int | None
+    flows: Sequence[Flow],
+    data: Sequence[PieceData],
+    recipe: Recipe,
+    *,
+    n_jobs: int | None,
+    checkpoint: str | Path | None = None,
+    architecture: dict[str, Any] | None = None,
 ) -> tuple[list[dict[str, Tensor]], PiecewiseHistory]:
     """Train each flow on its own points: its state at the best validation, and the history.
 
     The pieces are dealt out to ``n_jobs`` groups. A group is one joblib task, and its flows are one
     batched model (:class:`galflow_lite.flows.StackedFlows`). Flows with a resampled base cannot be
-    batched: each of them is a task.
+    batched: each of them is a task. Each group has a checkpoint of its own, which is refused where
+    data, recipe or ``architecture`` are others.
 
     Raises:
         galflow_lite.training.TrainingDiverged: The loss of a piece is not finite.
@@ -141,11 +149,21 @@ def train_pieces(
     groups = min(joblib.effective_n_jobs(n_jobs), k)
     if isinstance(flows[0].base, ResampledBase):
         groups = k
+    settings = dict(recipe=recipe._asdict(), architecture=architecture)
+    paths = [checkpoint] * groups
+    if checkpoint is not None and groups > 1:
+        paths = [f"{checkpoint}.{group}" for group in range(groups)]
     # Threads of one process share the random state, and could not put it back by themselves.
     with torch.random.fork_rng():
         trained = joblib.Parallel(n_jobs=n_jobs)(
-            joblib.delayed(_train_group)(flows[group::groups], data[group::groups], recipe)
-            for group in range(groups)
+            joblib.delayed(_train_group)(
+                flows[group::groups],
+                data[group::groups],
+                recipe,
+                checkpoint=path,
+                settings=settings,
+            )
+            for group, path in enumerate(paths)
         )
     # Piece i is in group i % groups, at place i // groups.
     pieces = [trained[i % groups][i // groups] for i in range(k)]
@@ -158,7 +176,9 @@ def train_pieces(
     )
 
 
-def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> list[tuple]:
+def _train_group(
+    flows: list[Flow], data: list[PieceData], recipe: Recipe, **saving: Any
+) -> list[tuple]:
     """State, validation losses and epochs of each piece."""
     model = StackedFlows(flows) if len(flows) > 1 else flows[0]
     batches = _GroupBatches(data, recipe)
@@ -174,7 +194,7 @@ def _train_group(flows: list[Flow], data: list[PieceData], recipe: Recipe) -> li
         options = dict(validation=best, validate_every=recipe.validate_every, progress=False)
         options |= dict(patience=recipe.patience, schedule=recipe.schedule)
         options |= dict(optimizer=lambda parameters: _optimizer(parameters, recipe, len(flows)))
-        fit(loss, model, batches, recipe.steps, **options)
+        fit(loss, model, batches, recipe.steps, extra_state=dict(best=best), **options, **saving)
     if not best.history:
         raise KeyboardInterrupt  # fit() has stopped for it; no piece has weights to keep as yet
     best.restore()
@@ -221,6 +241,12 @@ class _GroupBatches:
         self._whole = self.sizes == rows
         self._batch: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def settings(self) -> str:
+        """All points and weights, for a checkpoint."""
+        values = [part.flatten() for piece in self.data for part in piece[1:]]
+        return TensorBatches(torch.cat(values), batch_size=None).settings
+
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         if self._whole and self._batch is not None:
             return self._batch
@@ -242,6 +268,8 @@ class _BestOfEach:
     To fit() it is one number, the sum of the best losses so far: it falls as long as any piece gets
     better, so that the patience of fit() ends the training when the last piece has stopped.
     """
+
+    _counted = ("losses", "active", "since", "looks")
 
     def __init__(self, model: nn.Module, data: list[PieceData], recipe: Recipe) -> None:
         self.model, self.patience = model, recipe.patience
@@ -269,6 +297,17 @@ class _BestOfEach:
             self.active &= self.since < self.patience
         # In double precision: a better loss of one piece must not be rounded away.
         return float(self.losses.cpu().double().sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        # As numbers: a state has no tensors that are infinite.
+        kept = {name: getattr(self, name).tolist() for name in self._counted}
+        return dict(kept, history=[losses.tolist() for losses in self.history], best=self.best)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self._counted:
+            setattr(self, name, getattr(self, name).new_tensor(state[name]))
+        self.history = [self.losses.new_tensor(losses) for losses in state["history"]]
+        self.best = [kept.to(old) for kept, old in zip(state["best"], self.best, strict=True)]
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -102,6 +102,10 @@ class PiecewiseFlow(nn.Module):
         return self.log_weights.exp().cpu().numpy()
 
     @property
+    def _flow_name(self) -> str:
+        return self.flow if isinstance(self.flow, str) else "callable"
+
+    @property
     def n_parameters(self) -> int:
         """Trainable parameters of all pieces together."""
         return sum(p.numel() for p in self.parameters())
@@ -120,6 +124,7 @@ class PiecewiseFlow(nn.Module):
         clip_norm: float | None = 5.0,
         patience: int | None = None,
         n_jobs: int | None = None,
+        checkpoint: str | Path | None = None,
     ) -> PiecewiseHistory:
         """Cluster, and train a flow on each cluster by maximum likelihood.
 
@@ -132,8 +137,7 @@ class PiecewiseFlow(nn.Module):
         of average size, so that together they see as many points as one flow on all data would.
         Small pieces thus take few steps: raise ``epochs`` for them.
 
-        A fit that fails leaves the flow as it was. There is no checkpoint: one that is killed
-        begins again, so save the flow once it is trained.
+        A fit that fails leaves the flow as it was.
 
         Args:
             x: Points, shape (n, features). The columns of a table are known by name from now on.
@@ -152,9 +156,12 @@ class PiecewiseFlow(nn.Module):
             n_jobs: Processes, -1 for as many as there are cores; each trains its share of the
                 pieces as one batched model. None is one process, unless ``joblib.parallel_config``
                 says otherwise: its backends take the pieces to a dask or ray cluster.
+            checkpoint: File from which a fit that was killed goes on, to the same result; several
+                processes have one each, with its number at the end of the name.
 
         Raises:
-            ValueError: A cluster has fewer than 5 points or a constant column.
+            ValueError: A cluster has fewer than 5 points or a constant column, or the checkpoint
+                belongs to another fit.
             galflow_lite.training.TrainingDiverged: The loss of a piece is not finite.
 
         Warns:
@@ -182,7 +189,9 @@ class PiecewiseFlow(nn.Module):
         schedule = as_choice(schedule, "schedule", ("cosine", "constant"))
         descent = (learning_rate, schedule, weight_decay, clip_norm)
         recipe = Recipe(epochs * per_epoch, batch_size, *descent, per_epoch, patience, self.seed)
-        states, history = train_pieces(pieces, data, recipe, n_jobs=n_jobs)
+        architecture = dict(self.settings, flow=self._flow_name)
+        more = dict(checkpoint=checkpoint, architecture=architecture)
+        states, history = train_pieces(pieces, data, recipe, n_jobs=n_jobs, **more)
         for piece, state in zip(pieces, states, strict=True):
             piece.load_state_dict(state)
             piece.to(device).eval()
@@ -305,7 +314,7 @@ class PiecewiseFlow(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write weights, scales and architecture to one safetensors file with a JSON header."""
         state = {name: getattr(self, name) for name in _SAVED}
-        state["flow"] = self.flow if isinstance(self.flow, str) else "callable"
+        state["flow"] = self._flow_name
         state["pieces"] = [piece.state_dict() for piece in self.pieces]
         write_state(path, state, kind=_KIND)
 

@@ -366,8 +366,8 @@ class Attention(nn.Module):
         """Map h (batch, channels, height, width) to the same shape."""
         projected = self.project(self.norm(h)).flatten(2).unflatten(1, (3, _HEADS, -1))
         query, key, value = projected.unbind(1)
-        # Written out, since torch's fused attention has no second and no forward derivative, which
-        # likelihoods need; at the lowest resolution it would save nothing.
+        # Written out: torch's fused attention, which has no second derivative, would save nothing
+        # at the lowest resolution.
         weights = (query.transpose(-1, -2) @ key / query.shape[2] ** 0.5).softmax(dim=-1)
         attended = value @ weights.transpose(-1, -2)
         return h + self.merge(attended.flatten(1, 2).unflatten(2, h.shape[2:]))

@@ -245,19 +245,6 @@ def test_mean_square_of_exact_samples_is_the_floor():
     assert ksd(x, lambda points: -points).null == pytest.approx(ksd_floor(own, 2, 50))
 
 
-@pytest.mark.parametrize(
-    ("target", "mean_square", "value", "spread"),
-    [(pair(2.0), 1.73, 0.087, 0.013), (pair(2.0, 0.5), 8.0, 0.141, 0.035)],
-    ids=["mog2", "mog2_hard"],
-)
-def test_exact_samples_score_as_measured_before(target, mean_square, value, spread):
-    """Mean of V at n = 500 from an independent implementation (mean and spread of 40 draws)."""
-    draws = np.array([ksd(target.sample(500, seed=k), target).value for k in range(40)])
-    # Both means have the error spread / sqrt(40); the digits printed add half a unit.
-    assert abs(draws.mean() - value) < 4 * spread * math.sqrt(2 / 40) + 5e-4
-    assert ksd_floor(mean_square, 2, 500) == pytest.approx(value, rel=0.02)
-
-
 @pytest.mark.parametrize("shift", [0.0, 0.3])
 def test_standard_errors_of_ksd(shift):
     target, draws = ROUND, 400

@@ -65,21 +65,6 @@ def test_a_wave_has_its_power_at_its_frequency():
         assert float(power[0].sum() - power[0, ring]) < 1e-20
 
 
-def test_blur_multiplies_the_spectrum_by_the_square_of_its_transfer():
-    truth = normal(300, 1, 32, 32)
-    blurred = (truth.roll(1, 3) + 2 * truth + truth.roll(-1, 3)) / 4
-    blurred = (blurred.roll(1, 2) + 2 * blurred + blurred.roll(-1, 2)) / 4
-    ratio = power_spectrum(blurred)[2].mean(0) / power_spectrum(truth)[2].mean(0)
-    wave = (0.5 + 0.5 * torch.cos(2 * math.pi * torch.fft.fftfreq(32).double())).square()
-    transfer = (wave[:, None] * wave[None, :]).flatten()
-    grid = torch.fft.fftfreq(32).double() * 32
-    ring = torch.hypot(grid[:, None], grid[None, :]).round().long().flatten()
-    expected = ring.bincount(weights=transfer) / ring.bincount()
-    assert ((ratio - expected).abs() <= 0.03).all()
-    assert ratio[0] == pytest.approx(1)
-    assert float(ratio[-1]) < 1e-3
-
-
 # --- Frechet distance: the formula ------------------------------------------------------------
 
 

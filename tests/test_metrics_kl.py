@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import multivariate_normal
 
 from galflow_lite.metrics import (
     Estimate,
@@ -60,15 +59,6 @@ def test_both_directions_agree_with_the_closed_form(pair):
     assert forward.standard_error < 0.1 * forward.value
 
 
-@every_pair
-def test_standard_error_is_the_scatter_of_repeats(pair):
-    found = [forward_kl(*log_densities(*GAUSSIANS[pair], 500, seed)) for seed in range(400)]
-    scatter = np.std([estimate.value for estimate in found], ddof=1)
-    claimed = np.mean([estimate.standard_error for estimate in found])
-    # The scatter of 400 values is itself known to 3.5 %.
-    assert 0.86 < scatter / claimed < 1.16
-
-
 def test_divergence_is_an_estimate_with_the_plain_statistics():
     log_p, log_q = log_densities(*GAUSSIANS["2-D"], 1000, 0)
     found = forward_kl(log_p, log_q)
@@ -91,33 +81,6 @@ def test_equal_densities_give_zero_without_error():
         assert found.robust
     # A constant is no KL of normalised densities, but its variance is none either.
     assert self_normalised_kl(log_p, log_p + 3).value == pytest.approx(0, abs=1e-13)
-
-
-def limit_of_self_normalised(q, p) -> float:
-    """KL(q || p) - log(int q^2 / int q p), each integral by quadrature."""
-    edges = q.mean() - 12 * q.std(), q.mean() + 12 * q.std()
-    kl, *_ = quad(lambda x: q.pdf(x) * (q.logpdf(x) - p.logpdf(x)), *edges, limit=200)
-    own, *_ = quad(lambda x: q.pdf(x) ** 2, *edges, limit=200)
-    cross, *_ = quad(lambda x: q.pdf(x) * p.pdf(x), *edges, limit=200)
-    return kl - math.log(own / cross)
-
-
-@pytest.mark.parametrize("variance", [0.5, 0.8, 1.5])
-@pytest.mark.parametrize("log_z", [0.0, 3.0])
-def test_self_normalised_tends_to_its_limit_and_not_to_the_kl(variance, log_z):
-    p, q = norm(0, 1), norm(0, math.sqrt(variance))
-    values = []
-    for seed in range(40):
-        x = q.rvs(20_000, random_state=np.random.default_rng(seed))
-        values.append(self_normalised_kl(q.logpdf(x), p.logpdf(x) + log_z).value)
-    limit = limit_of_self_normalised(q, p)
-    error = np.std(values, ddof=1) / math.sqrt(len(values))
-    assert abs(np.mean(values) - limit) < 4 * error
-    assert limit == pytest.approx((variance - 1) / 2 - 0.5 * math.log((1 + variance) / 2))
-    kl = 0.5 * (variance - 1 - math.log(variance))
-    assert abs(np.mean(values) - kl) > 20 * error
-    if variance < 1:
-        assert np.mean(values) < -20 * error
 
 
 def test_self_normalised_is_the_public_formula():

@@ -112,29 +112,6 @@ def test_attention_is_that_of_torch():
     torch.testing.assert_close(attention(h), h + merged)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-def test_derivatives_that_likelihoods_need():
-    net = alive(UNet.lite(1)).double()
-    # Of several positions where they attend to one another: of one alone the softmax is constant.
-    x, t = images(1, 1, 16, torch.float64), torch.tensor([0.4], dtype=torch.float64)
-    direction = torch.randn(x.shape, dtype=torch.float64)
-
-    def f(x: torch.Tensor) -> torch.Tensor:
-        return net(x, t)
-
-    _, forward = torch.func.jvp(f, (x,), (direction,))
-    step = 1e-6 * direction
-    torch.testing.assert_close(forward, (f(x + step) - f(x - step)) / 2e-6, rtol=1e-5, atol=1e-7)
-    jacobian = torch.func.jacrev(f)(x).reshape(256, 256)
-    torch.testing.assert_close(forward.flatten(), jacobian @ direction.flatten())
-    # A second derivative, for gradients of a divergence.
-    x.requires_grad_()
-    (gradient,) = torch.autograd.grad((f(x) * direction).sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad((gradient * direction).sum(), x)
-    assert torch.isfinite(second).all()
-    assert second.abs().max() > 0
-
-
 # Sizes
 
 

@@ -134,20 +134,6 @@ def test_ten_coordinates_are_not_degenerate(family):
     assert residual.std() == pytest.approx(0.05, rel=0.05)
 
 
-@pytest.mark.parametrize("log_mass", [6.5, 9.0, 10.8])
-def test_no_pile_up_of_the_metal_poor(log_mass):
-    stars = median_galaxy(log_mass, 100_000, 2)
-    feh = stars["all"]["feh"]
-    assert feh.min() > -4.5
-    # At a floor or at the end of a clipped gradient, these quantiles would coincide.
-    assert np.diff(np.quantile(feh, [0.0003, 0.001, 0.003, 0.01])).min() > 0.04
-    # Below the median the histogram has no bump beyond 5 times its Poisson noise.
-    for part in ("all", "thin", "bulge"):
-        feh = stars[part]["feh"]
-        counts, _ = np.histogram(feh, bins=np.arange(feh.min(), np.median(feh), 0.05))
-        assert np.all(np.diff(counts) > -5 * np.sqrt(counts[:-1] + 1))
-
-
 def test_discs_grow_inside_out_heat_with_age_and_are_poor_in_metals_outside():
     stars = median_galaxy(10.7, 100_000, 0)
     thin = stars["thin"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch.distributions import Bernoulli, Gamma, Normal
 
@@ -120,27 +120,6 @@ def test_whitened_is_the_laplace_fit_at_a_precision_that_is_a_fixed_point():
     assert float(fit.factor[-1, -1]) == pytest.approx(math.sqrt(2 / (determined + 2)), rel=1e-3)
 
 
-def test_whitened_breast_cancer_has_about_unit_widths():
-    table = load_breast_cancer()
-    rows = np.random.default_rng(0).permutation(len(table.data))
-    design = (table.data - table.data.mean(0)) / table.data.std(0)
-    (x, x_test), (y, y_test) = (np.split(part[rows], [450]) for part in (design, table.target))
-    posterior = BayesianLogisticRegression(x, y, bias=True)
-    whitened = posterior.whitened()
-    check_score(whitened, torch.randn(5, 32, dtype=torch.float64))
-    chains = hmc(whitened, 100, steps=30, warmup=60, seed=2)
-    widths = chains.samples.std(0)
-    assert 0.7 < float(widths.min()) < float(widths.max()) < 3.2
-    # Before, they differ by much more.
-    samples = whitened.to_original(chains.samples)
-    rotated = torch.linalg.eigvalsh(torch.cov(samples[:, :-1].T)).sqrt()
-    assert float(rotated.max() / rotated.min()) > 2 * float(widths.max() / widths.min())
-    found = posterior.evaluate(samples, x_test, y_test)
-    constant = posterior.constant_classifier(y_test)
-    assert found.accuracy > 0.93 > constant.accuracy
-    assert found.log_likelihood > -0.15 > constant.log_likelihood
-
-
 def test_predictions_are_averages_over_samples():
     design, labels = small()
     posterior = BayesianLogisticRegression(design, labels, bias=True)
@@ -223,20 +202,3 @@ def test_training_finds_the_noised_law():
     assert sum(history.loss[-300:]) / 300 == pytest.approx(floor, abs=0.15)
     # One step of denoising: the mean of the data at each noisy point, by the formula of Tweedie.
     torch.testing.assert_close(model.denoise(x), x + 0.16 * model.score(x))
-
-
-def test_digits(model):
-    clean, generator = UNSEEN, torch.Generator().manual_seed(0)
-    noise = torch.randn(clean.shape, generator=generator)
-    noisy = clean + 0.3 * noise
-    loss = (0.3 * model.score(noisy) + noise).square().sum(1).mean()
-    # A zero score gives 64; half of that is far from what an untrained network reaches.
-    untrained = (0.3 * EnergyModel().score(noisy) + noise).square().sum(1).mean()
-    assert float(loss) < 32 < 45 < float(untrained)
-    before = float((noisy - clean).square().mean())
-    after = float((model.denoise(noisy) - clean).square().mean())
-    assert after < 0.5 * before
-    # Digits are likelier than what has the same pixels in another order.
-    shuffled = clean[:, torch.randperm(64, generator=generator)]
-    gap = model.log_density(noisy) - model.log_density(shuffled + 0.3 * noise)
-    assert float((gap > 0).double().mean()) > 0.98

@@ -167,7 +167,7 @@ def langevin(
     start: Any,
     *,
     steps: int,
-    step_size: float | Callable[[int], float],
+    step_size: float,
     adjust: bool = False,
     seed: int | None = None,
     keep_every: int | None = None,
@@ -179,14 +179,14 @@ def langevin(
     Gaussian gets the variance 1 / (1 - epsilon / 2). Adjusted (MALA: Roberts and Tweedie, 1996), it
     is accepted or rejected so that the target is kept exactly, at one gradient a step and one for
     the start. With a stochastic target the unadjusted chain is stochastic-gradient Langevin
-    dynamics (Welling and Teh, 2011); `step_size` may then fall with the step.
+    dynamics (Welling and Teh, 2011).
 
     Args:
         target: where the chains go.
         start: a number of chains, which start from N(0, I), or their points, shape (n, dim). A
             start at the centre of symmetry of several modes flatters their weights: try others.
         steps: of each chain.
-        step_size: epsilon, positive: a number, or a function of the step from 0 up.
+        step_size: epsilon, positive.
         adjust: accept and reject.
         seed: of start and noise; None continues torch's global generator.
         keep_every: keep the positions after every so many steps.
@@ -202,11 +202,10 @@ def langevin(
     # Not so in hmc and svgd: rounding, which they amplify, would make other draws of a stored run.
     run.score_of = run.target._loop_score
     x, score = run.start, run.first_score()
+    epsilon = as_number(step_size, "step_size", above=0)
     log_f = run.first_log_density() if adjust else None
     accepted = torch.zeros(len(x), device=x.device)
     for step in range(run.steps):
-        epsilon = step_size(step) if callable(step_size) else step_size
-        epsilon = as_number(epsilon, "step_size", above=0)
         proposal = (epsilon * score).add_(x).add_(run.normal().mul_(math.sqrt(2 * epsilon)))
         if adjust:
             new_log_f, new_score = run.log_density(proposal), run.score(proposal)

@@ -64,7 +64,7 @@ def _devices() -> Iterator[Finding]:
     try:
         import torch
 
-        from .reproduction import hardware
+        from .reproduction.settings import hardware
 
         here = hardware()
         # A build that imports may still fail at the first operation, on an old processor say.

@@ -82,15 +82,10 @@ def test_mantissa_rounding_keeps_the_stated_precision(values, bits):
     assert not (rounded.view(np.uint32) & np.uint32(2 ** (23 - bits) - 1)).any()
 
 
-def test_same_galaxies_give_the_same_bytes_and_fingerprint(path, catalogue):
+def test_same_galaxies_give_the_same_bytes(path, catalogue):
     before = path.read_bytes()
     Catalogue.write(path, some_galaxies())
     assert path.read_bytes() == before
-    changed = some_galaxies()
-    for bits, same in ((0, True), (1, False)):
-        changed[6].stars[-1, -1] += bits
-        other = Catalogue.open(Catalogue.write(path.with_name("other.h5"), changed))
-        assert (other.fingerprint() == catalogue.fingerprint()) is same
 
 
 def test_conditions_are_computed_where_none_are_given_and_columns_reordered(path):
@@ -157,7 +152,7 @@ def test_data_of_other_files_and_nan_are_refused(catalogue, name, value, message
         # As in files of earlier versions, which have no checksums.
         for group in (file, file["index"], file["galaxies/g1"]):
             group.attrs.pop("checksum", None)
-        assert Catalogue.open(catalogue.path).fingerprint() == catalogue.fingerprint()
+        assert Catalogue.open(catalogue.path).ids == catalogue.ids
         del file[name]
         if isinstance(value, dict):
             file.create_dataset(name, (50, 10), "f4", **value)

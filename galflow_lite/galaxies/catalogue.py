@@ -17,7 +17,6 @@ A file is never changed in place, so that any number of processes may read it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -339,19 +338,3 @@ class Catalogue:
     def batches(self, batch_size: int, **options: Any) -> StarStream:
         """Shuffled batches of stars for training, read in a stream: arguments as `StarStream`."""
         return StarStream(self, batch_size, **options)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the content: ids, names, conditions, stars and masses, as hexadecimals.
-
-        It does not depend on how the file was compressed, nor on provenance.
-
-        Raises:
-            ValueError: If the file is damaged.
-        """
-        digest = hashlib.sha256(json.dumps([self.columns, self.condition_names]).encode())
-        for galaxy in self:
-            digest.update(json.dumps([galaxy.id, galaxy.conditions, len(galaxy)]).encode())
-            digest.update(galaxy.stars.astype("<f4").tobytes())
-            if galaxy.masses is not None:
-                digest.update(np.asarray(galaxy.masses, dtype="<f8").tobytes())
-        return digest.hexdigest()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import read_state, write_state
+from ..files import read_state, sha256, write_state
 from ..flows import neural_spline_flow
 from ..inputs import as_whole, sent
 from ..training import History, fit
@@ -138,7 +138,7 @@ class GalaxyFlow:
         steps = 9 * len(stream) if steps is None else steps
         if options.get("checkpoint") is not None:  # which refuses to go on with another training
             model = dict(**names, **self.settings)
-            data = dict(catalogue=catalogue.fingerprint(), **order)
+            data = dict(file=sha256(catalogue.path), galaxies=list(catalogue.ids), **order)
             options["settings"] = {**model, **data, **options.get("settings", {})}
         if schedule == "paper":
             schedule = paper_schedule

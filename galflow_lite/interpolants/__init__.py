@@ -14,8 +14,7 @@ from .couplings import GaussianBase, custom, independent, optimal_transport
 from .image_models import downsample, inpainting, super_resolution, tile_mask, train_velocity
 from .integrals import flow_costs, log_likelihood, transport_bound
 from .sampling import decreasing, sample_ode, sample_sde
-from .schedules import Schedule
-from .velocities import MaskedVelocity, MixtureInterpolant, velocity_loss
+from .velocities import MaskedVelocity, MixtureInterpolant, Schedule, velocity_loss
 
 __all__ = [
     "GaussianBase",

@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..inputs import as_tensor, may_look, shaped_as
+from ..inputs import as_tensor, shaped_as
 
 Random = torch.Generator | None
 Condition = Tensor | Mapping[str, Any] | None
@@ -157,14 +157,10 @@ class Coupling:
         Raises:
             ValueError: NaN or infinite data, or a base of another shape or with NaN.
         """
-        x1 = as_tensor(x1, "x1", finite=False)
+        x1 = as_tensor(x1, "x1")
         condition = self.condition(x1, condition, generator=generator)
         x0, base = self.draw(x1, condition, generator)
-        for name, x in (("x1", x1), ("x0", shaped_as(x1, x0, "coupling"))):
-            # One pass in the usual case: a sum is finite only if every term is.
-            if may_look(x) and not bool(x.sum().isfinite()):
-                as_tensor(x, name)
-        return Pair(x0, x1, condition, base)
+        return Pair(as_tensor(shaped_as(x1, x0, "coupling"), "x0"), x1, condition, base)
 
     def condition(self, x1: Tensor, condition: Condition = None, *, generator: Random = None):
         """The given condition with what the coupling adds to it for training, such as a mask."""

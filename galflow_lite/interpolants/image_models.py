@@ -19,8 +19,7 @@ from ..networks import UNet
 from ..training import History, fit
 from .couplings import Condition, Coupling, GaussianBase, Random, Uncoupled, entry, extend
 from .sampling import Samples, sample_ode
-from .schedules import Schedule
-from .velocities import MaskedVelocity, velocity_loss
+from .velocities import MaskedVelocity, Schedule, velocity_loss
 
 
 def tile_mask(

@@ -18,7 +18,7 @@ from ..inputs import as_choice, as_whole, shaped_as
 from ..metrics import Estimate
 from .couplings import Condition, Field, GaussianBase, Pair
 from .sampling import CountedField, solve
-from .schedules import Schedule, TimeFunction
+from .velocities import Schedule, TimeFunction
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from torchdiffeq import odeint
 from ..inputs import as_choice, as_number, as_tensor, as_whole, finest, shaped_as
 from ..training import keep_memory
 from .couplings import Condition, Field, GaussianBase, Random, as_condition, normal
-from .schedules import Schedule
-from .velocities import MaskedVelocity
+from .velocities import MaskedVelocity, Schedule
 
 # Names of the solvers here and in torchdiffeq, whose rk4 is the 3/8 rule.
 METHODS = {name: name for name in ("euler", "rk4", "dopri5")}

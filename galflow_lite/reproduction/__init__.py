@@ -8,9 +8,9 @@ runs are one table, :func:`runs`.
 
 from __future__ import annotations
 
-from .checks import check, record, records
+from .checks import check, record
 from .repeat_runs import repeat
-from .settings import hardware, settings, versions
+from .settings import settings, versions
 from .summaries import Summary, decide
 from .tables import reference, row_table, rows, runs, stored
 from .verdicts import claims
@@ -20,9 +20,7 @@ __all__ = [
     "check",
     "claims",
     "decide",
-    "hardware",
     "record",
-    "records",
     "reference",
     "repeat",
     "row_table",

@@ -18,14 +18,6 @@ INSIDE, OUTSIDE, OPEN = "✔", "⚠", "–"
 _ADVICE = "you changed something, or this machine differs"
 
 
-def records() -> dict[str, SimpleNamespace]:
-    """The numbers of the current run at its own scale, by name.
-
-    Each has ``value``, ``standard_error``, and whether it was ``checked``.
-    """
-    return current().records
-
-
 def record(
     name: str,
     value: Any,
@@ -130,10 +122,7 @@ def _keep(
     error = None if standard_error is None else float(standard_error)
     line = dict(id=name, value=value, standard_error=error, values=values, seeds=seeds)
     line |= dict(notebook=run.notebook, scale=scale or run.scale, seed=run.seed)
-    found = SimpleNamespace(**line, **{"checked": False, **more})
-    if found.scale == run.scale:
-        run.records[name] = found
-    return found
+    return SimpleNamespace(**line, **{"checked": False, **more})
 
 
 def _print(found: SimpleNamespace, sign: str, said: str) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,6 @@ class Settings:
         seed: seed of everything random in the notebook.
         quiet: whether progress bars stay away, as in a notebook that is stored with its outputs.
         judged: whether numbers are held against their bands, which were made on the default data.
-        records: numbers of this run at its scale, by name.
     """
 
     notebook: str = ""
@@ -42,7 +40,6 @@ class Settings:
     seed: int = 0
     quiet: bool = False
     judged: bool = True
-    records: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def cuda(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import nbformat
 import pooch
+import tomlkit
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from pygments.formatters import HtmlFormatter
 
@@ -23,6 +24,8 @@ from . import __version__
 from .files import sha256, share, writable, write_aside
 from .inputs import as_choice
 from .notebooks import figures_of, find_notebooks, fragment
+
+_TEXTS = tomlkit.parse(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).unwrap()
 
 # ---- lessons to hand out ----------------------------------------------------------------------
 
@@ -36,31 +39,6 @@ _SOLUTION = re.compile(
     r"^(?P<indent> *)# BEGIN SOLUTION:? *(?P<task>.*)\n(?P<body>(?s:.*?))^ *# END SOLUTION *$\n?",
     flags=re.MULTILINE,
 )
-
-
-_EXPECTED = """<details><summary>The picture to expect</summary>
-
-![what a right answer draws](attachment:expected.png)
-
-</details>"""
-
-
-_BADGE = """
-
-[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({page})"""
-_INSTALL = """# In Colab this installs what is missing, and leaves torch and numpy as they are.
-import importlib.metadata
-import importlib.util
-import pathlib
-import subprocess
-import sys
-
-if importlib.util.find_spec("galflow_lite") is None:
-    kept = [f"{{name}}=={{importlib.metadata.version(name)}}" for name in ("torch", "numpy")]
-    pathlib.Path("kept.txt").write_text("\\n".join(kept))
-    source = "galflow-lite @ git+https://github.com/{repository}@{tag}"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "kept.txt", source]
-    subprocess.run(pip, check=True)"""
 
 
 def write_student_version(
@@ -107,14 +85,15 @@ def write_student_version(
             for picture in (output.get("data", {}).get("image/png") for output in outputs):
                 if picture:
                     attached = {"expected.png": {"image/png": picture}}
-                    cells.append(new_markdown_cell(_EXPECTED, attachments=attached))
+                    cells.append(new_markdown_cell(_TEXTS["expected"], attachments=attached))
     if colab:
         where = re.fullmatch(r"([\w.-]+/[\w.-]+)@([\w.-]+)", colab)
         if where is None:
             raise ValueError(f"--colab is {colab!r}, expected owner/repository@tag")
         place = f"{where[1]}/blob/{where[2]}/{target.resolve().parent.name}/{target.name}"
-        cells[0].source += _BADGE.format(page=f"https://colab.research.google.com/github/{place}")
-        cells.insert(1, new_code_cell(_INSTALL.format(repository=where[1], tag=where[2])))
+        page = f"https://colab.research.google.com/github/{place}"
+        cells[0].source += "\n\n" + _TEXTS["badge"].format(page=page)
+        cells.insert(1, new_code_cell(_TEXTS["install"].format(repository=where[1], tag=where[2])))
     book.cells = cells
     write_aside(target, nbformat.writes(book) + "\n")
     return stubs
@@ -157,27 +136,6 @@ REVEAL_SHA256 = "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a2733
 _PARTS = re.compile(
     r"package/(LICENSE|dist/(reset|reveal)\.css|dist/reveal\.js|dist/theme/white\.css|dist/theme/fonts/source.+)"
 )
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<link rel="stylesheet" href="reveal/reset.css"><link rel="stylesheet" href="reveal/reveal.css">
-<link rel="stylesheet" href="reveal/theme/white.css">
-<style>
-.reveal {{ font-size: 28px; }}
-.reveal h1, .reveal h2 {{ font-size: 1.5em; text-transform: none; }}
-.reveal .slides section {{ text-align: left; max-height: 690px; overflow-y: auto; }}
-.reveal .slides section img {{ display: block; margin: auto; max-height: 420px; max-width: 100%; }}
-.reveal pre {{ font-size: 19px; width: 100%; box-shadow: none; }}
-.reveal .prompt {{ display: none; }}
-.reveal blockquote {{ width: 95%; font-style: normal; }}
-{style}
-</style></head>
-<body><div class="reveal"><div class="slides">
-{slides}
-</div></div>
-<script src="reveal/reveal.js"></script>
-<script>Reveal.initialize({{ width: 1280, height: 720, hash: true, slideNumber: true }});</script>
-</body></html>
-"""
 
 
 def write_slides(lesson: Path, out: Path, *, reveal: Path | None = None) -> int:
@@ -210,7 +168,7 @@ def write_slides(lesson: Path, out: Path, *, reveal: Path | None = None) -> int:
             slides.append(cells)
     out.mkdir(parents=True, exist_ok=True)
     _vendor(out / "reveal", reveal)
-    page = _PAGE.format(
+    page = _TEXTS["slides"].format(
         title=lesson.stem,
         style=HtmlFormatter(style="friendly").get_style_defs(".highlight"),
         slides="\n".join(f"<section>{fragment(cells)}</section>" for cells in slides),
@@ -262,18 +220,6 @@ def _vendor(folder: Path, archive: Path | None) -> None:
 
 # ---- a room without a network -----------------------------------------------------------------
 
-_READ_ME = """Install without a network (Python {python}, 3 GB of disk, 2 GB of memory):
-
-    python -m venv galflow
-    galflow/bin/pip install --no-index --find-links wheels galflow-lite
-    galflow/bin/galflow-lite check --offline
-    galflow/bin/jupyter lab lessons
-
-On Windows the commands stand in galflow\\Scripts in place of galflow/bin.
-
-lessons/  without solutions     solved/  with solutions and outputs     wheels/  {what}
-"""
-
 
 # Tags of wheels that run there, as pip names them.
 PLATFORMS = {"windows": "win_amd64", "macos": "macosx_14_0_arm64"}
@@ -320,7 +266,7 @@ def write_classroom(out: Path, *, platforms: Iterable[str] = (), python: str = "
         write_student_version(lesson, out / "lessons" / lesson.name)
         write_aside(out / "solved" / lesson.name, lesson.read_bytes())
     what = f"for {' and '.join(platforms) or 'computers like the one that made them'}"
-    write_aside(out / "READ_ME.txt", _READ_ME.format(python=python, what=what))
+    write_aside(out / "READ_ME.txt", _TEXTS["read_me"].format(python=python, what=what))
 
 
 def _run(*words: object) -> None:

@@ -12,9 +12,10 @@ import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import tomlkit
 import torch
 
 from ..reproduction.checks import INSIDE, OPEN, OUTSIDE
@@ -64,14 +65,6 @@ def _near(one: torch.Tensor, other: torch.Tensor, within: float) -> bool:
     return bool((one - other).abs().max() <= within * other.abs().max() + 1e-6)
 
 
-@dataclass(frozen=True)
-class Exercise:
-    """An exercise: what looks at its answer, and its hints, the broadest first."""
-
-    judge: Callable[..., str]
-    hints: tuple[str, ...]
-
-
 class Outcome(int):
     """Whether an answer is right: 1 or 0, and silent at the end of a cell."""
 
@@ -79,37 +72,32 @@ class Outcome(int):
         """Nothing: the line that was printed says it all."""
 
 
-_known: dict[str, Exercise] = {}
+_judges: dict[str, Callable[..., str]] = {}
 _tries: Counter[str] = Counter()
 _hints_given: Counter[str] = Counter()
 
 
-def exercise(number: str, *hints: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
-    """Make a function the judge of an exercise.
-
-    Args:
-        number: lesson and exercise, such as ``"02.3"``.
-        hints: at most three, from a nudge to nearly the answer.
-    """
+def exercise(number: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
+    """Make a function the judge of an exercise, such as ``"02.3"``; hints are in `hints.toml`."""
 
     def keep(judge: Callable[..., str]) -> Callable[..., str]:
-        _known[number] = Exercise(judge, hints)
+        _judges[number] = judge
         return judge
 
     return keep
 
 
-def find(number: str) -> Exercise:
-    """The exercise of this number.
+def find(number: str) -> Callable[..., str]:
+    """The judge of the exercise of this number.
 
     Raises:
         ValueError: there is none.
     """
     try:
         importlib.import_module(f".lesson_{number[:2]}", __name__)
-        return _known[number]
+        return _judges[number]
     except (ImportError, KeyError, TypeError) as error:
-        known = sorted(n for n in _known if n[:2] == str(number)[:2]) or ["01.1", "01.2", "..."]
+        known = sorted(n for n in _judges if n[:2] == str(number)[:2]) or ["01.1", "01.2", "..."]
         expected = f"expected one of {', '.join(known)}"
         raise ValueError(f"found no exercise {number!r}, {expected}") from error
 
@@ -129,7 +117,7 @@ def check(number: str, *answers: Any) -> Outcome:
     Raises:
         ValueError: there is no such exercise.
     """
-    judge = find(number).judge
+    judge = find(number)
     try:
         if any(answer is ... for answer in answers):
             raise NotImplementedError("replace the dots")
@@ -162,13 +150,20 @@ def _with_return(answer: Any) -> Any:
     return returning
 
 
+@functools.cache
+def _all_hints() -> dict[str, list[str]]:
+    path = Path(__file__).with_name("hints.toml")
+    return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+
+
 def hint(number: str) -> None:
     """Print the next hint of an exercise; after the last one, the first again.
 
     Raises:
         ValueError: there is no such exercise.
     """
-    hints = find(number).hints
+    find(number)
+    hints = _all_hints()[number]
     at = _hints_given[number] % len(hints)
     _hints_given[number] += 1
     print(f"hint {at + 1} of {len(hints)}: {hints[at]}")

@@ -9,12 +9,7 @@ import torch
 from . import Wrong, exercise, expect, refuse
 
 
-@exercise(
-    "00.1",
-    "Two terms: the logarithm of the noise's density at f(x), and the logarithm of the slope.",
-    "The slope of (x - 2) / 3 is 1/3, whatever x is.",
-    "normal.log_prob((x - 2) / 3) - log(3)",
-)
+@exercise("00.1")
 def affine_log_density(answer) -> str:
     """answer: function of x, shape (n,), to log-densities."""
     x, log_3 = torch.linspace(-30, 30, 6001), math.log(3)
@@ -30,12 +25,7 @@ def affine_log_density(answer) -> str:
     return "a normal density with mean 2 and width 3: a flow knows it without being told"
 
 
-@exercise(
-    "00.2",
-    "A mean over points of p estimates an expectation over p.",
-    "The standard error of a mean is the standard deviation over the root of the number.",
-    "difference = log_p - log_q; difference.mean(), difference.std() / len(difference) ** 0.5",
-)
+@exercise("00.2")
 def kl_and_error(answer) -> str:
     """answer: function of log p and log q, each of shape (n,), to KL and its standard error."""
     gap = torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 1
@@ -57,12 +47,7 @@ def kl_and_error(answer) -> str:
     return "a number with its error: four times the points halve it"
 
 
-@exercise(
-    "00.3",
-    "Copy the loop of section 2 for `small = FlowOnALine()`, with `few = data[:30]` as each batch.",
-    "The loss of the last step is the first number: `loss.item()`.",
-    "The second is -log_prob(small, bumps.sample((10_000,))).mean().item()",
-)
+@exercise("00.3")
 def overfitted(on_few, on_fresh) -> str:
     """answers: mean NLL on the training points and on fresh ones."""
     few, fresh = (torch.as_tensor(value).detach() for value in (on_few, on_fresh))
@@ -81,12 +66,7 @@ def overfitted(on_few, on_fresh) -> str:
     return "smaller: the flow learned these 30 points by heart, and fresh ones pay for it"
 
 
-@exercise(
-    "00.4",
-    "The kept coordinate is the same on both sides: u1 = x1.",
-    "Solve u2 = x2 exp(s) + t for x2.",
-    "torch.stack([u[:, 0], (u[:, 1] - t(u[:, 0])) * torch.exp(-s(u[:, 0]))], dim=1)",
-)
+@exercise("00.4")
 def inverse_of_a_coupling(answer) -> str:
     """answer: function of u (n, 2) and of s and t, each (n,) to (n,), to x (n, 2)."""
     kept, free = torch.randn(50, 2, generator=torch.Generator().manual_seed(2)).T
@@ -115,12 +95,7 @@ def inverse_of_a_coupling(answer) -> str:
     return "there and back, exactly, although s and t have no inverse"
 
 
-@exercise(
-    "00.5",
-    "A determinant may be negative, a factor of area may not.",
-    "torch.autograd.functional.jacobian(f, point) is a matrix; it has a method det().",
-    "torch.autograd.functional.jacobian(f, point).det().abs().log()",
-)
+@exercise("00.5")
 def log_det_by_autograd(answer) -> str:
     """answer: function of a map and of a point (2,), to log |det| of the Jacobian there."""
     point, right = torch.tensor([0.3, -1.2]), math.sin(0.3)
@@ -135,12 +110,7 @@ def log_det_by_autograd(answer) -> str:
     return "the formula of a coupling agrees with automatic differentiation"
 
 
-@exercise(
-    "00.6",
-    "`train(FlowInThePlane(number))` gives a flow, `draw(flow, 4000)` its points.",
-    "torch.cdist(points, moons[:2000]).amin(1) is the distance to the nearest data point.",
-    "The mean of (distance > 0.25), as a float, is the share.",
-)
+@exercise("00.6")
 def bridges(answer) -> str:
     """answer: dictionary from 2, 6 and 10 couplings to the share of points far from the data."""
     other = not isinstance(answer, dict) or set(answer) != {2, 6, 10}

@@ -10,7 +10,7 @@ from ..metrics import linear_mmd
 from . import exercise, expect, refuse
 
 
-@exercise("01.1", "Which conditions does a star have?", "A galaxy has about 2,400 stars.")
+@exercise("01.1")
 def _split(unseen):
     """The number of galaxies in a random test of stars whose conditions are new."""
     told = {
@@ -39,12 +39,7 @@ class _Coupling:
         return bent.T, slope.sum(0)
 
 
-@exercise(
-    "01.2",
-    "The kept half has not changed, so the networks give the same numbers as on the way there.",
-    "flows.rational_quadratic_spline(bent.T, numbers, inverse=True, **coupling.spline)",
-    "It returns the coordinates, shape (moved, stars), and the log-slopes: take [0] and transpose.",
-)
+@exercise("01.2")
 def _undo(answer):
     """A function of a coupling, the kept half, the bent one and conditions."""
     torch.manual_seed(5)
@@ -70,11 +65,7 @@ def _undo(answer):
     return "The stars are back, and no network had to be inverted."
 
 
-@exercise(
-    "01.3",
-    "Standardised x is (x - mean) / scale: what is the Jacobian of that?",
-    "Which of the columns does the density integrate over?",
-)
+@exercise("01.3")
 def _physical(answer):
     """A function of log p of the flow, scales of star columns, scales of conditions."""
     log_p, stars, given = np.array([-3.0, -1.0]), np.array([0.5, 4.0, 30.0]), np.array([2.0, 0.1])
@@ -92,9 +83,7 @@ def _physical(answer):
     return "Now it integrates to one over the star columns, whatever the conditions."
 
 
-@exercise(
-    "01.4", "The integral over the ages stays 1.", "A range of 1 Gyr is now 1,000 units long."
-)
+@exercise("01.4")
 def _units(change):
     """The change of log p, in nats."""
     change = float(change)
@@ -110,11 +99,7 @@ def _units(change):
     return "log p falls by log(1000) = 6.9: a value of log p means nothing without its units."
 
 
-@exercise(
-    "01.5",
-    "The mean of 1,000 numbers of variance 1 has variance 1/1000.",
-    "The difference of two such means has twice that; ten columns add up.",
-)
+@exercise("01.5")
 def _chance(value):
     """The squared distance of two means, expected by chance."""
     told = {
@@ -128,11 +113,7 @@ def _chance(value):
     return "0.02. The public code compares a galaxy with itself, which scores 0: no model can."
 
 
-@exercise(
-    "01.6",
-    "Start from noise of any kind, of the shape of the stars.",
-    "Subtract the mean of the noise, column by column, and add that of the stars.",
-)
+@exercise("01.6")
 def _invent(answer):
     """A function of stars and a generator of random numbers."""
     rng = np.random.default_rng(1)
@@ -156,11 +137,7 @@ def _invent(answer):
     return "A perfect score for stars that nobody would take for a galaxy."
 
 
-@exercise(
-    "01.7",
-    "KDTree(np.concatenate([g.stars for g in train]) / scales).query(points)[0] gives distances.",
-    "Real stars have to be held-out ones: a training star has itself as its neighbour.",
-)
+@exercise("01.7")
 def _memorised(ratio):
     """Median distance to the training stars, of drawn over real stars."""
     many = np.size(ratio) > 1

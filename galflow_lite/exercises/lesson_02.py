@@ -11,12 +11,7 @@ from . import Wrong, exercise, expect, refuse
 _HALF_LOG = 0.5 * math.log(2 * math.pi)
 
 
-@exercise(
-    "02.1",
-    "Two terms: the density of the noise at u, and the log-determinant.",
-    "Coordinates of the noise are independent: their log-densities add up. So do the s.",
-    "Normal(0.0, 1.0).log_prob(u).sum(1) - s.sum(1)",
-)
+@exercise("02.1")
 def _log_density(answer):
     """A function of noise and s, each of shape (points, coordinates)."""
     u, s = torch.randn(2, 30, 3, generator=torch.Generator().manual_seed(1))
@@ -54,12 +49,7 @@ def _in_turn(made, u, scale, coordinates=3):
     return x
 
 
-@exercise(
-    "02.2",
-    "Solve u = (x - m) exp(-s) for x.",
-    "s and m of coordinate i need the coordinates before it: call the network once for each.",
-    "s, m = made.network(back); back[:, i] = u[:, i] * torch.exp(s[:, i]) + m[:, i]",
-)
+@exercise("02.2")
 def _undo(answer):
     """A function of a layer and noise."""
     made, x = _Layer(), torch.randn(40, 3, generator=torch.Generator().manual_seed(2))
@@ -86,11 +76,7 @@ def _undo(answer):
     return "There and back. Each coordinate took a call of the network."
 
 
-@exercise(
-    "02.3",
-    "For a density all coordinates of x are known at once.",
-    "A draw fills in one coordinate at a time, in each of the six layers.",
-)
+@exercise("02.3")
 def _calls(density, draw):
     """Calls of a network for a density and for a draw, of six MADEs and 43 coordinates."""
     turned = (density, draw) == (258, 6)
@@ -105,11 +91,7 @@ def _calls(density, draw):
     return "6 and 258: a MAF gives densities fast and draws slowly. In the plane that is no matter."
 
 
-@exercise(
-    "02.4",
-    "Add up the weights of the points of each cluster.",
-    "weights[labels == k].sum() for each k, then divide by the total.",
-)
+@exercise("02.4")
 def _shares(answer):
     """A function of labels and weights of points, to the share of each cluster."""
     labels = torch.tensor([0, 1, 1, 2, 2, 2, 2, 1])
@@ -131,12 +113,7 @@ def _shares(answer):
     return "Shares, which add up to one."
 
 
-@exercise(
-    "02.5",
-    "Probabilities add, logarithms do not.",
-    "In logarithms each term is log W_k + log q_k; torch.logsumexp adds over k.",
-    "torch.logsumexp(weights.log()[:, None] + log_q, dim=0)",
-)
+@exercise("02.5")
 def _sum(answer):
     """A function of log-densities of three pieces, shape (3, points), and their weights."""
     line, weights = torch.linspace(-12, 12, 4801), torch.tensor([0.2, 0.3, 0.5])
@@ -174,11 +151,7 @@ def _sum(answer):
     return "It integrates to one. Without the weights it would integrate to the number of pieces."
 
 
-@exercise(
-    "02.6",
-    "The standard error of a mean of n numbers is their scatter over the root of n.",
-    "Solve 0.002 = 2 * 0.09 / n ** 0.5 for n.",
-)
+@exercise("02.6")
 def _points(n):
     """The number of test points at which the KL is twice its standard error."""
     told = {
@@ -191,11 +164,7 @@ def _points(n):
     return "8,100. Half the KL, with the same scatter, would need four times as many."
 
 
-@exercise(
-    "02.7",
-    "Each piece has an eighth of the points and an eighth of the parameters.",
-    "Sum eight such costs.",
-)
+@exercise("02.7")
 def _cost(ratio):
     """The cost of eight pieces in units of one flow's."""
     told = {
@@ -208,12 +177,7 @@ def _cost(ratio):
     return "An eighth: each point goes through its own piece alone, and that one is small."
 
 
-@exercise(
-    "02.8",
-    "fit_pieces(data['rings'], labels, **size(2)) takes labels 0 and 1.",
-    "gap(rings, partial(log_pieces, pieces=...), tests['rings']).mean() is the KL.",
-    "A ring has a hole. Can a flow make one?",
-)
+@exercise("02.8")
 def _by_radius(kl, between):
     """KL of two pieces cut by radius, and the share of draws between the rings."""
     for found, what in ((kl, "KL"), (between, "share")):

@@ -11,7 +11,7 @@ from ..interpolants import downsample
 from . import Wrong, exercise, expect, refuse
 
 
-@exercise("03.1", "Turn the picture by 45 degrees: what changes?", "Which arrow stays itself then?")
+@exercise("03.1")
 def _centre(velocity):
     """The velocity in the centre of the ring: two numbers."""
     found = np.asarray(velocity, dtype=float).ravel()
@@ -26,12 +26,7 @@ def _centre(velocity):
     return "Zero: lines go out in all directions, and the mean of their slopes vanishes."
 
 
-@exercise(
-    "03.2",
-    "Where is the point, and what time is it, after half a step?",
-    "half = x + velocity(x, t) / (2 * steps), then look at half, at t + 1 / (2 * steps).",
-    "The whole step starts at x and not at half.",
-)
+@exercise("03.2")
 def _midpoint(answer):
     """A function of a velocity, points and the number of steps."""
     looks = []
@@ -69,7 +64,7 @@ def _midpoint(answer):
     return "Twice the looks a step, and an error that falls with the square of the step."
 
 
-@exercise("03.3", "The line: I_t = x0 + t (x1 - x0).", "x1 - I_t = (1 - t)(x1 - x0).")
+@exercise("03.3")
 def _factor(answer):
     """A function of the time."""
     t = np.array([0.2, 0.5, 0.8])
@@ -85,11 +80,7 @@ def _factor(answer):
     return "1 - t: particles slow down before they arrive, and never do."
 
 
-@exercise(
-    "03.4",
-    "low = interpolants.downsample(x1, 4) has 8 x 8 pixels.",
-    "low.repeat_interleave(4, dim=2) repeats rows; dim=3 repeats columns.",
-)
+@exercise("03.4")
 def _sharpening(answer):
     """A function of images, noise and its width."""
     generator = torch.Generator().manual_seed(3)
@@ -111,11 +102,7 @@ def _sharpening(answer):
     return "This is where the flow of super-resolution starts; the paper gives no sigma."
 
 
-@exercise(
-    "03.5",
-    "Let v be the variance of an answer. The mean of 16 has v / 16, and so much is the truth off.",
-    "The truth scatters as well, by v: v (1 + 1/16) against 2 v, in squares.",
-)
+@exercise("03.5")
 def _gain(value):
     """Error of the mean of 16 answers over that of one."""
     told = {
@@ -129,12 +116,7 @@ def _gain(value):
     return "0.73: a smooth mean beats every real-looking sky in this score."
 
 
-@exercise(
-    "03.6",
-    "mask = torch.ones(60, 1, 32, 32), and 0 in [:, :, 8:24, 8:24].",
-    "replies = many_answers(sky, mask): error of replies.mean(0) and replies.var(0), in the hole.",
-    "Divide the mean square of the error by (1 + 1/16) and by the mean variance; take the root.",
-)
+@exercise("03.6")
 def _beyond(value):
     """The calibration of answers in one large hole."""
     value = float(value)

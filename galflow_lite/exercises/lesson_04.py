@@ -11,11 +11,7 @@ from ..targets import GaussianMixture
 from . import Wrong, exercise, expect, refuse
 
 
-@exercise(
-    "04.1",
-    "log(1000 f) = log 1000 + log f: what is the gradient of a constant?",
-    "The logarithm of a root is half the logarithm.",
-)
+@exercise("04.1")
 def _factors(for_a_thousand, for_a_root):
     """By which factor the score grows for 1000 f and for the root of f."""
     told = {
@@ -33,12 +29,7 @@ def _factors(for_a_thousand, for_a_root):
     return "The constant is gone, and a power of f scales the arrows: section 8 makes use of it."
 
 
-@exercise(
-    "04.2",
-    "The score of a mixture is the mean of the two scores, weighted by each one's share.",
-    "For centres at a and -a and width 1 the log-odds of the two are 2 a x1.",
-    "The pull is (a, 0) for the share of the right one, (-a, 0) for the rest, less x.",
-)
+@exercise("04.2")
 def _two(answer):
     """A function of points (n, 2) and a that returns scores (n, 2)."""
     x = torch.randn(60, 2, generator=torch.Generator().manual_seed(1)) * 2
@@ -72,11 +63,7 @@ def _two(answer):
     return "Far from the middle one share is 1, and the other centre has no say."
 
 
-@exercise(
-    "04.3",
-    "x0 + sigma e is a Gaussian with variance 1 + sigma^2: what is its score?",
-    "Put s = -x / (1 + sigma^2) into the loss: what is left of e?",
-)
+@exercise("04.3")
 def _lowest(value):
     """The smallest loss of denoising score matching on a Gaussian in the plane."""
     told = {
@@ -90,11 +77,7 @@ def _lowest(value):
     return "1.98 of 2: a loss that hardly falls is no failure here. Compare with the lowest one."
 
 
-@exercise(
-    "04.4",
-    "With u = s_q - s_p - d the loss has terms of first and of second order in d.",
-    "By (a) the mean of d (s_p + e / sigma) is zero for any fixed d.",
-)
+@exercise("04.4")
 def _spoilt(value):
     """The value of the loss with a score network that is off."""
     told = {
@@ -108,12 +91,7 @@ def _spoilt(value):
     return "2.829, lower than D: a bad score network makes the loss look better."
 
 
-@exercise(
-    "04.5",
-    "The score of 04.2, with a = 4: which two numbers change?",
-    "The log-odds of the two are 2 a x1, so 8 x1.",
-    "train(far, seed)[0][STEPS] are the points at the end; count x1 > 0 for each seed.",
-)
+@exercise("04.5")
 def _far(score, shares):
     """The score of two Gaussians at 4 and -4, and shares on the right for three seeds."""
     x = torch.randn(60, 2, generator=torch.Generator().manual_seed(2)) * 3
@@ -144,11 +122,7 @@ def _far(score, shares):
     return "Farther apart the seeds differ more: nothing that the sampler sees pulls shares back."
 
 
-@exercise(
-    "04.6",
-    "After a step x is (1 - h) x + sqrt(2 h) times noise: what is its variance?",
-    "v = (1 - h)^2 v + 2 h: solve for v.",
-)
+@exercise("04.6")
 def _variance(answer):
     """A function of the step size that returns the variance at which a chain stays."""
     h = np.array([0.1, 0.5, 1.0])
@@ -168,11 +142,7 @@ def _variance(answer):
     return "v = 1 / (1 - h/2): the error is of order h, and at h = 2 the chain explodes."
 
 
-@exercise(
-    "04.7",
-    "Where p is not zero, p/q is constant within each mode.",
-    "KL is the mean of log(p/q) over the samples: 90 % of them have p/q = 0.9/0.5.",
-)
+@exercise("04.7")
 def _nats(value):
     """The KL divergence of shares 90 : 10 from 50 : 50."""
     right, turned = 0.9 * math.log(1.8) + 0.1 * math.log(0.2), 0.5 * math.log(0.5**2 / 0.09)
@@ -189,11 +159,7 @@ def _nats(value):
     return "0.368, however far apart the modes are: KL compares the shares themselves."
 
 
-@exercise(
-    "04.8",
-    "mcmc.langevin(ring, start, steps=..., step_size=...).samples",
-    "metrics.mode_weights(points, ring).largest_deviation is a share: times 100.",
-)
+@exercise("04.8")
 def _astray(points):
     """How far the worst mode of chains from (3, 1) is off, in points."""
     shares = hasattr(points, "largest_deviation")

@@ -259,7 +259,7 @@ TAKEN_ONCE: list[tuple[str, Callable[[], Any]]] = [
     ("times", lambda: MIXTURE.schedule.at(np.nan, torch.zeros(1, 1))),
     ("times", lambda: MIXTURE.schedule.interpolate(torch.zeros(1, 1), torch.ones(1, 1), -0.1)),
     ("tempering", lambda: samplers.train_sampler(target(), tempering=lambda k: k - 1.0, **SMALL)),
-    ("sigma", lambda: samplers.train_sampler(target(), sigma=lambda k: 0.0, **SMALL)),
+    ("sigma", lambda: samplers.train_sampler(target(), sigma=0.0, **SMALL)),
     ("high", lambda: samplers.train_sampler(target(), sigma=samplers.LogUniform(2, 1), **SMALL)),
     ("learning_rate", lambda: trained_pieces(POINTS, learning_rate=np.inf)),
     ("weight_decay", lambda: trained_pieces(POINTS, weight_decay=True)),

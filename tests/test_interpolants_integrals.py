@@ -68,22 +68,6 @@ def test_bound_is_the_mean_of_the_squared_rate(schedule):
     assert abs(float(direct.mean()) - found.value) < 4 * error
 
 
-@pytest.mark.parametrize("schedule", [LINEAR, trigonometric()])
-def test_least_loss_is_minus_the_kinetic_energy(schedule):
-    mixture = figure_two(schedule, "independent")
-    x0, x1, _ = mixture.sample_pairs(100_000, generator=seeded())
-    options = {"schedule": schedule, "coupling": lambda x1, c: x0, "generator": seeded(1)}
-    found = float(velocity_loss(mixture.velocity, x1, **options))
-    draw = draw_interpolant(x1, **{**options, "generator": seeded(1)})
-    b = mixture.velocity(draw.x, draw.t)
-    error = float((b.square() - 2 * draw.rate * b).std()) / math.sqrt(len(x1))
-    assert abs(found + by_quadrature(mixture)) < 4 * error
-    # Any other velocity does worse, by its mean squared distance.
-    options["generator"] = seeded(1)
-    worse = float(velocity_loss(lambda x, t, c: mixture.velocity(x, t) + 0.5, x1, **options))
-    assert worse - found == pytest.approx(0.25, abs=4 * float((draw.rate - b).std()) / 316)
-
-
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_loss_and_constant_make_the_mean_squared_error(reduction):
     x1 = torch.randn(50, 3, dtype=torch.float64, generator=seeded())

@@ -169,30 +169,6 @@ def test_score_matching_is_least_at_the_score(rule):
     assert loss.item() == pytest.approx(1 - SIGMA**2 / VARIANCE, abs=1e-9)
 
 
-def test_two_independent_scores_are_unbiased_and_one_is_not():
-    """Noise in the target's score adds its variance to a squared loss, nothing to the other."""
-    generator = torch.Generator().manual_seed(1)
-    n, noise_std = 400_000, 2.0
-    z, e = torch.randn(2, n, 1, dtype=torch.float64, generator=generator)
-
-    def noisy(x: Tensor) -> Tensor:
-        # The noise depends on x, as that of a mini-batch does, so that its variance has a gradient.
-        draw = torch.randn(x.shape, dtype=x.dtype, generator=generator)
-        return target_score(x) + noise_std * (1 + 0.3 * x) * draw
-
-    value, exact = divergence("fisher")
-    found = {}
-    for two in (False, True):
-        theta, b = parameters()
-        loss = dft_loss(noisy, critic, theta * z + b, e, SIGMA, independent_scores=two)
-        added = 0 if two else noise_std**2 * ((1 + 0.3 * B) ** 2 + 0.09 * VARIANCE)
-        assert loss.item() == pytest.approx(value + added, abs=0.15)
-        found[two] = slopes(loss, (theta, b))
-    # E[noise^2] = 4 E[(1 + 0.3 x)^2]: its gradient in theta is 8 * 0.09 theta.
-    assert found[False][0] - exact[0] == pytest.approx(8 * 0.09 * THETA, abs=0.15)
-    assert found[True] == pytest.approx(exact, abs=0.15)
-
-
 def test_fisher_loss_in_several_dimensions():
     """Against |s|^2 + 2 trace of the Jacobian, a point at a time."""
     generator = torch.Generator().manual_seed(2)

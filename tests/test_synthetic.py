@@ -13,7 +13,6 @@ from galflow_lite.synthetic.galaxy_model import (
     SOLAR_IRON,
     SOLAR_OXYGEN,
     GalaxyModel,
-    birth_times,
     metal_fraction,
 )
 
@@ -132,29 +131,3 @@ def test_ten_coordinates_are_not_degenerate(family):
     rule = metal_fraction(SOLAR_OXYGEN * 10 ** (ofe + feh), SOLAR_IRON * 10**feh)
     residual = np.log10(z / rule)
     assert residual.std() == pytest.approx(0.05, rel=0.05)
-
-
-def test_discs_grow_inside_out_heat_with_age_and_are_poor_in_metals_outside():
-    stars = median_galaxy(10.7, 100_000, 0)
-    thin = stars["thin"]
-    R = np.hypot(thin["x"], thin["y"])
-    young, old = thin["age"] < 2, thin["age"] > 7
-    assert np.median(R[young]) > 1.1 * np.median(R[old])
-    ring = (R > 4) & (R < 6)
-    assert thin["vz"][ring & old].std() > 1.5 * thin["vz"][ring & young].std()
-    assert np.median(stars["thick"]["age"]) > np.median(thin["age"]) + 3
-    everywhere = clean(stars["all"])
-    slope, _ = np.polyfit(np.hypot(everywhere["x"], everywhere["y"]), everywhere["feh"], 1)
-    assert -0.12 < slope < -0.03  # dex / kpc, as in the Milky Way
-
-
-def test_birth_times_follow_their_history():
-    times = birth_times(np.random.default_rng(0), 200_000, 2.0, 13.5, 3.0)
-    t = np.linspace(2.0, 13.5, 20_001)
-    rate = (t - 1.95) * np.exp(-(t - 2.0) / 3.0)
-    cumulative = np.cumsum(rate) / rate.sum()
-    for quantile in (0.1, 0.5, 0.9):
-        expected = np.interp(quantile, cumulative, t)
-        assert np.quantile(times, quantile) == pytest.approx(expected, abs=0.03)
-    burst = birth_times(np.random.default_rng(0), 200_000, 2.0, 13.5, 3.0, 3.0)
-    assert np.mean(burst > 12.0) > 2 * np.mean(times > 12.0)

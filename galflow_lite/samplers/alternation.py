@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -19,7 +19,7 @@ from ..inputs import as_number
 from ..targets import Noised, Target
 from ..training import LOOK_EVERY, History
 from .implicit_sampler import ImplicitSampler, stacked
-from .losses import LogUniform, score_matching_loss, value_at
+from .losses import LogUniform, Schedule, score_matching_loss, value_at
 
 Loss = Callable[..., Tensor]
 # Largest norm of the gradient of a sampler.
@@ -31,33 +31,32 @@ def _adam(parameters: list[Tensor]) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=1.0, betas=(0.0, 0.99), fused=True)
 
 
+@dataclass(eq=False)
 class Alternation:
     """A step of the sampler as a loss for `fit`: its score network catches up, then it moves."""
 
-    # Which the training hands over by name, as `other`.
-    rows: int
-    latent_dim: int
-    score_steps: int
-    pretraining: int
-    differentiable: bool
-    generator: torch.Generator
-    final: Any
-    sigma: Any
-    noised: Any
-    rate: Any
-    tempering: Any
+    target: Target
+    network: nn.Module
+    score_network: nn.Module
+    loss: Loss
     method: Any
+    differentiable: bool
+    latent_dim: int
+    rows: int
+    pretraining: int
+    sigma: float | LogUniform
+    noised: bool
+    tempering: Schedule
+    score_steps: Schedule
+    rate: Schedule
+    generator: torch.Generator
 
-    def __init__(
-        self, target: Target, network: nn.Module, score_network: nn.Module, loss: Loss, **other: Any
-    ) -> None:
-        self.target, self.network, self.score_network = target, network, score_network.train()
-        self.evaluate_score: Callable[..., Tensor] = score_network
-        self.loss, self.evaluations = loss, 0
-        vars(self).update(other)
-        self.optimizer = _adam(list(score_network.parameters()))
-        self.like = next(network.parameters())
-        self.bound = float("inf")
+    def __post_init__(self) -> None:
+        self.score_network.train()
+        self.evaluate_score: Callable[..., Tensor] = self.score_network
+        self.optimizer = _adam(list(self.score_network.parameters()))
+        self.like = next(self.network.parameters())
+        self.bound, self.evaluations = float("inf"), 0
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, Any]]:
         """The loss of the sampler at a step, and what the score network and the target had to do.
@@ -65,7 +64,7 @@ class Alternation:
         Samples beyond all bounds make the loss NaN, at which `fit` ends.
         """
         score_loss = self._catch_up(step)
-        x0, noise, sigma = self.points = self._draw(self.rows, step, graph=True)
+        x0, noise, sigma = self.points = self._draw(self.rows, graph=True)
         inside = x0.detach().abs().amax() <= self.bound
         # A target is not asked beyond all bounds.
         value = self._loss(torch.where(inside, x0, 0.0), noise, sigma, step)
@@ -77,7 +76,8 @@ class Alternation:
     def trained(self, history: History) -> Any:
         """The sampler, with its score network and the history of the training."""
         networks = {"network": self.network.eval(), "score_network": self.score_network.eval()}
-        sizes = {"latent_dim": self.latent_dim, "dim": self.target.dim, "sigma": self.final}
+        sigma = self.sigma.low if isinstance(self.sigma, LogUniform) else self.sigma
+        sizes = {"latent_dim": self.latent_dim, "dim": self.target.dim, "sigma": sigma}
         count = int(sum(history.logs.get("gradient_evaluations", [])))
         return ImplicitSampler(**networks, **sizes, history=history, gradient_evaluations=count)
 
@@ -97,7 +97,7 @@ class Alternation:
                 f"({self.rows}, {dim}) for the target {name}: match the dimensions"
             )
         x = x.clone().requires_grad_()
-        score = self._target_score(self._level(self.rows, 0, generator), 0)(x)
+        score = self._target_score(self._level(self.rows, generator), 0)(x)
         bad = int((~score.isfinite()).any(-1).sum())
         if score.shape != x.shape or bad:
             raise ValueError(
@@ -143,7 +143,7 @@ class Alternation:
             return 0.0
         self.optimizer.param_groups[0]["lr"] = value_at(self.rate, step)
         # All samples in one evaluation: the sampler does not change meanwhile.
-        x0, noise, sigma = self._draw(count * self.rows, step, graph=False)
+        x0, noise, sigma = self._draw(count * self.rows, graph=False)
         total = 0.0
         for part in range(count):
             take = slice(2 * part * self.rows, 2 * (part + 1) * self.rows)
@@ -156,11 +156,11 @@ class Alternation:
             total = total + loss.detach()
         return total / count
 
-    def _draw(self, rows: int, step: int, *, graph: bool) -> tuple[Tensor, Tensor, float | Tensor]:
+    def _draw(self, rows: int, *, graph: bool) -> tuple[Tensor, Tensor, float | Tensor]:
         """Samples without noise, noise and its level, for a whole number of batches of pairs."""
         z = self._normal(rows, self.latent_dim)
         noise = self._normal(rows, self.target.dim)
-        sigma = self._level(rows, step)
+        sigma = self._level(rows)
         with torch.set_grad_enabled(graph):
             x0 = self._paired(self.network(z), 1)
         return x0, self._paired(noise, -1), self._paired(sigma, 1)
@@ -172,11 +172,10 @@ class Alternation:
         parts = values.unflatten(-2, (-1, self.rows))
         return torch.stack((parts, sign * parts), dim=-3).flatten(-4, -2)
 
-    def _level(self, n: int, step: int, generator: torch.Generator | None = None) -> float | Tensor:
-        generator = self.generator if generator is None else generator
+    def _level(self, n: int, generator: torch.Generator | None = None) -> float | Tensor:
         if isinstance(self.sigma, LogUniform):
-            return self.sigma.draw(n, step, generator, self.like.dtype)
-        return as_number(value_at(self.sigma, step), "sigma", above=0)
+            return self.sigma.draw(n, generator or self.generator, self.like.dtype)
+        return self.sigma
 
     def _normal(self, n: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
         generator = self.generator if generator is None else generator
@@ -238,7 +237,7 @@ class Together(Alternation):
     def __call__(self, step: int) -> Tensor:
         """The sum of the losses of the members that are sound, at which `fit` ends if none is."""
         score_loss = self._catch_up(step)
-        x0, noise, sigma = self._draw(self.rows, step, graph=True)
+        x0, noise, sigma = self._draw(self.rows, graph=True)
         inside = self.sound & (x0.detach().abs().amax((1, 2)) <= self.bound)
         points = torch.where(_along(inside, x0), x0, 0.0)
         losses = torch.where(inside, self._loss(points, noise, sigma, step), torch.nan)
@@ -312,8 +311,8 @@ class Together(Alternation):
     def _normal(self, n: int, dim: int) -> Tensor:
         return torch.stack([member._normal(n, dim) for member in self.members])
 
-    def _level(self, n: int, step: int) -> float | Tensor:
-        levels = [member._level(n, step) for member in self.members]
+    def _level(self, n: int) -> float | Tensor:
+        levels = [member._level(n) for member in self.members]
         return torch.stack(levels) if isinstance(levels[0], Tensor) else levels[0]
 
     def _loss(self, x0: Tensor, noise: Tensor, sigma: float | Tensor, step: int) -> Tensor:

@@ -56,19 +56,21 @@ class LogUniform:
     """Noise levels drawn for each point, uniform in log sigma.
 
     Attributes:
-        low: smallest level, positive; a number or a schedule.
-        high: largest level, alike; a schedule can narrow the range towards the end.
+        low: smallest level, positive.
+        high: largest level.
     """
 
-    low: Schedule
-    high: Schedule
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        as_number(self.high, "high", least=as_number(self.low, "low", above=0))
 
     def draw(
-        self, n: int, step: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Levels of n points at a step, shape (n, 1)."""
-        low = as_number(value_at(self.low, step), "low", above=0)
-        high = as_number(value_at(self.high, step), "high", least=low)
+        """Levels of n points, shape (n, 1)."""
+        low, high = self.low, self.high
         uniform = torch.rand(n, 1, generator=generator, device=generator.device, dtype=dtype)
         return low * (high / low) ** uniform
 

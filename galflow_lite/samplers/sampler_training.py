@@ -16,7 +16,7 @@ from ..targets.target import as_target
 from ..training import TrainingDiverged, fit, threads
 from .alternation import CLIP_NORM, Alternation, Together, _adam
 from .implicit_sampler import ImplicitSampler, SamplerNetwork, ScoreNetwork
-from .losses import LogUniform, Schedule, dft_loss, fisher_loss, kl_loss, linear_decay, value_at
+from .losses import LogUniform, Schedule, dft_loss, fisher_loss, kl_loss, linear_decay
 
 # Steps of the score network before the first one of the sampler, as far as that takes as many.
 _PRETRAINING = 500
@@ -32,7 +32,7 @@ def train_sampler(
     sampler: nn.Module | ImplicitSampler | Sequence[nn.Module | ImplicitSampler] | None = None,
     latent_dim: int | None = None,
     hidden: tuple[int, ...] = (64, 64, 64),
-    sigma: Schedule | LogUniform = 0.1,
+    sigma: float | LogUniform = 0.1,
     noised: bool = False,
     tempering: Schedule = 1.0,
     batch: int = 256,
@@ -56,7 +56,7 @@ def train_sampler(
     `target=[a, b], method=["dft", "kl"]`. What is given once holds for all. Each is, to rounding,
     what it would be alone. List those of one method, and of one target, side by side.
 
-    A schedule is a function of the step, such as `geometric(1.5, 0.1, 1000)`; a number is the same
+    A schedule is a function of the step, such as `geometric(0.05, 1, 1000)`; a number is the same
     at every step.
 
     Args:
@@ -71,8 +71,7 @@ def train_sampler(
             default a new `SamplerNetwork`, as several trainings need.
         latent_dim: columns of z ~ N(0, I); by default those of `sampler`, or of the target.
         hidden: hidden layers of the default networks.
-        sigma: noise level, positive: a number, a schedule, or a distribution for each point,
-            `LogUniform`.
+        sigma: noise level, positive; or its distribution over points, `LogUniform`.
         noised: train towards the target noised as the sampler is, which DFT does not; for mixtures
             of Gaussians (`targets.Noised`). Where a distribution draws sigma, points count with
             sigma^2.
@@ -120,7 +119,6 @@ def train_sampler(
         network, latent = _network(target, sampler, latent_dim, widths)
         weight, law = next(network.parameters()), isinstance(sigma, LogUniform)
         score_network = ScoreNetwork(target.dim, hidden=widths, conditional=law)
-        final = value_at(sigma.low if law else sigma, steps - 1)
         found = Alternation(
             target,
             network,
@@ -132,8 +130,7 @@ def train_sampler(
             latent_dim=latent,
             rows=batch // 2,
             pretraining=min(_PRETRAINING, steps),
-            sigma=sigma,
-            final=as_number(final, "sigma", above=0),
+            sigma=sigma if law else as_number(sigma, "sigma", above=0),
             noised=noised,
             tempering=tempering,
             score_steps=score_steps,

@@ -95,6 +95,8 @@ def test_abundance_limits_are_inclusive_and_stars_without_metals_are_cut():
     assert len(kept) == 950 - 4
     assert (kept["feh"].min(), kept["ofe"].min()) == (-8.0, -1.0)
     assert np.isneginf(galaxy["feh"][2])  # the given table is unchanged
+    # As in tables of other simulations.
+    assert len(clean(galaxy.select([c for c in COLUMNS if c not in ("feh", "ofe")]))) == 950
 
 
 def test_galaxies_with_few_stars_left_are_refused():

@@ -27,16 +27,6 @@ SCHEDULES = {
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 
 
-@each_schedule
-def test_rates_are_derivatives_and_not_their_negatives(schedule):
-    torch.manual_seed(0)
-    x0, x1 = torch.randn(2, 40, 2, dtype=torch.float64)
-    t, step = torch.linspace(0.03, 0.97, 40, dtype=torch.float64), 1e-6
-    rate = schedule.interpolate(x0, x1, t)[1]
-    after, before = (schedule.interpolate(x0, x1, t + s)[0] for s in (step, -step))
-    assert torch.allclose(rate, (after - before) / (2 * step), atol=1e-7)
-
-
 def test_a_schedule_that_is_none_is_refused():
     with pytest.raises(ValueError, match="t = 0 is the base"):
         Schedule(lambda t: t, lambda t: 1 - t)

@@ -40,16 +40,6 @@ def test_order_of_the_fixed_methods_is_what_they_evaluate_in_a_step(method, orde
     assert coarse.evaluations == 20 * order
 
 
-def test_euler_is_algorithm_2():
-    mixture, x = from_noise(LINEAR), torch.randn(50, 1, dtype=torch.float64, generator=seeded())
-    by_hand = x
-    for n in range(10):
-        by_hand = by_hand + mixture.velocity(by_hand, n / 10) / 10
-    found = sample_ode(mixture.velocity, x, steps=10)
-    assert torch.allclose(found.samples, by_hand, atol=1e-13)
-    assert found.evaluations == 10
-
-
 @pytest.mark.parametrize("backward", [False, True])
 def test_dopri5_counts_its_evaluations_and_stays_between_its_ends(backward):
     seen = []

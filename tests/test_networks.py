@@ -112,9 +112,6 @@ def test_attention_is_that_of_torch():
     torch.testing.assert_close(attention(h), h + merged)
 
 
-# Sizes
-
-
 # The feature network
 
 

@@ -286,16 +286,6 @@ def test_stored_verdicts_name_the_bands_that_ship_and_all_of_them(number):
     assert known == shown
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
-def test_shipped_notebook_without_outputs_or_a_verdict_fails(path):
-    book = read(path)
-    for cell in code_cells(book):
-        outputs, cell.outputs = cell.outputs, []
-        assert CHECKED not in tags(cell) or any("verdict" in text for text in verdicts(book))
-        cell.outputs, cell.execution_count = outputs, None
-    assert any("not executed" in text for text in execution(book))
-
-
 # ---- the guard itself -------------------------------------------------------------------------
 
 
@@ -321,6 +311,8 @@ SPOILT_OUTPUTS = [
 ]
 # Of the opening cell, the settings, a verdict and a figure.
 DAMAGE = [
+    (lambda title, first, verdict, figure: verdict.update(execution_count=None), "not executed"),
+    (lambda title, first, verdict, figure: verdict.outputs.clear(), "a verdict cell without text"),
     (lambda title, first, verdict, figure: verdict.metadata.clear(), "nbval does not compare"),
     (lambda title, first, verdict, figure: verdict.metadata.tags.append(IGNORED), "both checked"),
     (lambda title, first, verdict, figure: verdict.outputs[0].update(text="a"), "did not pass"),

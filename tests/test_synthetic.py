@@ -102,27 +102,6 @@ def test_mass_metallicity_relation_of_dwarfs():
     assert np.abs(mean - (-1.69 + 0.30 * (log_mass - 6))).max() < 0.17  # their scatter
 
 
-def ofe_histogram(log_mass):
-    """Normalised counts of [O/Fe] at fixed [Fe/H], around the family's median metallicity."""
-    g = clean(median_galaxy(log_mass, 200_000, 1)["all"])
-    centre = np.median(g["feh"]) - 0.3
-    chosen = g["ofe"][np.abs(g["feh"] - centre) < 0.1]
-    counts, edges = np.histogram(chosen, bins=np.arange(0.0, 0.51, 0.025))
-    return counts / counts.sum(), 0.5 * (edges[1:] + edges[:-1])
-
-
-def test_massive_galaxies_have_two_alpha_sequences_and_dwarfs_one():
-    share, ofe = ofe_histogram(10.8)
-    low, high = share[ofe < 0.2].max(), share[ofe > 0.27].max()
-    between = share[(ofe > 0.18) & (ofe < 0.30)].min()
-    # A histogram of some 25,000 stars has a bin at the dip of several hundred: 20 % is many sigma.
-    assert between < 0.8 * high < 0.8 * low
-    assert share[ofe > 0.22].sum() > 0.15
-    share, ofe = ofe_histogram(7.5)
-    assert share[ofe > 0.22].sum() < 0.08
-    assert ofe[np.argmax(share)] < 0.2
-
-
 def test_ten_coordinates_are_not_degenerate(family):
     stars = np.concatenate([g.stars for g in family[:30]]).astype(float)
     assert np.linalg.eigvalsh(np.corrcoef(stars.T)).min() > 0.05

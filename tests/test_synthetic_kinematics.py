@@ -12,7 +12,6 @@ from galflow_lite.synthetic.family import draw_parameters
 from galflow_lite.synthetic.galaxy_model import COMPONENTS, GalaxyModel
 from galflow_lite.synthetic.kinematics import (
     NFW,
-    DiscKinematics,
     G,
     GalaxyPotential,
     Hernquist,
@@ -80,32 +79,6 @@ def drawn(model: GalaxyModel, n: int, seed: int) -> dict[str, Galaxy]:
     """Stars of each component."""
     stars, component = model.sample(n, rng=np.random.default_rng(seed))
     return {name: Galaxy(stars[component == i]) for i, name in enumerate(COMPONENTS)}
-
-
-class IsothermalSheet:
-    """Spitzer's self-gravitating layer sech^2(z / h), with a flat rotation curve added."""
-
-    def __init__(self, surface_density: float, h: float) -> None:
-        self.surface_density, self.h = surface_density, h
-
-    def potential(self, R, z):
-        sheet = 2 * np.pi * G * self.surface_density * self.h * np.log(np.cosh(z / self.h))
-        return sheet + 200.0**2 * np.log(R) - 1e6
-
-    def acceleration(self, R, z):
-        vertical = -2 * np.pi * G * self.surface_density * np.tanh(z / self.h)
-        return -(200.0**2) / R + 0 * z, vertical + 0 * R
-
-
-def test_isothermal_layer_has_its_one_dispersion_at_every_height():
-    surface_density, h = 5e7, 0.4
-    sheet = GalaxyPotential([IsothermalSheet(surface_density, h)])
-    kinematics = DiscKinematics(sheet, 2.5, (0.2, 0.8))
-    z = np.linspace(0, 5 * h, 20)
-    same = np.ones_like(z)
-    _, _, sigma_z, _ = kinematics.dispersions(8.0 * same, z, h * same, 2.5 * same)
-    expected = np.sqrt(np.pi * G * surface_density * h)
-    np.testing.assert_allclose(sigma_z, expected, rtol=0.01)
 
 
 def test_hernquist_sphere_alone_has_its_isotropic_dispersion():

@@ -188,7 +188,7 @@ def clean(galaxy: Galaxy) -> Galaxy:
     7. Compute the conditions; others are kept as they were given.
 
     Args:
-        galaxy: Stars in kpc and km/s, centred, with all of `COLUMNS`.
+        galaxy: Stars in kpc and km/s, centred; of `COLUMNS` the abundances may be absent.
 
     Returns:
         A new galaxy; the given one is unchanged.
@@ -205,8 +205,8 @@ def clean(galaxy: Galaxy) -> Galaxy:
     if limit > _R_MAX and keep.any():
         keep &= radius <= np.percentile(radius[keep], _PERCENTILE)
     keep[np.argsort(galaxy["Z"], kind="stable")[-_TOP_Z:]] = False
-    for name, least in _LEAST.items():
-        keep &= galaxy[name] >= least
+    for name in _LEAST.keys() & galaxy.columns:
+        keep &= galaxy[name] >= _LEAST[name]
     galaxy = galaxy.take(keep)
     if len(galaxy) < _FEWEST_STARS:
         found = f"galaxy {galaxy.id!r} keeps {len(galaxy)} of {raw} stars after the cuts"
@@ -217,7 +217,7 @@ def clean(galaxy: Galaxy) -> Galaxy:
 
 def _bound_abundances(galaxy: Galaxy) -> Galaxy:
     """Give stars without iron or oxygen a finite abundance that no cut keeps."""
-    places = [galaxy.columns.index(name) for name in _LEAST]
+    places = [galaxy.columns.index(name) for name in _LEAST if name in galaxy.columns]
     without = np.isneginf(galaxy.stars[:, places]).any(axis=1)
     if not without.any():
         return galaxy

@@ -107,12 +107,6 @@ def test_optimal_transport_is_a_permutation_of_least_cost():
     assert (x0 - x1).square().sum() <= others.min() + 1e-12
 
 
-def test_law_of_a_user_function_is_not_known():
-    pair = custom(lambda x1, c: x1 + c).pair(torch.zeros(3, 2), torch.ones(3, 2))
-    assert torch.equal(pair.x0, torch.ones(3, 2))
-    assert pair.base is None
-
-
 def test_law_of_the_base_is_a_density():
     base = GaussianBase(torch.tensor([[1.0, 2.0]]).double(), 0.5)
     normal = torch.distributions.Normal(base.mean, 0.5)

@@ -18,20 +18,10 @@ from ..files import bars_hidden, read_toml, share, writable, write_aside
 from ..inputs import as_whole
 from ..notebooks import execute, find_notebooks
 from .settings import about
-from .summaries import ALLOWANCE, COVERAGE, prediction_interval
+from .summaries import prediction_interval
 from .tables import rows, store
 
 FEWEST = 5
-RULE = (
-    f"A {100 * COVERAGE:g} % prediction interval for one new run: mean +- t s sqrt(1 + 1/n), with "
-    "the Student t quantile of n - 1 degrees of freedom and the standard deviation s over n seeds; "
-    f"widened by {100 * ALLOWANCE:g} % of |mean| at either end, because the same seed gives a "
-    "trained number that differs by up to 1.7 % between vector instruction sets; rounded outwards "
-    "to two digits of its width. A positive quantity that scatters by factors (law lognormal) has "
-    "the same interval in its logarithm, with ends rounded outwards to two digits each. A band "
-    "ends where the quantity does (within), and does not reach its null: the value that a rival, "
-    "an untrained network or no effect at all would give."
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ def band_of(
     within: Sequence[float] | None = None,
     null: float | None = None,
 ) -> Band:
-    """The band of a list of values, by the rule in :data:`RULE`.
+    """The band of a list of values, by the rule that stands at the head of ``data/bands.toml``.
 
     Args:
         values: those of five or more seeds.
@@ -177,9 +167,6 @@ def _one_seed(paths: Sequence[Path], seed: int, folder: Path) -> dict[str, dict[
 
 def _write(path: Path, notebook: str, bands: dict[str, Band], seeds: int) -> None:
     document = tomlkit.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
-    if "rule" not in document:
-        document.add(tomlkit.comment("Made by `galflow-lite bands`; not to be edited by hand."))
-    document["rule"] = RULE
     # Bands are made on the CPU or on the GPU of one machine: this says on which.
     here = about()
     section: dict[str, Any] = {"date": here["date"], "seeds": seeds, **here}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from scipy.stats import kurtosis
 from torch import Tensor
 
 from galflow_lite.metrics import (
@@ -102,17 +103,20 @@ def test_linear_mmd_by_hand():
 # --- energy distance --------------------------------------------------------------------------
 
 
-def require_calibrated(found: list, *, largest: float = 1.15) -> np.ndarray:
+def require_calibrated(found: list, *, most: float = 1.0) -> np.ndarray:
     """Values whose stated errors are right in the middle and cover; returns the values.
 
-    Where the null holds, the stated error itself scatters upwards, so its median is compared.
+    Where the null holds, the stated error itself scatters upwards, so its median is compared; it
+    may be `most` times the spread. Both bounds leave four errors of what they are compared with.
     """
     values = np.array([estimate.value for estimate in found])
     stated = np.array([estimate.standard_error for estimate in found])
-    assert 0.85 < np.median(stated) / values.std(ddof=1) < largest
+    # The relative error of a standard deviation, which grows with the kurtosis.
+    error = math.sqrt((kurtosis(values, fisher=False) - 1) / (4 * len(values)))
+    assert 1 - 4 * error < np.median(stated) / values.std(ddof=1) < most + 4 * error
     within = (np.abs(values - values.mean()) < 2 * stated).mean()
-    # 95 % for a normal variable with a known error; 4 binomial errors less.
-    assert within > 0.95 - 4 * math.sqrt(0.05 * 0.95 / len(found)) - 0.03
+    # 95 % for a normal variable with a known error, 91 % for so few rows, in 4,400 repeats.
+    assert within > 0.91 - 4 * math.sqrt(0.09 * 0.91 / len(found))
     return values
 
 
@@ -223,9 +227,8 @@ def test_standard_errors_of_ksd(shift):
     target, draws = ROUND, 400
     samples = (target.sample(150, seed=k) + shift for k in range(draws))
     found = [ksd(x, target) for x in samples]
-    # A root close to its floor: the slope overstates the spread by up to a third.
-    largest = 1.15 if shift else 1.35
-    values = require_calibrated(found, largest=largest)
+    # A root close to its floor: the slope overstates the spread, 1.21 times in 2,000 repeats.
+    values = require_calibrated(found, most=1.0 if shift else 1.21)
     error = values.std(ddof=1) / math.sqrt(draws)
     assert (values.mean() - found[0].null > 4 * error) == bool(shift)
 

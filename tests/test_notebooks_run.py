@@ -223,6 +223,15 @@ def test_each_fault_has_one_place_to_be_planted():
         assert set(fault.moves) <= known, fault.name
 
 
+def test_every_checked_line_has_a_fault_that_turns_it_amber():
+    moved = {name for fault in faults.faults().values() for name in fault.moves}
+    for path in notebooks.find_notebooks():
+        cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        texts = [output.get("text", "") for cell in cells for output in cell.outputs]
+        checked = set(re.findall(r"^([\w.]+)   [✔⚠] ", "\n".join(texts), flags=re.MULTILINE))
+        assert checked - moved == set(), path.name
+
+
 def test_a_planted_fault_turns_its_checks_amber(tmp_path):
     fault = faults.faults("00")["flow without its slope"]
     assert set(faults.run_with(fault, "00", tmp_path)) >= set(fault.moves) > set()

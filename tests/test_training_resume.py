@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 import torch
+from pretended_device import pretended
 from torch import nn
 
 from galflow_lite import files
@@ -17,13 +18,13 @@ class Crash(RuntimeError):
     """Stands for a power cut."""
 
 
-def train(folder, *, seed=0, crash_at=None, width=8, steps=60, **options):
+def train(folder, *, device="cpu", seed=0, crash_at=None, width=8, steps=60, **options):
     """Everything that has a state at once: buffers, dropout, noise."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Linear(3, width), nn.BatchNorm1d(width), nn.SiLU(), nn.Dropout(0.2), nn.Linear(width, 1)
-    )
-    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
+    ).to(device)
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(1)).to(device)
     y = x.prod(1, keepdim=True)
     batches = TensorBatches(x[50:], y[50:], batch_size=16)
 
@@ -66,6 +67,17 @@ def test_resumed_training_equals_uninterrupted(tmp_path, optimizer, validated):
         assert getattr(history, name) == getattr(whole, name), name
     assert same(expected, found)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_training_on_a_device_goes_on_where_it_was(tmp_path, kind):
+    with pretended(kind):
+        expected, whole = train(None, device=kind)
+        with pytest.raises(Crash):
+            train(tmp_path, device=kind, crash_at=37)
+        found, history = train(tmp_path, device=kind, seed=99)
+        assert history.loss == whole.loss
+        assert same(expected, found)
 
 
 @pytest.mark.parametrize(

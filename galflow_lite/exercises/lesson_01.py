@@ -110,7 +110,7 @@ def _chance(value):
     }
     other = "Add the variances of the two means over ten columns."
     expect(value, 0.02, told, other, within=0.05)
-    return "0.02. The public code compares a galaxy with itself, which scores 0: no model can."
+    return "0.02. The public code compares a galaxy with itself, which scores 0: chance never does."
 
 
 @exercise("01.6")

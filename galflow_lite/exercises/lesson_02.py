@@ -159,7 +159,7 @@ def _points(n):
         "That is a ratio: the error falls with the root of n.": 45,
         "At that number the KL is once its standard error.": 2025,
     }
-    other = "Put twice the standard error, 2 * 0.09 / root n, equal to 0.002."
+    other = "Put twice the standard error, 2 * 0.045 / root n, equal to 0.001."
     expect(n, 8100, told, other, within=0.02)
     return "8,100. Half the KL, with the same scatter, would need four times as many."
 

@@ -7,8 +7,9 @@ import os
 import shutil
 import tempfile
 
-# Two notebooks at a time, each in one process with one thread (see "Environment variables" in
-# README.md). Runs that a notebook makes are thrown away, so that each session makes them anew.
+# Two notebooks at a time, each in one process with one thread (see the variables in
+# notebooks/site/commands.md). Runs that a notebook makes are thrown away, so that each session
+# makes them anew.
 os.environ.setdefault("GALFLOW_JOBS", "1")
 os.environ.setdefault("GALFLOW_QUIET", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -311,6 +311,17 @@ def child_seed(seed: int, *names: str | int) -> int:
     return mixed_seed(seed, *(zlib.crc32(str(name).encode()) for name in names))
 
 
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """The global random state from a seed, on the CPU and on a device; put back afterwards."""
+    device = torch.device(device)
+    places = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(places, device_type=device.type):
+        # `torch.manual_seed` would also seed accelerators, which are not put back.
+        (torch.manual_seed if places else torch.default_generator.manual_seed)(seed)
+        yield
+
+
 def mixed_seed(*numbers: int) -> int:
     """One seed of 32 bits, all that torch's CPU generator looks at, of several whole numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
@@ -333,6 +344,8 @@ def _plain(value: Any, name: str, columns: Sequence[str] | None) -> np.ndarray:
                 f"{name} has no column {', '.join(map(repr, missing))}, it has "
                 f"{', '.join(map(str, labels))}: rename or add it"
             )
+        if twice := [column for column in wanted if list(labels).count(column) > 1]:
+            raise ValueError(f"{name} has several columns {twice[0]!r}, expected one: rename them")
         parts = [_plain(value[column], name, None) for column in wanted]
         if len({part.shape for part in parts}) > 1:
             lengths = dict(zip(wanted, (len(np.atleast_1d(part)) for part in parts), strict=True))

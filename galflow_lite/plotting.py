@@ -51,7 +51,7 @@ COLORS = {
     "light": "#56B4E9",
 }
 
-DENSITY_MAP, VALUE_MAP, RESIDUAL_MAP = "magma_r", "viridis", "RdBu_r"
+DENSITY_MAP = "magma_r"
 
 
 def use_style() -> None:
@@ -107,7 +107,6 @@ def animate(
     frames: Iterable[Any],
     name: str,
     *,
-    per_second: float = 6.0,
     dpi: int = 80,
 ) -> None:
     """Display a figure that changes: an animated picture, which plays without a network.
@@ -117,7 +116,6 @@ def animate(
         draw: Changes the figure to what it shows at a frame.
         frames: What `draw` is called with, in turn; the last one stays for two seconds.
         name: Where caption and alt text stand, as in :func:`show`.
-        per_second: Frames a second.
         dpi: Resolution.
 
     Raises:
@@ -128,7 +126,7 @@ def animate(
         draw(frame)
         pictures.append(_picture(figure, dpi))
     plt.close(figure)
-    durations = [int(1000 / per_second)] * (len(pictures) - 1) + [2000]
+    durations = [int(1000 / 6)] * (len(pictures) - 1) + [2000]
     first, *rest = pictures
     first.save(film, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)
     display(Image(film.getvalue(), format="gif", alt=_line(alt)))

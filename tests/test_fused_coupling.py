@@ -182,3 +182,8 @@ def test_numba_comes_with_the_first_use_and_needs_no_folder_of_its_own(tmp_path)
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file" / "cache")}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=300)
+
+
+def test_no_rows_are_no_error():
+    flow = flows.neural_spline_flow(3, layers=1, hidden=8)
+    assert flow.log_prob(torch.zeros(0, 3)).shape == (0,)

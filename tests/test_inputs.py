@@ -95,6 +95,8 @@ def test_what_is_no_array_of_numbers(convert, value):
 
 def test_shapes_and_missing_columns():
     for convert in (as_array, as_tensor):
+        with pytest.raises(ValueError, match="x has several columns 'a', expected one"):
+            convert(pandas.DataFrame(ROWS[:, :2], columns=["a", "a"]), "x")
         with pytest.raises(ValueError, match=r"shape \(3, 2\), expected \(n, 3\)"):
             convert(ROWS, "x", ("n", 3))
         with pytest.raises(ValueError, match="x has no column 'c', it has a, b"):

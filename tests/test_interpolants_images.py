@@ -11,7 +11,7 @@ import torch
 from galflow_lite import interpolants
 from galflow_lite.files import share, write_state
 from galflow_lite.images import hubble_patches, parametric_galaxies
-from galflow_lite.interpolants import shipped
+from galflow_lite.interpolants import image_models, shipped
 
 COUPLINGS = shipped.shipped_couplings()
 
@@ -77,6 +77,19 @@ def test_a_seed_fixes_a_training(galaxies, models):
         options = {"steps": 3, "batch_size": 8, "seed": seed}
         again = interpolants.train_velocity(galaxies, coupling, **options).velocity.state_dict()
         assert all(torch.equal(first[name], again[name]) for name in first) == equal
+
+
+def test_an_image_is_shown_in_all_its_views(galaxies, monkeypatch):
+    few, shown = galaxies[torch.arange(8)], []
+
+    def look(loss, velocity, batch, steps, **_):
+        shown.extend(x.flatten() for step in range(steps) for x in batch(step)[0])
+
+    monkeypatch.setattr(image_models, "fit", look)
+    coupling = COUPLINGS["inpainting", "dependent"]
+    interpolants.train_velocity(few, coupling, seed=0, steps=100, batch_size=8)
+    pixels = few.images[0].flatten().sort().values
+    assert len({tuple(x.tolist()) for x in shown if torch.equal(x.sort().values, pixels)}) == 8
 
 
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])

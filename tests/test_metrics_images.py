@@ -83,6 +83,8 @@ def test_the_formula_as_it_is_written_on_features_of_images():
     assert found.value == pytest.approx(expected, rel=1e-5)
     other = frechet_distance(y.numpy(), x.numpy(), resamplings=2)
     assert other.value == pytest.approx(found.value, rel=1e-9)
+    with pytest.raises(ValueError, match="x has whole numbers"):
+        frechet_distance((x > 0).to(torch.uint8), y)
 
 
 @pytest.mark.filterwarnings("error")

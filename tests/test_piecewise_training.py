@@ -215,10 +215,13 @@ def test_a_divergence_in_a_process_says_what_happened():
         flow.fit(x, clusters=2, epochs=3, learning_rate=1e30, clip_norm=None)
 
 
-@pytest.mark.parametrize("settings", [{}, {"flow": "real_nvp", "resampled": 8}])
-def test_a_fit_that_was_killed_goes_on(settings, tmp_path, monkeypatch):
+RESAMPLED = {"flow": "real_nvp", "resampled": 8}
+
+
+@pytest.mark.parametrize(("settings", "batch"), [({}, 32), ({}, None), (RESAMPLED, 32)])
+def test_a_fit_that_was_killed_goes_on(settings, batch, tmp_path, monkeypatch):
     x = TwoRings().sample(300, seed=0)
-    options = dict(clusters=2, epochs=20, batch_size=32, learning_rate=0.05, patience=6)
+    options = dict(clusters=2, epochs=20, batch_size=batch, learning_rate=0.05, patience=6)
 
     def fit(x=x, most=999, hidden=8, **changes) -> tuple[list, int]:
         """Results and steps, at most so many."""

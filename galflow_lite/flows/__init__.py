@@ -3,8 +3,8 @@
 nflows 0.14 is not maintained, so only transforms that pass the contract tests of this package
 (inverse, log-determinant, context, device, float64) are used, and its traps are closed here:
 
-* :class:`Flow` accepts arrays, tables and NumPy integers, samples in float64, and returns the same
-  shape and the same draws with and without ``batch_size``;
+* :class:`Flow` accepts arrays, tables and NumPy integers, and returns the same shape and the same
+  draws with and without ``batch_size``;
 * :class:`LULinear` solves its triangular systems without deprecated functions;
 * :class:`SplineCoupling` is a faster rational-quadratic coupling (see :mod:`.fused_coupling`);
 * :class:`StackedFlows` runs many flows of one architecture as one batched model.

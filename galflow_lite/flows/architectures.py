@@ -118,7 +118,7 @@ def real_nvp(
 
     The defaults are those of the two-dimensional runs of Stimper et al. 2022 (arXiv:2110.15828),
     without their base. The comparison of arXiv:2305.02930 (public code of its second version) has
-    ``hidden=17, resampled=128``: 3,040 parameters in the couplings and 17,025 in the base.
+    ``hidden=17, resampled=128``: 3,040 parameters in the layers and 17,025 in the base.
 
     Args:
         features: Dimension of the data, at least 2.

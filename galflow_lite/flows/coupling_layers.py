@@ -148,7 +148,8 @@ class SplineCoupling(_Coupling):
 def _is_simple(inputs: Tensor, weight: Tensor, inverse: bool) -> bool:
     """Whether compiled loops can take it: single precision on a CPU, gradients backwards alone."""
     return (
-        inputs.dtype == weight.dtype == torch.float32
+        len(inputs) > 0
+        and inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == weight.device.type == "cpu"
         and not (inverse and torch.is_grad_enabled())
         and os.environ.get("GALFLOW_FUSED") != "0"

@@ -72,7 +72,7 @@ def rational_quadratic_spline(
     curvature = start + end - 2 * slope
     if inverse:
         # Root of the quadratic for the position within the bin (equation 6 to 8), in the form
-        # that does not cancel. Rounding can push the discriminant below zero: clamp it.
+        # that does not cancel for b > 0. Rounding can push the discriminant below zero: clamp it.
         tilt = position * curvature
         b = start - tilt
         discriminant = (b * b + 4 * (slope - start + tilt) * slope * position).clamp_min(0.0)

@@ -31,6 +31,8 @@ class NearestGalaxy:
     Closest in the standardised conditions, the stellar mass as log10, each with the same weight.
     """
 
+    conditions = Conditions(())
+
     def fit(self, catalogue: Catalogue) -> NearestGalaxy:
         """Keep the catalogue and standardise its conditions.
 
@@ -52,6 +54,7 @@ class NearestGalaxy:
             ValueError: On wrong conditions, n below one, or before :meth:`fit`.
         """
         n = as_whole(n, "n", least=1)
+        self.conditions.require_fitted()
         wanted = self.conditions.forward(self.conditions.one(conditions)[None])
         distance = ((self._table - wanted) ** 2).sum(axis=1)
         galaxy = self.catalogue[int(np.argmin(distance))]
@@ -193,7 +196,8 @@ def condition_errors(
 ) -> dict[str, float]:
     """How far the conditions of samples are from those asked for, in units of counting noise.
 
-    Stellar mass is left out: a sample has as many stars as it is asked for.
+    Stellar mass is left out: a sample has as many stars as it is asked for. So are conditions that
+    are not those of the paper.
 
     Args:
         model: Draws stars of given conditions, such as a `GalaxyFlow`.
@@ -205,7 +209,7 @@ def condition_errors(
         Name of the condition to the root mean square over galaxies, divided by that of the change
         when a sample is drawn from again, with replacement.
     """
-    names = [name for name in galaxies[0].conditions if name != "M_stars"]
+    names = [name for name in galaxies[0].conditions if name in CONDITIONS[1:]]
     rows = []
     for i, galaxy in enumerate(galaxies):
         with warnings.catch_warnings():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files import read_state, sha256, write_state
 from ..flows import neural_spline_flow
-from ..inputs import as_whole, sent
+from ..inputs import as_whole, seeded, sent
 from ..training import History, fit
 from .catalogue import Catalogue
 from .galaxy import COLUMNS, CONDITIONS, Galaxy
@@ -72,8 +72,7 @@ class GalaxyFlow:
         self.settings = dict(layers=layers, hidden=hidden, tail_bound=tail_bound)
         self.stars, self.conditions = Scaling(columns), Conditions(condition_columns)
         self.columns, self.condition_columns = self.stars.columns, self.conditions.columns
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(as_whole(seed, "seed"))
+        with seeded(as_whole(seed, "seed")):
             widths = len(self.columns), len(self.condition_columns)
             self.flow = neural_spline_flow(*widths, **self.settings)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..images import ImageSet
-from ..inputs import as_hole, as_number, as_tensor, as_values, as_whole, sent
+from ..inputs import as_hole, as_number, as_tensor, as_values, as_whole, child_seed, seeded, sent
 from ..networks import UNet
 from ..training import History, fit
 from .couplings import Condition, Coupling, GaussianBase, Random, Uncoupled, entry, extend
@@ -243,8 +243,8 @@ def new_velocity(images: ImageSet, coupling: Coupling, *, seed: int) -> nn.Modul
 
     Where the coupling fixes known pixels it is a `MaskedVelocity`.
     """
-    x1 = images.images[:1]
-    with torch.random.fork_rng(devices=[]):
+    x1 = images.images[:1].cpu()
+    with seeded(seed):
         full = coupling.condition(x1)
         base = coupling.base(x1, full)
         parts = full if isinstance(full, Mapping) else {coupling.needs or "channels": full}
@@ -252,7 +252,7 @@ def new_velocity(images: ImageSet, coupling: Coupling, *, seed: int) -> nn.Modul
         classes = len(images.class_names) if len(images.class_names) > 1 else 0
         torch.default_generator.manual_seed(seed)
         network = UNet.lite(images.shape[0], condition_channels=channels, classes=classes)
-    network = network.to(x1)
+    network = network.to(images.images)
     return network if base is None or base.hole is None else MaskedVelocity(network)
 
 
@@ -282,7 +282,11 @@ def train_velocity(
         rows = torch.randint(len(images), (batch_size,), generator=generator)
         chosen = images[sent(rows, device)]
         if images.mirror is not None:
-            chosen = chosen.augmented(seed=seed * 1_000_003 + step)
+            turns = seed * 1_000_003 + step
+            if len(images) % 2 == 0:
+                # Both draws are r % n of the same r: the turn would follow the row.
+                turns = child_seed(turns, "turns")
+            chosen = chosen.augmented(seed=turns)
         several = len(images.class_names) > 1
         return chosen.images, {"label": chosen.labels} if several else None
 
@@ -290,8 +294,6 @@ def train_velocity(
         options = {"schedule": schedule, "coupling": coupling, "reduction": "mean"}
         return velocity_loss(velocity, *drawn, **options)
 
-    places = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(places, device_type=device.type):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         history = fit(loss, velocity, batch, steps, **TRAINING)
     return ImageModel(coupling, velocity, schedule, history)

@@ -156,7 +156,7 @@ def solve(
 
     Returns:
         The state at the other end, and those at `times`, stacked along a new first axis (None
-        without).
+        without, and for a tuple of states).
     """
     solver = METHODS[as_choice(method, "method", METHODS)]
     times = None if times is None else [as_number(t, "times", least=0, most=1) for t in times]
@@ -191,7 +191,7 @@ def solve(
         ) from error
     rows = [wanted.index(t) for t in times or ()]
     if isinstance(state, tuple):
-        return tuple(part[-1] for part in found), tuple(part[rows] for part in found)
+        return tuple(part[-1] for part in found), None
     return found[-1], None if times is None else found[rows]
 
 

@@ -241,7 +241,9 @@ class MaskedVelocity(nn.Module):
 
 
 class MixtureInterpolant:
-    """A stochastic interpolant between two Gaussian mixtures, in closed form and float64.
+    """A stochastic interpolant between two Gaussian mixtures, in closed form.
+
+    Tensors are computed with in their own precision, anything else in float64.
 
     Given the pair of modes, x0 and x1 are independent. Figure 2 of arXiv:2310.03725 is of this
     kind: three equal modes on both sides, paired by diag(1/3) (dependent coupling) or 1/9

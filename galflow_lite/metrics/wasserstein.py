@@ -180,12 +180,12 @@ def frechet_distance(
             in each sample, else the covariance says nothing of some directions), or the features
             have another shape or are not finite.
     """
-    resamplings, x = as_whole(resamplings, "resamplings", least=2), as_tensor(x, "x").detach()
+    read = as_values if features is None else as_tensor
+    resamplings, x = as_whole(resamplings, "resamplings", least=2), read(x, "x").detach()
     rows = len(x) if paired else "n"
-    y = as_tensor(y, "y", (rows, *x.shape[1:]), like=x).detach()
+    y = read(y, "y", (rows, *x.shape[1:]), like=x).detach()
     if features is None:
         features = FeatureNetwork.shipped().to(x.device)
-        x, y = as_values(x, "x"), as_values(y, "y")
     x, y = _features("x", x, features), _features("y", y, features)
     generator = torch.Generator().manual_seed(as_whole(seed, "seed"))
     value = _distances([(x, y)])

@@ -247,12 +247,14 @@ def _settings(algorithm: str, sample: np.ndarray, seed: int, options: Mapping[st
         settings["threshold"] = 0.05 * variance**0.5
     elif algorithm == "spectral":
         settings["gamma"] = 4 / variance
-    elif algorithm == "mean_shift" and "bandwidth" not in options:
-        width = cluster.estimate_bandwidth(
-            sample, quantile=0.1, n_samples=min(2000, len(sample)), random_state=seed
-        )
-        # Zero where rows are repeated that often.
-        settings = {"bin_seeding": True, "bandwidth": width or 0.1 * variance**0.5}
+    elif algorithm == "mean_shift":
+        settings = {"bin_seeding": True}
+        if "bandwidth" not in options:
+            width = cluster.estimate_bandwidth(
+                sample, quantile=0.1, n_samples=min(2000, len(sample)), random_state=seed
+            )
+            # Zero where rows are repeated that often.
+            settings["bandwidth"] = width or 0.1 * variance**0.5
     return settings | dict(options)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..flows import Flow, ResampledBase, StackedFlows
-from ..inputs import mixed_seed, sent, warn_of_far_points
+from ..inputs import mixed_seed, seeded, sent, warn_of_far_points
 from ..training import TensorBatches, fit, threads
 
 
@@ -154,7 +154,7 @@ def train_pieces(
     if checkpoint is not None and groups > 1:
         paths = [f"{checkpoint}.{group}" for group in range(groups)]
     # Threads of one process share the random state, and could not put it back by themselves.
-    with torch.random.fork_rng():
+    with seeded(recipe.seed, data[0].train.device):
         trained = joblib.Parallel(n_jobs=n_jobs)(
             joblib.delayed(_train_group)(
                 flows[group::groups],
@@ -189,8 +189,7 @@ def _train_group(
         losses = -(_log_prob(model, points) * weights).sum(dim=1)
         return torch.where(best.active, losses, 0.0).sum()
 
-    with threads(1), torch.random.fork_rng():
-        torch.manual_seed(mixed_seed(recipe.seed, data[0].number))
+    with threads(1), seeded(mixed_seed(recipe.seed, data[0].number), data[0].train.device):
         options = dict(validation=best, validate_every=recipe.validate_every, progress=False)
         options |= dict(patience=recipe.patience, schedule=recipe.schedule)
         options |= dict(optimizer=lambda parameters: _optimizer(parameters, recipe, len(flows)))
@@ -250,6 +249,8 @@ class _GroupBatches:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         if self._whole and self._batch is not None:
             return self._batch
+        # One batch for all steps has one order, after a pause too: that of the first step.
+        step = 0 if self._whole else step
         for i, (piece, size) in enumerate(zip(self.data, self.sizes, strict=True)):
             epoch, place = divmod(step, len(piece.train) // size)
             if epoch != self._epochs[i]:

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from .. import flows as architectures
 from ..files import read_state, write_state
 from ..flows import Flow, ResampledBase, StackedFlows
-from ..inputs import as_array, as_choice, as_number, as_tensor, as_whole, column_names, finest
+from ..inputs import (
+    as_array,
+    as_choice,
+    as_number,
+    as_tensor,
+    as_whole,
+    column_names,
+    finest,
+    seeded,
+)
 from ..training import History, TensorBatches, fit, threads
 from .clustering import Clustering, choose_clusters, sample_weights
 from .pieces import PiecewiseHistory, Recipe, split, standardise, train_pieces
@@ -52,7 +61,8 @@ class PiecewiseFlow(nn.Module):
             and returns a :class:`galflow_lite.flows.Flow`.
         seed: Seed of the initial weights, of the clusters and of the training.
         **settings: Arguments of the architecture. Autoregressive pieces without ``layers`` have
-            ceil(6 / k) MADEs, the paper's rule for about as many parameters as one flow of six.
+            ceil(6 / k) MADEs, about as many parameters as one flow of six: the rule of the paper's
+            UCI runs. Its toy runs have floor(6 / k) + 1.
 
     Example:
         >>> flow = PiecewiseFlow(layers=2)  # doctest: +SKIP
@@ -279,8 +289,8 @@ class PiecewiseFlow(nn.Module):
 
         Returns:
             Tensor, shape (n,), float64 (float32 on Apple's devices), in nats. Far from all data it
-            is low and finite. It has a gradient in x where x requires one, and never in the
-            parameters: see :meth:`fine_tune`.
+            is low and finite. It has a gradient, in x and the parameters, only where x requires
+            one; to train the sum there is :meth:`fine_tune`.
         """
         return torch.cat([terms.logsumexp(dim=1) for terms in self._terms(x)])
 
@@ -350,14 +360,21 @@ class PiecewiseFlow(nn.Module):
             as_array(clusters.labels, "the labels of clusters", (len(x),))
             return clusters
         if clusters is None:
-            # The least size of the paper's code, unless there are few points.
-            minimum = min(100, max(5, len(x) // 10))
+            # The least size of the paper's code, unless there are few points (Kish's number).
+            few = weights.sum() ** 2 / (weights**2).sum()
+            minimum = min(100, max(min(5, few), few // 10))
             return choose_clusters(x, minimum=minimum, weights=weights, seed=self.seed)
         if isinstance(clusters, int | np.integer):
             if (k := as_whole(clusters, "clusters", least=1)) > 1:
                 # The number that was asked for: none is dissolved for being small.
                 more = {"weights": weights, "seed": self.seed}
-                return choose_clusters(x, candidates=[k], minimum=1, **more)
+                found = choose_clusters(x, candidates=[k], minimum=1, **more)
+                if found.k == 1:
+                    raise ValueError(
+                        f"clusters is {k} and k-means found one cluster and rare far points, "
+                        "expected clusters of some size: remove those points, or pass labels"
+                    )
+                return found
             clusters = np.zeros(len(x), dtype=int)
         return Clustering.from_labels(x, clusters, weights=weights)
 
@@ -366,8 +383,7 @@ class PiecewiseFlow(nn.Module):
         if self.flow == "masked_autoregressive":
             settings.setdefault("layers", math.ceil(6 / k))
         make = self.flow if callable(self.flow) else FLOWS[self.flow]
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
+        with seeded(self.seed):
             pieces = [make(features, **settings) for _ in range(k)]
         own = [id(parameter) for piece in pieces for parameter in piece.parameters()]
         kinds = {(getattr(p, "features", 0), getattr(p, "context_features", 0)) for p in pieces}

@@ -107,7 +107,8 @@ class ImplicitSampler:
         network: maps z (n, latent_dim) to points (n, dim).
         latent_dim: columns of z.
         dim: columns of a point.
-        sigma: level of the noise that the sampler was trained under; 0 when there was none.
+        sigma: level of the noise that the sampler was trained under, of a `LogUniform` the lowest;
+            0 when there was none.
         history: of the training: `loss`, and in `logs` "score_loss", the mean over the steps of the
             score network in each step. The loss is no measure of quality: a bad score network
             lowers it, and that of KL training has no meaning at all.
@@ -131,7 +132,7 @@ class ImplicitSampler:
             n: number of points.
             seed: of the draw; None continues torch's global generator.
             noisy: add sigma * noise: draws from the distribution that was trained, which is that of
-                the noised sampler.
+                the noised sampler (of a `LogUniform`, at its lowest level).
         """
         n, weight = as_whole(n, "n"), next(self.network.parameters())
         options: dict[str, Any] = {"dtype": weight.dtype, "device": weight.device}

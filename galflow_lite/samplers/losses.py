@@ -41,7 +41,8 @@ def linear_decay(
         share: of the steps, at the end, in which it falls, from 0 to 1.
         warmup: steps over which it rises first, at most a fifth of all.
     """
-    start, share = as_number(start, "the learning rate", above=0), as_number(share, "share")
+    start = as_number(start, "the learning rate", above=0)
+    share = as_number(share, "share", least=0, most=1)
     begin, rising = (1 - share) * steps, min(warmup, steps // 5) + 1
 
     def rate(step: int) -> float:

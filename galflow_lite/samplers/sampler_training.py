@@ -54,7 +54,8 @@ def train_sampler(
     Lists of targets, methods, seeds or samplers are so many trainings in one batched model, with
     about twice the throughput for eight small networks on one core: `seed=range(8)`, or
     `target=[a, b], method=["dft", "kl"]`. What is given once holds for all. Each is, to rounding,
-    what it would be alone. List those of one method, and of one target, side by side.
+    what it would be alone, if each has a stochastic target of its own. List those of one method,
+    and of one target, side by side.
 
     A schedule is a function of the step, such as `geometric(0.05, 1, 1000)`; a number is the same
     at every step.
@@ -83,7 +84,8 @@ def train_sampler(
             the sampler runs ahead of its score network) and falls over the last 30 %, as
             `linear_decay` has it; a schedule is taken as it is.
         score_learning_rate: of the score network; a number falls alike and does not rise.
-        seed: of the networks' first weights and of all draws.
+        seed: of the networks' first weights and of all draws but the mini-batches of a stochastic
+            target, which come from its own generator.
         progress: show a bar; the environment variable GALFLOW_PROGRESS=0 hides all bars.
 
     Returns:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..inputs import as_number, as_tensor, as_whole, child_seed, sent
+from ..inputs import as_number, as_tensor, as_whole, child_seed, seeded, sent
 from ..networks import MLP
 from ..training import History, TensorBatches, fit
 from .target import Target, as_target, constant
@@ -281,10 +281,7 @@ class EnergyModel(Target):
         self.dim = as_whole(dim, "dim", least=1)
         self.hidden = tuple(as_whole(width, "hidden", least=1) for width in hidden)
         self.sigma = as_number(sigma, "sigma", above=0)
-        with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would seed the GPUs too, whose state is not restored here.
-            child = child_seed(as_whole(seed, "seed"), "energy model")
-            torch.default_generator.manual_seed(child)
+        with seeded(child_seed(as_whole(seed, "seed"), "energy model")):
             self.network = MLP(self.dim, 1, hidden=self.hidden, activation=nn.SiLU)
         self.network.requires_grad_(False).eval()
 

@@ -258,7 +258,7 @@ class Funnel(Target):
     dim = 2
 
     def __init__(self, std: float = 1.0) -> None:
-        self.std = t = as_number(std, "std", above=0)
+        self.std = t = as_number(std, "std", above=0, most=37)
         self.log_normalizer = _LOG_2PI + math.log(t)
         self.mean_square_score = math.exp(t**2 / 2) + 1 / t**2 + 0.5
         # Six standard deviations of v, and of the first column at the widest of them.

@@ -109,7 +109,8 @@ def fit(
         weights as above.
 
     Raises:
-        TrainingDiverged: the loss is NaN or infinite; the module holds the last good weights.
+        TrainingDiverged: the loss or its gradient is NaN or infinite; the module holds the last
+            good weights.
         ValueError: a number out of its range, no trainable parameters, a loss that is not a scalar
             or does not depend on them, unknown names, or a checkpoint of another training.
         TypeError: `batches` is not callable.
@@ -185,7 +186,8 @@ def fit(
             updater.step()
             run.update_average(step)
             if (last or saving or validating) and not weights.finite():
-                history.loss.pop()
+                for values in (history.loss, *history.logs.values()):
+                    values.pop()
                 raise run.diverged("the gradient is not finite", batch)
             bar.update()
 

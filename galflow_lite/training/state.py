@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files import read_state, write_state
+from ..inputs import seeded
 
 _KIND = "a training checkpoint"
 
@@ -46,10 +47,10 @@ class History:
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite.
+    """The loss or its gradient became NaN or infinite.
 
     Attributes:
-        step: the step whose loss, computed from `batches(step)`, is not finite.
+        step: the step whose loss or gradient, from `batches(step)`, is not finite.
         history: the `History` up to it.
         model: what was trained, with its last good weights, where the caller of `fit` set it.
     """
@@ -280,14 +281,12 @@ class Weights:
     def evaluation(self, average: list[Tensor] | None) -> Iterator[None]:
         """Evaluation mode, averaged weights if there are any, no gradients, fixed randomness."""
         device = self.trainable[0].device
-        places = [] if device.type == "cpu" else [device]
         current = None if average is None else _copies(self.trainable)
         self.module.eval()
         try:
             if average is not None:
                 self.put_trainable(average)
-            with torch.random.fork_rng(places, device_type=device.type), torch.no_grad():
-                torch.manual_seed(0)
+            with seeded(0, device), torch.no_grad():
                 yield
         finally:
             if current is not None:
@@ -325,7 +324,7 @@ def require_same(path: Any, found: Mapping[str, Any], wanted: Mapping[str, Any])
         if there == here:
             continue
         if isinstance(there, Mapping) and isinstance(here, Mapping):
-            parts = [part for part in {**here, **there} if here.get(part) != there.get(part)]
+            parts = [p for p in {**here, **there} if here.get(p, here) != there.get(p, there)]
             there, here, name = there.get(parts[0]), here.get(parts[0]), f"{name}: {parts[0]}"
         raise ValueError(
             f"the checkpoint {path} belongs to another training, with {name} = {there} where this "

@@ -261,13 +261,16 @@ def faults(
 
     from .reproduction import faults as known
 
-    blind = []
-    for name, fault in known.faults(notebook).items():
-        if only in (None, name):
-            with tempfile.TemporaryDirectory() as folder:
-                seen = list(known.run_with(fault, notebook, Path(folder)))
-            typer.echo(f"{name} ({fault.what}): {', '.join(seen) or 'seen by no check'}")
-            blind += [f"{name}: {row}" for row in fault.moves if row not in seen]
+    planted, blind = known.faults(notebook), []
+    planted = {name: fault for name, fault in planted.items() if only in (None, name)}
+    if not planted:
+        what = f"fault {only!r}" if only else "fault"
+        raise ValueError(f"found no {what} of notebook {notebook}, expected one of faults.toml")
+    for name, fault in planted.items():
+        with tempfile.TemporaryDirectory() as folder:
+            seen = list(known.run_with(fault, notebook, Path(folder)))
+        typer.echo(f"{name} ({fault.what}): {', '.join(seen) or 'seen by no check'}")
+        blind += [f"{name}: {row}" for row in fault.moves if row not in seen]
     if blind:
         raise ValueError(f"found no amber at {'; '.join(blind)}: sharpen these checks")
 

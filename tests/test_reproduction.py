@@ -190,14 +190,21 @@ def test_the_table_keeps_one_line_for_a_run_and_number(data):
     assert reproduction.stored("a").mean == 5.0
     assert reproduction.stored("a", "another case") is None
     assert reproduction.runs("97").empty
-    tables.store([line("c", math.inf)], instead_of=("98", "lite"))
-    assert reproduction.runs("98").row.tolist() == ["c", "a", "a", "a"]
+    tables.store([line("a", 1.0, 7)], afresh=True)
+    assert reproduction.stored("a", scale="lite") == Summary(1, 1.0, 0.0, 0.0)
+    # New settings of a repeated experiment; a run without a number is not forgotten.
+    for key in "xy":
+        tables.store([line("c", math.nan, seed, case="k", key=key) for seed in (1, 2)])
+    found = reproduction.stored("c", "k")
+    assert found.n == 2
+    assert math.isnan(found.mean)
+    assert not decide(found, 1e9).below
 
 
 def test_the_table_that_ships_is_whole():
     found = reproduction.runs()
     assert list(found.columns) == list(tables.COLUMNS)
-    assert not found.duplicated(["notebook", "row", "case", "seed", "scale", "key"]).any()
+    assert not found.duplicated(["notebook", "row", "case", "seed", "scale"]).any()
     assert found.scale.isin(["lite", "paper"]).all()
     assert (found[["device", "versions", "date"]] != "").all().all()
     # What sums up several seeds says how many, and only that does.

@@ -19,7 +19,7 @@ from ..inputs import as_whole
 from ..notebooks import execute, find_notebooks
 from .settings import about
 from .summaries import prediction_interval
-from .tables import rows, store
+from .tables import lines_of_record, rows, store
 
 FEWEST = 5
 
@@ -141,16 +141,8 @@ def make_bands(notebook: str, *, seeds: int = 8, jobs: int = 2) -> dict[str, Ban
             new[name] = band_of(found, law=law, within=within, null=null)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    origin = {"notebook": number, "n": 1, **about()}
-    store(
-        [
-            {**origin, "row": line["id"], "error": line["standard_error"], **line}
-            for run in runs
-            for line in run.values()
-            if isinstance(line["value"], int | float)
-        ],
-        instead_of=(number, "lite"),
-    )
+    records = [line for run in runs for line in run.values()]
+    store(lines_of_record(records, notebook=number, **about()), afresh=True)
     _write(target, number, new, seeds)
     return new
 

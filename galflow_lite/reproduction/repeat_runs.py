@@ -22,11 +22,10 @@ from tqdm import tqdm
 
 from ..files import append_line, bars_hidden, writable
 from ..inputs import as_whole
-from .bands import read_bands
 from .checks import OPEN, note_kept, tell
 from .settings import about
 from .summaries import ALLOWANCE, Summary, prediction_interval
-from .tables import key_of, runs, store
+from .tables import by_seed, key_of, lines_of_record, runs, store
 
 Experiment = Callable[..., Mapping[str, Any] | list[Mapping[str, Any]]]
 # With fewer other seeds an interval says nothing.
@@ -323,7 +322,7 @@ def compared(records: Iterable[Mapping[str, Any]]) -> str:
     before = dict(zip(names, table.value, strict=True))
     same, moved, new = 0, [], 0
     for line in records:
-        for seed, value in _by_seed(line):
+        for seed, value in by_seed(line):
             old = before.get((line["id"], line["scale"], seed))
             if old is None:
                 new += 1
@@ -335,31 +334,21 @@ def compared(records: Iterable[Mapping[str, Any]]) -> str:
     return f"{text}, {len(moved)} moved{': ' * bool(moved)}{', '.join(dict.fromkeys(moved))}"
 
 
-def _by_seed(line: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """A recorded number with its seed, or those of a summary with theirs; none of a text."""
-    if line["values"]:
-        return list(zip(line["seeds"], line["values"], strict=True))
-    return [(line["seed"], line["value"])] if isinstance(line["value"], int | float) else []
-
-
 def store_run(notebook: str, records: Iterable[Mapping[str, Any]]) -> int:
     """Add what a run of a notebook recorded to the table of runs; how many numbers that were.
 
-    Numbers that have a band stay those of the seeds that the band was made from.
+    Where a number has several seeds, one run does not change it: that is for `make_bands`.
     """
-    origin = {**about(), "notebook": notebook, "commit": _commit(), "n": 1}
-    bands, table, lines = read_bands(), runs(notebook), []
+    origin = {**about(), "notebook": notebook, "commit": _commit()}
+    table, lines = runs(notebook), []
+    several = table[table.key == ""].groupby(["row", "scale"]).n.sum() > 1
     for line in records:
         if path := line.get("kept"):
             before = table[table.row.str.startswith(f"{line['id']}.")]
             scale = line["scale"] if before.empty else before.scale.iloc[0]
             for run in read_kept(Path(path)):
                 lines += [{"notebook": notebook, "scale": scale, **one} for one in lines_of(run)]
-        elif line["scale"] == "lite" and line["id"] in bands:
-            continue
-        else:
-            one = {**origin, "row": line["id"], "scale": line["scale"]}
-            one["error"] = None if line["values"] else line["standard_error"]
-            lines += [{**one, "seed": seed, "value": value} for seed, value in _by_seed(line)]
+        elif line["values"] or not several.get((line["id"], line["scale"]), False):
+            lines += lines_of_record([line], **origin)
     store(lines)
     return len(lines)

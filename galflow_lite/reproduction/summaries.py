@@ -94,10 +94,12 @@ def decide(ours: Summary, other: Summary | float, *, margin: float = 0.0) -> Dec
         margin: by how much it has to be lower to mean something; negative where it may be higher
             by so much.
     """
-    if ours.n < 2:
+    if ours.n < 2 or getattr(other, "n", 2) < 2:
         return Decision(math.nan)
+    if math.isnan(ours.mean) or math.isnan(getattr(other, "mean", 0.0)):
+        return Decision(1.0)
     fixed = (getattr(other, "mean", other), 0.0, math.inf)
-    if isinstance(other, Summary) and other.n > 1:
+    if isinstance(other, Summary):
         if ours.values and len(ours.values) == len(other.values) and ours.seeds == other.seeds:
             ours, fixed = Summary.of(np.subtract(ours.values, other.values)), (0.0, 0.0, math.inf)
         else:

@@ -8,11 +8,13 @@ import io
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..files import read_toml, share, write_aside
 from .summaries import Number, Summary, format_number
@@ -62,7 +64,8 @@ def stored(row: str, case: str = "", *, scale: str | None = None) -> Summary | N
         scale: lite or paper; left out, the one with more seeds.
 
     Returns:
-        Mean, standard error and scatter over seeds; a number of one run has no error.
+        Mean, standard error and scatter over seeds; a number of one run has no error. They are NaN
+        where a run gave no finite value, which no criterion forgives.
     """
     path = share("data") / "runs.csv"
     found = _by_number(path, path.stat().st_mtime_ns)
@@ -71,6 +74,8 @@ def stored(row: str, case: str = "", *, scale: str | None = None) -> Summary | N
     lines = max(known, key=lambda lines: sum(line.n for line in lines))
     if not lines:
         return None
+    if not np.isfinite([line.value for line in lines]).all():
+        return Summary(sum(line.n for line in lines), np.nan, np.nan, np.nan)
     if len(lines) > 1:
         return Summary.of([line.value for line in lines], [line.seed for line in lines])
     (line,) = lines
@@ -83,34 +88,39 @@ def _by_number(path: Path, modified: int) -> dict[tuple[str, str, str], list]:
     """The lines of each number, by row, case and scale, in the order of their seeds."""
     found = defaultdict(list)
     table = _read(path, modified)
-    for line in table[table.value.notna()].sort_values("seed").itertuples():
+    for line in table.sort_values("seed").itertuples():
         found[line.row, line.case, line.scale].append(line)
     return found
 
 
-def store(lines: Iterable[Mapping[str, Any]], *, instead_of: tuple[str, str] | None = None) -> None:
+def store(lines: Iterable[Mapping[str, Any]], *, afresh: bool = False) -> None:
     """Add lines to the table, in the place of those of the same run and number.
+
+    Runs of a case with other settings than those of the last line of it, be they in the table or
+    among the lines, are of an earlier version and go.
 
     Args:
         lines: names of columns to values; what is left out is empty.
-        instead_of: notebook and scale whose lines go first, but for those of repeated experiments.
+        afresh: lines of the same numbers with other seeds go too, but for repeated experiments.
 
     Raises:
         OSError: the table cannot be written.
     """
     path = share("data") / "runs.csv"
-    known, stale = {}, (*(instead_of or ()), "")
+    lines = [{name: _text(line.get(name, "")) for name in COLUMNS} for line in lines]
+    keys, known = {_number(line): line["key"] for line in lines}, {}
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as file:
             for line in csv.DictReader(file):
-                if (line["notebook"], line["scale"], line["key"]) != stale:
+                key = keys.get(_number(line), line["key"])
+                if key == line["key"] and not (afresh and key == "" and _number(line) in keys):
                     known[_identity(line)] = line
     for line in lines:
-        texts = {name: _text(line.get(name, "")) for name in COLUMNS}
-        known[_identity(texts)] = texts
-        # Where there are runs, no summary of earlier ones stays.
-        if texts["seed"] != "-1":
-            known.pop(_identity({**texts, "seed": "-1"}), None)
+        if line["key"] == keys[_number(line)]:
+            known[_identity(line)] = line
+            # Where there are runs, no summary of earlier ones stays.
+            if line["seed"] != "-1":
+                known.pop(_identity({**line, "seed": "-1"}), None)
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -118,8 +128,27 @@ def store(lines: Iterable[Mapping[str, Any]], *, instead_of: tuple[str, str] | N
     write_aside(path, out.getvalue())
 
 
+def by_seed(line: Mapping[str, Any]) -> list[tuple[int, float]]:
+    """A recorded number with its seed, or those of a summary with theirs; none of a text."""
+    if line["values"]:
+        return list(zip(line["seeds"], line["values"], strict=True))
+    return [(line["seed"], line["value"])] if isinstance(line["value"], int | float) else []
+
+
+def lines_of_record(records: Iterable[Mapping[str, Any]], **origin: Any) -> Iterator[dict]:
+    """What a notebook recorded as lines of the table; texts have no place there."""
+    for line in records:
+        one = {**origin, "n": 1, "row": line["id"], "scale": line["scale"]}
+        one["error"] = None if line["values"] else line["standard_error"]
+        yield from ({**one, "seed": seed, "value": value} for seed, value in by_seed(line))
+
+
+def _number(line: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(line[name] for name in ("notebook", "row", "case", "scale"))
+
+
 def _identity(line: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(line[name] for name in ("notebook", "row", "case", "seed", "scale", "key"))
+    return (*_number(line), line["seed"])
 
 
 def _order(line: Mapping[str, str]) -> tuple:

@@ -7,7 +7,7 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,9 +117,16 @@ def _judged(entry: Mapping[str, Any]) -> Claim:
     if known:
         passed = sum(bool(c.passed) for c in found)
         here = str(found[0]) if len(found) == 1 else f"{passed} of {len(found)} {noun or 'cases'}"
+    condition = condition if verdict == ONLY_WITH else ""
+    if verdict in (ONLY_WITH, DIRECTION):
+        # Beside what the claim itself comes to.
+        name, own = condition or "in direction", tests[HOLDS]
+        known = [(c.ours, c.other) for c in own]
+        more = [c for c in found if (c.ours, c.other) not in known]
+        found = own + [replace(c, label=", ".join(filter(None, (name, c.label)))) for c in more]
     return Claim(
         verdict=verdict,
-        condition=condition if verdict == ONLY_WITH else "",
+        condition=condition,
         here=here,
         comparisons=tuple(found),
         **entry,

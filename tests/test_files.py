@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
 from galflow_lite import files
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("content", ["é\n", "é\n".encode()])

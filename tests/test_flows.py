@@ -148,7 +148,7 @@ def test_copies_files_and_devices(build):
 
 @pytest.mark.filterwarnings("error")
 def test_no_warning_reaches_the_user_and_any_default_type_will_do(double_by_default, build):
-    flow = build(4, 1)
+    flow = build(4, 1).float()
     flow.sample(3, torch.zeros(1, 1))
     flow.log_prob(torch.zeros(3, 4), torch.zeros(3, 1)).sum().backward()
 

@@ -177,11 +177,6 @@ def test_one_column_is_the_distance_of_quantile_functions(n, m):
 ROUND = GaussianMixture([[0.0, 0.0]], 1.0)
 
 
-def pair(m: float, std: float = 1.0) -> GaussianMixture:
-    """Two round Gaussians at (-m, 0) and (m, 0)."""
-    return GaussianMixture([[-m, 0.0], [m, 0.0]], std**2)
-
-
 def stein_matrix(x: Tensor, s: Tensor) -> Tensor:
     """The Stein kernel from its definition, with automatic derivatives of the kernel."""
 
@@ -246,7 +241,7 @@ def test_stochastic_scores_are_refused():
 
 
 def test_mode_weights_and_their_errors():
-    target = pair(4.0)
+    target = GaussianMixture([[-4.0, 0.0], [4.0, 0.0]], 1.0)
     found = mode_weights(target.sample(1000, seed=0), target)
     assert found.shares.sum() == 1
     share = float(found.shares[0])

@@ -11,11 +11,9 @@ from scipy.linalg import sqrtm
 from scipy.stats import kurtosis
 from torch import Tensor
 
-from galflow_lite.images import Stretch, parametric_galaxies
+from galflow_lite.images import parametric_galaxies
 from galflow_lite.metrics import frechet_distance, gaussian_frechet, power_spectrum
 from galflow_lite.networks import FeatureNetwork
-
-LINEAR = Stretch("linear", low=-10.0, high=10.0)
 
 
 def themselves(x: Tensor) -> Tensor:

@@ -105,6 +105,7 @@ def test_folders_that_cannot_be_written_to_are_named_before_anything_runs(tmp_pa
     source = write(tmp_path / "97_tiny.ipynb", "1")
     (tmp_path / "file").touch()
     monkeypatch.setattr(bands, "share", lambda name: tmp_path / "file")
+    monkeypatch.setattr("joblib.Parallel", lambda **_: pytest.fail("something ran"))
     monkeypatch.setenv("GALFLOW_RUNS", str(tmp_path / "file"))
     for long in (
         lambda: notebooks.execute(source, tmp_path / "file"),
@@ -163,7 +164,9 @@ def bands_of(tmp_path, monkeypatch):
             seed, records = int(env["GALFLOW_SEED"]), []
             for line in lines(path.parent.name == "audits", seed):
                 line = dict(zip(("id", "value", "checked", "null"), line, strict=False))
-                records.append({**line, "scale": "lite", "seed": seed, "standard_error": None})
+                records.append(
+                    {**line, "scale": "lite", "seed": seed, "standard_error": None, "values": None}
+                )
             return SimpleNamespace(records=records)
 
         monkeypatch.setattr(bands, "execute", execute)

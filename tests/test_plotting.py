@@ -53,7 +53,7 @@ def test_show_stores_alt_text_and_caption_and_closes_the_figure(monkeypatch):
 
 
 def test_corner_shows_data_below_and_model_above_with_the_axes_exchanged():
-    data, model = galaxy(400), galaxy(300, seed=1)
+    data, model = galaxy(400), galaxy(300, seed=1, shift=0.7)
     limits = {"x": (-1.0, 2.0), "age": (-2.0, 2.0)}
     figure = plotting.corner(data.select(("x", "age")), model, limits=limits)
     figure.canvas.draw()
@@ -63,6 +63,8 @@ def test_corner_shows_data_below_and_model_above_with_the_axes_exchanged():
         assert spans[:: -1 if mirrored else 1] == [limits["x"], limits["age"]]
         (lines,) = axis.collections
         assert to_hex(lines.get_edgecolor()[0]) == plotting.COLORS[name].lower()
+        middle = np.concatenate([path.vertices for path in lines.get_paths()]).mean(axis=0)
+        assert (middle[1 if mirrored else 0] > 0.35) == mirrored
     assert (axes[1, 0].get_xlabel(), axes[1, 0].get_ylabel()) == ("$x$ [kpc]", "age [Gyr]")
 
 

@@ -265,7 +265,10 @@ def faults(
     planted = {name: fault for name, fault in planted.items() if only in (None, name)}
     if not planted:
         what = f"fault {only!r}" if only else "fault"
-        raise ValueError(f"found no {what} of notebook {notebook}, expected one of faults.toml")
+        raise ValueError(
+            f"found no {what} for notebook {notebook}, expected one that data/faults.toml lists: "
+            "check the name and the number"
+        )
     for name, fault in planted.items():
         with tempfile.TemporaryDirectory() as folder:
             seen = list(known.run_with(fault, notebook, Path(folder)))

@@ -211,6 +211,11 @@ def test_shipped_data_are_listed_with_their_checksums_and_small():
     assert sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) < 14_000_000
 
 
+def test_faults_that_are_not_listed_are_an_error(capsys):
+    assert run("faults", "01", "--only", "typo") == 1
+    assert "found no fault 'typo' for notebook 01" in capsys.readouterr().err
+
+
 # ---- reproduce --------------------------------------------------------------------------------
 
 

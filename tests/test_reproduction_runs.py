@@ -260,6 +260,11 @@ def test_a_run_of_a_notebook_is_compared_and_stored(here, monkeypatch, capsys):
     assert calls(here) == 4
     records[-2]["value"] *= 1.03
     assert "2 numbers as stored for its seed, 0 not stored, 1 moved: number" in compared(records)
+    # A summary of other seeds takes its place; one run among several changes nothing.
+    again = records[-1]
+    assert store_run("98", [again | {"seeds": [7, 6]}]) == 2
+    assert store_run("98", [again | {"seeds": None, "values": None, "seed": 7}]) == 0
+    assert reproduction.stored("numbers", scale="paper").values == (2.0, 1.0)
 
 
 # ---- Summary ----------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def choose_clusters(
     scored = _draw(w[fitted], SCORED_ROWS, rng)
 
     sample, sample_w = x[fitted], w[fitted]
-    share = _effective_number(sample_w) / _effective_number(w)
+    share = effective_number(sample_w) / effective_number(w)
     takes_weights = weights is not None and algorithm in ("kmeans", "mini_batch_kmeans")
     more = {"sample_weight": sample_w} if takes_weights else {}
     # One thread: sums over threads differ in the last digits with their number. The working memory
@@ -259,10 +259,10 @@ def _settings(algorithm: str, sample: np.ndarray, seed: int, options: Mapping[st
 
 
 def _checked_minimum(minimum: float, w: np.ndarray) -> float:
-    return as_number(minimum, "minimum", least=1, most=_effective_number(w) * (1 + 1e-9))
+    return as_number(minimum, "minimum", least=1, most=effective_number(w) * (1 + 1e-9))
 
 
-def _effective_number(w: np.ndarray) -> float:
+def effective_number(w: np.ndarray) -> float:
     """Kish's effective number of rows, (sum w)^2 / sum w^2; the number itself for equal weights."""
     return float(w.sum() ** 2 / (w**2).sum())
 

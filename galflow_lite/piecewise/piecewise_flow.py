@@ -27,7 +27,7 @@ from ..inputs import (
     seeded,
 )
 from ..training import History, TensorBatches, fit, threads
-from .clustering import Clustering, choose_clusters, sample_weights
+from .clustering import Clustering, choose_clusters, effective_number, sample_weights
 from .pieces import PiecewiseHistory, Recipe, split, standardise, train_pieces
 
 FLOWS: dict[str, Callable[..., Flow]] = {
@@ -360,8 +360,8 @@ class PiecewiseFlow(nn.Module):
             as_array(clusters.labels, "the labels of clusters", (len(x),))
             return clusters
         if clusters is None:
-            # The least size of the paper's code, unless there are few points (Kish's number).
-            few = weights.sum() ** 2 / (weights**2).sum()
+            # The least size of the paper's code, unless there are few points.
+            few = effective_number(weights)
             minimum = min(100, max(min(5, few), few // 10))
             return choose_clusters(x, minimum=minimum, weights=weights, seed=self.seed)
         if isinstance(clusters, int | np.integer):

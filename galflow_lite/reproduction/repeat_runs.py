@@ -339,6 +339,7 @@ def store_run(notebook: str, records: Iterable[Mapping[str, Any]]) -> int:
 
     Where a number has several seeds, one run does not change it: that is for `make_bands`.
     """
+    records = list(records)
     origin = {**about(), "notebook": notebook, "commit": _commit()}
     table, lines = runs(notebook), []
     several = table[table.key == ""].groupby(["row", "scale"]).n.sum() > 1
@@ -348,7 +349,10 @@ def store_run(notebook: str, records: Iterable[Mapping[str, Any]]) -> int:
             scale = line["scale"] if before.empty else before.scale.iloc[0]
             for run in read_kept(Path(path)):
                 lines += [{"notebook": notebook, "scale": scale, **one} for one in lines_of(run)]
-        elif line["values"] or not several.get((line["id"], line["scale"]), False):
+        elif not line["values"] and not several.get((line["id"], line["scale"]), False):
             lines += lines_of_record([line], **origin)
+    # A summary is all there is of its number: seeds that it lacks are of an earlier one.
+    whole = list(lines_of_record([line for line in records if line.get("values")], **origin))
     store(lines)
-    return len(lines)
+    store(whole, afresh=True)
+    return len(lines) + len(whole)

@@ -252,7 +252,7 @@ class Funnel(Target):
         E|s|^2 = e^{t^2 / 2} + t^{-2} + \tfrac12
 
     Args:
-        std: t; 1 is easy, 3 hard.
+        std: t, at most 37, where E|s|^2 overflows; 1 is easy, 3 hard.
     """
 
     dim = 2
